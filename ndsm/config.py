@@ -1,0 +1,299 @@
+"""The configuration: one frozen tree, and the only place with default values.
+
+A preset (`ndsm/presets/*.yaml`) names what differs from these defaults; the command line overrides single
+fields (`--train.lr 1e-3`). Every run directory holds the whole resolved tree as `config.yaml`.
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ndsm.errors import InputError
+
+
+class Section(BaseModel):
+    """A part of the tree: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def __init__(self, **fields: Any) -> None:
+        # pydantic's own message is a page with an address; the command line shows one sentence.
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise InputError(describe(error)) from None
+
+
+class Data(Section):
+    """Where the rows come from and how they are prepared."""
+
+    name: Literal["digits", "arcs", "rings", "checkerboard", "gaussians", "vectors"] = "digits"
+    """Data set: scikit-learn's digits, a 2-D toy, or `vectors` (the table at data.path)."""
+    path: Path | None = None
+    """Table for `vectors`: .npy, .csv, .parquet or .arrow/.feather."""
+    columns: tuple[str, ...] | None = None
+    """Columns of the table to learn; all of them if not given."""
+    standardize: bool = True
+    """Shift and scale each dimension to mean 0 and variance 1; undone on output."""
+    n: int | None = Field(None, ge=2)
+    """Use the first n rows after the seeded shuffle (toys: how many to draw, 10,000 if not given)."""
+    validation_fraction: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of the rows held out for evaluation."""
+
+
+class Reference(Section):
+    """The Gaussian mixture that is prior of the generator and stationary law of the noising."""
+
+    n_components: int = Field(10, ge=1)
+    """Mixture components K (the most it may use, if reference.bayesian)."""
+    covariance_type: Literal["spherical", "tied", "diag", "full"] = "spherical"
+    """Shape of the component covariances."""
+    bayesian: bool = False
+    """Infer how many components are needed (BayesianGaussianMixture)."""
+    fit_samples: int = Field(10_000, ge=2)
+    """Rows the mixture is fitted on (at most; drawn at random)."""
+    reg_covar: float = Field(1e-6, gt=0.0)
+    """Variance added to the covariances' diagonal; bounds the smallest eigenvalue from below."""
+    n_init: int = Field(1, ge=1)
+    """Initialisations of the fit; the best is kept."""
+
+
+class Grid(Section):
+    """The forward time grid."""
+
+    kind: Literal["uniform", "geometric"] = "uniform"
+    """Equal steps, or steps that grow geometrically from process.last_dt up to the stable size."""
+    steps: int = Field(50, ge=1)
+    """Steps from time 0 to the horizon."""
+    jitter: float = Field(0.9, ge=0.0, lt=1.0)
+    """Each group of trajectories moves its grid by up to this fraction of a step, so that the network sees
+    all times and not just the grid's own."""
+
+
+class Process(Section):
+    """The forward noising dY = -grad V(Y) dt + sqrt(2) dW, V = -log(mixture density)."""
+
+    kind: Literal["langevin"] = "langevin"
+    """Noising process."""
+    horizon: float = Field(0.5, gt=0.0)
+    """Final time T, in the process's own time unit (squared data units)."""
+    grid: Grid = Grid()
+    last_dt: float | None = Field(1e-3, gt=0.0)
+    """Size of the recorded example's own last step (the paper's Δt_N); the grid's own step if null."""
+    integrator: Literal["euler-maruyama"] = "euler-maruyama"
+    """One-step scheme of the simulation."""
+
+
+class Objective(Section):
+    """What is minimised."""
+
+    kind: Literal["ndsm"] = "ndsm"
+    """Loss: NDSM (Theorem 3.1)."""
+    weighting: Literal["none", "variance"] = "variance"
+    """Weight of an example at time t: 1, or V(t), the variance the noising has added by then."""
+
+
+class Network(Section):
+    """The score network s(y, t)."""
+
+    kind: Literal["mlp", "resmlp"] = "mlp"
+    """Plain multilayer perceptron (the paper's), or one of residual blocks modulated by the time."""
+    width: int = Field(32, ge=1)
+    """Units per hidden layer."""
+    depth: int = Field(7, ge=1)
+    """Hidden layers (mlp) or residual blocks (resmlp)."""
+    residual: bool = True
+    """Learn the difference from the stationary score: s = -grad V + net/scale."""
+    output_scale: Literal["none", "std"] = "std"
+    """Divide the network's output by 1 or by sqrt(V(t))."""
+    time_features: int = Field(8, ge=0)
+    """Random Fourier features of log t beside log t itself."""
+    time_scale: float = Field(1.0, gt=0.0)
+    """Standard deviation of those features' frequencies; large ones are wrong between trained times."""
+
+
+class Train(Section):
+    """The optimisation, and the machine it runs on."""
+
+    steps: int = Field(10_000, ge=1)
+    """Optimiser steps."""
+    batch_rows: int = Field(250, ge=1)
+    """Rows per optimiser step, over all workers."""
+    lr: float = Field(1e-3, gt=0.0)
+    """Adam's learning rate."""
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    """Learning rate over the run: constant, or a cosine down to 0."""
+    ema: float = Field(0.999, ge=0.0, lt=1.0)
+    """Decay per step of the exponential moving average of the weights; 0 keeps the raw weights."""
+    grad_clip: float = Field(10.0, gt=0.0)
+    """Largest gradient norm; a larger gradient is scaled down to it."""
+    seed: int = Field(0, ge=0)
+    """Seed of every random stream of the run."""
+    samples_per_insert: float = Field(10.0, gt=0.0)
+    """How often each simulated row is used, on average."""
+    times_per_path: int = Field(5, ge=1)
+    """Recorded times per trajectory (k of Remark 3.1)."""
+    block_mb: float = Field(2.0, gt=0.0)
+    """Size of one simulated block, MB."""
+    ring_blocks: int = Field(16, ge=1)
+    """Blocks each worker's ring holds; the oldest is overwritten."""
+    min_blocks: int = Field(1, ge=1)
+    """Blocks in the ring before the first step."""
+    window: int = Field(2, ge=1)
+    """Blocks each simulator may be ahead of the trainer."""
+    workers: int = Field(1, ge=1)
+    """Training workers (data-parallel), one CPU or GPU each."""
+    simulators: int = Field(1, ge=1)
+    """Simulator actors, one CPU each."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the training step."""
+    checkpoint_seconds: float = Field(30.0, gt=0.0)
+    """Seconds between checkpoints."""
+    report_seconds: float = Field(2.0, gt=0.0)
+    """Seconds between lines of metrics.jsonl."""
+    storage: Path | None = None
+    """Where the run's folder is made, in place of --out; on several machines a path they all see."""
+
+
+class Sample(Section):
+    """Generation by the reverse process."""
+
+    sampler: Literal["em"] = "em"
+    """Euler-Maruyama on the reverse SDE."""
+    steps: int = Field(250, ge=2)
+    """Network evaluations per sample."""
+
+
+class Evaluate(Section):
+    """What `metrics.json` is computed from."""
+
+    n: int = Field(10_000, ge=2)
+    """Generated rows."""
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    data: Data = Data()
+    reference: Reference = Reference()
+    process: Process = Process()
+    objective: Objective = Objective()
+    network: Network = Network()
+    train: Train = Train()
+    sample: Sample = Sample()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> "Config":
+        if self.data.name == "vectors" and self.data.path is None:
+            raise ValueError("data.path is missing: data.name 'vectors' needs the table's file")
+        if self.data.name != "vectors" and (self.data.path or self.data.columns):
+            raise ValueError(f"data.path and data.columns go with data.name 'vectors', not {self.data.name!r}")
+        if self.train.times_per_path > self.process.grid.steps:
+            raise ValueError(
+                f"train.times_per_path {self.train.times_per_path} exceeds process.grid.steps "
+                f"{self.process.grid.steps}: a path has no more recorded times than steps"
+            )
+        if self.train.batch_rows % self.train.workers:
+            raise ValueError(
+                f"train.batch_rows {self.train.batch_rows} does not divide by train.workers {self.train.workers}"
+            )
+        if self.train.min_blocks > self.train.ring_blocks:
+            raise ValueError(
+                f"train.min_blocks {self.train.min_blocks} exceeds train.ring_blocks {self.train.ring_blocks}"
+            )
+        return self
+
+
+def preset_names() -> list[str]:
+    """Names of the packaged presets, sorted."""
+    folder = resources.files("ndsm") / "presets"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def read_preset(preset: str) -> dict[str, Any]:
+    """The fields that a packaged preset or a YAML file sets, not yet checked against the tree.
+
+    Raises:
+        InputError: there is no such preset or file, or the file does not hold a mapping.
+    """
+    packaged = preset in preset_names()
+    path = resources.files("ndsm") / "presets" / f"{preset}.yaml" if packaged else Path(preset)
+    if not path.is_file():
+        raise InputError(
+            f"no preset {preset!r}: expected one of {', '.join(preset_names())}, or the path of a YAML file"
+        )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{preset} is not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{preset} should hold a mapping of sections, found {type(tree).__name__}")
+    return tree
+
+
+def build_config(tree: dict[str, Any], source: str) -> Config:
+    """The checked configuration of a nested mapping; `source` names it in the error message.
+
+    Raises:
+        InputError: a field is unknown, has the wrong type or range, or fields contradict one another.
+    """
+    try:
+        return Config(**tree)
+    except (InputError, TypeError) as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """One sentence for the first problems that pydantic found."""
+    parts = []
+    for e in error.errors()[:3]:
+        where = ".".join(str(p) for p in e["loc"])
+        message = e["msg"].removeprefix("Value error, ")
+        inner = e["type"] == "value_error"
+        found = "" if inner or e["type"] == "missing" else f", found {e['input']!r}"
+        # A section's own error already begins with its field's name.
+        separator = "." if inner else ": "
+        parts.append(f"{where}{separator}{message}{found}" if where else message)
+    return "; ".join(parts)
+
+
+def load_config(preset: str, overrides: dict[str, Any] | None = None) -> Config:
+    """Configuration of a packaged preset's name or YAML file, with dotted overrides.
+
+    Args:
+        preset: a packaged preset's name or a YAML file's path.
+        overrides: such as `{"train.lr": 1e-3}`.
+
+    Raises:
+        InputError: as `read_preset` and `build_config`.
+    """
+    return build_config(merge(read_preset(preset), overrides or {}), preset)
+
+
+def merge(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a nested mapping with dotted keys replaced."""
+    merged = {k: merge(v, {}) if isinstance(v, dict) else v for k, v in tree.items()}
+    for key, value in overrides.items():
+        *head, last = key.split(".")
+        node = merged
+        for h in head:
+            node = node.setdefault(h, {})
+        node[last] = value
+    return merged
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """{"train.lr": 1e-3, ...}: every field by its dotted name, with JSON values."""
+
+    def walk(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in node.items():
+            name = f"{prefix}{key}"
+            out |= walk(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        return out
+
+    return walk(config.model_dump(mode="json"), "")

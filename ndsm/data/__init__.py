@@ -1,0 +1,12 @@
+"""Data sets: tables from files, scikit-learn's digits and 2-D toys, as one float32 array in model units.
+
+Model units are the standardised ones that everything learns in; original units are the source's. `Scaling`
+goes between the two, `TableSchema` keeps the source's columns so that generated rows get the same ones.
+"""
+
+from ndsm.data.dataset import Dataset, load
+from ndsm.data.scaling import Scaling
+from ndsm.data.tables import TableSchema, TableWriter
+from ndsm.data.toys import Toy, make_toy
+
+__all__ = ["Dataset", "Scaling", "TableSchema", "TableWriter", "Toy", "load", "make_toy"]

@@ -1,0 +1,133 @@
+"""The rows a model learns from: shuffled, split and scaled, with one copy in memory.
+
+A table is streamed into its final array: each record batch is scattered to its rows' shuffled positions, the
+training and validation rows are slices of that array, and standardising works in place. The shuffle comes
+first so that neither data.n nor the split depends on the order of the file.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from sklearn.datasets import load_digits
+
+from ndsm.config import Data
+from ndsm.data.scaling import Scaling
+from ndsm.data.tables import TableSchema, open_table
+from ndsm.data.toys import Toy, make_toy
+from ndsm.errors import InputError
+from ndsm.streams import numpy_stream
+
+TOY_ROWS = 10_000
+"""Points drawn from a toy if data.n is not given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and validation rows in model units, and the way back to the source's units and columns."""
+
+    train: np.ndarray
+    """(N, d) float32, C-contiguous."""
+    validation: np.ndarray
+    """(M, d) float32, C-contiguous; M may be 0."""
+    scaling: Scaling
+    """From model units to the source's."""
+    schema: TableSchema
+    """The source's columns."""
+    train_labels: np.ndarray | None
+    """(N,) int64: the digit or the toy's mode."""
+    validation_labels: np.ndarray | None
+    """(M,) int64, as train_labels."""
+    toy: Toy | None
+    """The true law of a toy, in original units."""
+
+
+def load(config: Data, seed: int) -> Dataset:
+    """The data set of a configuration, shuffled and split by the seed; the scaling is fitted on `train`.
+
+    A table takes n * d * 4 bytes for its rows, 4 bytes per row of the file for the shuffle and up to about
+    100 MB for the batch in flight (pages of a mapped Arrow file come on top, but the system can drop them).
+    Digits are images and get one scale for all pixels, see `Scaling.fit`.
+
+    Raises:
+        InputError: the file is missing, unreadable or holds something else than finite numbers; there are
+            fewer rows than data.n; a dimension is constant and data.standardize is true.
+    """
+    labels: np.ndarray | None = None
+    toy: Toy | None = None
+    if config.name == "vectors":
+        rows, schema, source = _load_table(config, seed)
+    elif config.name == "digits":
+        digits = load_digits()
+        position = _shuffled_positions(len(digits.data), config.n, "digits", seed)
+        schema = TableSchema(tuple((f"pixel_{i}_{j}", "float") for i in range(8) for j in range(8)))
+        rows, labels = _place(digits.data, position, config.n), _place(digits.target, position, config.n)
+        source = "digits"
+    else:
+        toy = make_toy(config.name)
+        points, modes = toy.sample(config.n or TOY_ROWS, numpy_stream(seed, "toy"))
+        position = _shuffled_positions(len(points), config.n, config.name, seed)
+        schema = TableSchema((("x0", "float"), ("x1", "float")))
+        rows, labels = _place(points, position, config.n), _place(modes, position, config.n)
+        source = config.name
+
+    held_out = int(len(rows) * config.validation_fraction)
+    cut = len(rows) - held_out
+    if cut < 2:
+        raise InputError(
+            f"{source}: expected at least 2 training rows, found {cut} of {len(rows)} rows beside "
+            f"data.validation_fraction {config.validation_fraction}"
+        )
+    if config.standardize:
+        scaling = Scaling.fit(rows[:cut], schema.dimension_names, source, one_scale=config.name == "digits")
+        scaling.apply_(rows)
+    else:
+        scaling = Scaling.identity(schema.dimensions)
+    return Dataset(
+        train=rows[:cut],
+        validation=rows[cut:],
+        scaling=scaling,
+        schema=schema,
+        train_labels=None if labels is None else labels[:cut],
+        validation_labels=None if labels is None else labels[cut:],
+        toy=toy,
+    )
+
+
+def _load_table(config: Data, seed: int) -> tuple[np.ndarray, TableSchema, str]:
+    """Shuffled rows (n, d) float32 of the table at config.path, its schema and its name."""
+    if config.path is None:
+        raise InputError("data.path is missing: data.name 'vectors' needs the table's file")
+    table = open_table(config.path, config.columns)
+    position = _shuffled_positions(table.rows, config.n, str(config.path), seed)
+    out = np.empty((config.n or table.rows, table.schema.dimensions), dtype=np.float32)
+    start = 0
+    for batch in table.batches():
+        _scatter(out, position[start : start + len(batch)], batch)
+        start += len(batch)
+    # Arrow's pool keeps the memory of its largest batch otherwise, beside the model for hours.
+    pa.default_memory_pool().release_unused()
+    return out, table.schema, str(config.path)
+
+
+def _shuffled_positions(rows: int, n: int | None, source: str, seed: int) -> np.ndarray:
+    """New position (rows,) of each row; positions from n on are not used."""
+    if n is not None and n > rows:
+        raise InputError(f"data.n is {n}, but {source} has {rows} rows: expected at most as many")
+    # Half the memory of the default int64, which for narrow tables is as large as the rows themselves.
+    position = np.arange(rows, dtype=np.int32 if rows < 2**31 else np.int64)
+    numpy_stream(seed, "shuffle").shuffle(position)
+    return position
+
+
+def _scatter(out: np.ndarray, position: np.ndarray, batch: np.ndarray) -> None:
+    used = position < len(out)
+    out[position[used]] = batch[used]
+
+
+def _place(source: np.ndarray, position: np.ndarray, n: int | None) -> np.ndarray:
+    """The shuffled first n of rows (rows, ...) that are in memory, as float32 or int64."""
+    kind = np.int64 if np.issubdtype(source.dtype, np.integer) else np.float32
+    out = np.empty((n or len(source), *source.shape[1:]), dtype=kind)
+    _scatter(out, position, source)
+    return out

@@ -1,0 +1,214 @@
+"""A run from its configuration to its evaluation; how the steps are executed is left to the caller.
+
+`prepare` reads the data and fits or reads the mixture, `start` gives a trainer at the step where the run
+stands, `saved` keeps the run directory up to date while it trains, `finish` samples and evaluates.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ndsm.config import Config
+from ndsm.data import Dataset, load
+from ndsm.errors import InputError
+from ndsm.figures import samples_figure
+from ndsm.metrics import evaluate
+from ndsm.processes import Langevin, reverse_grid
+from ndsm.reference import GaussianMixture
+from ndsm.run import Run, differing_fields
+from ndsm.samplers import generate, sample_prior
+from ndsm.training import (
+    Problem,
+    Record,
+    Resume,
+    Trainer,
+    fit_mixture,
+    local_source,
+    make_problem,
+    open_replay,
+    pick_device,
+    resumed,
+    train,
+)
+
+
+@dataclass
+class Experiment:
+    """A run, and what it trains on."""
+
+    run: Run
+    dataset: Dataset
+    mixture: GaussianMixture
+    problem: Problem
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return self.problem.config
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Hash of the training and validation rows."""
+    digest = hashlib.blake2s(digest_size=8)
+    for rows in (dataset.train, dataset.validation):
+        digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()
+
+
+def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
+    """Check everything that can be wrong with the input, then begin the run or find where it stands.
+
+    Nothing is written before all checks have passed.
+
+    Raises:
+        InputError: bad data or settings; or the run exists with another configuration or other data.
+    """
+    known = run.exists() and not fresh
+    if known and (fields := differing_fields(run.config(), config)):
+        raise InputError(
+            f"{run.path} was begun with another configuration: {', '.join(fields)}; "
+            "give the run another --name, or start it over with --fresh"
+        )
+    if not known and not fresh and run.path.exists() and any(run.path.iterdir()):
+        raise InputError(f"{run.path}: expected a new or a run's folder, found one with other files in it")
+    dataset = load(config.data, config.train.seed)
+    identity = fingerprint(dataset)
+    if known and identity != run.data()["fingerprint"]:
+        raise InputError(
+            f"{run.path} was begun with other data: the rows of {config.data.path or config.data.name} have changed "
+            "since; give the run another --name, or start it over with --fresh"
+        )
+    mixture = run.mixture() if known else fit_mixture(config, dataset.train)
+    problem = build_problem(config, mixture, identity)
+    problem.limiter(config.train.workers)
+    if not known:
+        if fresh:
+            run.remove()
+        run.begin(config, describe_data(dataset, identity), mixture)
+    run.stop_file.unlink(missing_ok=True)
+    return Experiment(run, dataset, mixture, problem)
+
+
+def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> Problem:
+    """The problem of a configuration with its fitted mixture; `identity` is the data's fingerprint."""
+    process = Langevin(mixture, horizon=config.process.horizon)
+    arrays = [t.numpy() for t in mixture.tensors().values()]
+    return make_problem(config, process, mixture.dimension, identity, *arrays)
+
+
+def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
+    """What `data.json` holds."""
+    return {
+        "schema": dataset.schema.to_json(),
+        "scaling": dataset.scaling.to_json(),
+        "fingerprint": identity,
+        "rows": len(dataset.train),
+        "validation_rows": len(dataset.validation),
+        "dimension": dataset.train.shape[1],
+    }
+
+
+def start(
+    problem: Problem, checkpoint: tuple[dict[str, Any], Resume] | None, world: int = 1, wrap: Any = None
+) -> tuple[Trainer, Resume]:
+    """The trainer of one worker of `world`, where the checkpoint left it, and what blocks come next.
+
+    Args:
+        wrap: makes the data-parallel module from the model, e.g. `ray.train.torch.prepare_model`.
+    """
+    config = problem.config
+    device = pick_device(config.train.device)
+    model = problem.model(device)
+    wrapped: nn.Module = wrap(model) if wrap else model
+    trainer = Trainer(
+        model, problem.objective, problem.process.to(device), problem.spec.layout, config.train,
+        config.objective.weighting, wrapped,
+    )  # fmt: skip
+    if checkpoint is None:
+        return trainer, Resume(world)
+    trainer.load_state(checkpoint[0])
+    return trainer, resumed(checkpoint[1], trainer.steps, world, problem)
+
+
+def saved(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Record]:
+    """The same records, each after the run directory has taken it up."""
+    for record in records:
+        run.append_metrics(record.metrics)
+        if record.checkpoint:
+            run.save_checkpoint(trainer, record.resume)
+        if record.final:
+            run.save_weights(trainer)
+        yield record
+
+
+def train_locally(experiment: Experiment) -> Iterator[Record]:
+    """Train in this process, simulating on one thread; yields each record once it is saved."""
+    problem, run = experiment.problem, experiment.run
+    trainer, resume = start(problem, run.load_checkpoint())
+    if trainer.steps >= problem.config.train.steps:
+        return
+    source = local_source(problem, experiment.dataset.train, resume)
+    replay = open_replay(problem, resume, trainer.steps, source, device=next(trainer.model.parameters()).device)
+    try:
+        yield from saved(train(trainer, replay, problem, resume, stop=run.stop_file.exists), trainer, run)
+    finally:
+        replay.source.close()
+
+
+@dataclass
+class Generator:
+    """A trained run, ready to make rows."""
+
+    problem: Problem
+    model: nn.Module
+    device: torch.device
+
+    @classmethod
+    def of(cls, run: Run) -> "Generator":
+        """The generator of a finished run.
+
+        Raises:
+            InputError: the run has no weights yet, or its files are damaged.
+        """
+        config, mixture = run.config(), run.mixture()
+        device = pick_device(config.train.device)
+        problem = build_problem(config, mixture, run.data()["fingerprint"])
+        model = problem.model(device)
+        run.load_weights(model)
+        return cls(problem, model.eval(), device)
+
+    def rows(self, n: int, seed: int, steps: int | None = None) -> Iterator[np.ndarray]:
+        """n generated rows in model units, (m, d) float32 at a time."""
+        problem = self.problem
+        process = problem.process.to(self.device)
+        times = problem.reverse_times if steps is None else reverse_grid(process, steps, problem.t_min)
+        for x in generate(process, self.model, times, n, seed, self.device):
+            yield x.cpu().numpy()
+
+    def prior_rows(self, n: int, seed: int) -> np.ndarray:
+        """n rows of the mixture alone in model units, (n, d) float32."""
+        return sample_prior(self.problem.process.to(self.device), n, seed).cpu().numpy()
+
+
+def evaluate_run(run: Run, n: int | None = None, dataset: Dataset | None = None) -> dict[str, Any]:
+    """Generate, compare with the data, and write `metrics.json` and `samples.png`; the metrics.
+
+    Args:
+        n: generated rows, `evaluate.n` if not given.
+        dataset: the run's data, read again if not given.
+    """
+    config = run.config()
+    n, seed = n or config.evaluate.n, config.train.seed
+    generator = Generator.of(run)
+    dataset = dataset or load(config.data, seed)
+    samples = np.concatenate(list(generator.rows(n, seed)))
+    prior = generator.prior_rows(n, seed)
+    metrics = evaluate(dataset, samples, prior, seed)
+    run.write_evaluation(metrics)
+    samples_figure(dataset, samples, prior, run.samples_png, title=run.path.name)
+    return metrics

@@ -1,0 +1,145 @@
+"""Pictures of generated rows beside the data and beside the mixture alone, in the data's own units."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ndsm.data import Dataset
+
+# Okabe and Ito's palette: told apart with any colour vision.
+_COLOURS = {"data": "#0072B2", "samples": "#D55E00", "mixture alone": "#009E73"}
+_MAX_POINTS = 4000
+_IMAGES_PER_SIDE = 8
+_MAX_COLUMNS = 6
+_BINS = 50
+
+
+def samples_figure(
+    dataset: Dataset, samples: np.ndarray, prior: np.ndarray, path: Path, title: str = ""
+) -> None:
+    """Nothing; writes a PNG of data, samples and the mixture alone to `path`.
+
+    Two columns: scatters on the data's axes. Images: grids. Other tables: histograms of the first 6 columns.
+
+    Args:
+        dataset: the data; its scaling brings all rows to original units.
+        samples: (n, d) generated rows, model units.
+        prior: (n', d) rows of the fitted mixture, model units.
+        path: file to write; its folder is made if needed.
+        title: line above the panels.
+    """
+    # Not at the top: `import ndsm` should stay fast. Figure objects, not pyplot: no global state, no display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    data = np.concatenate([dataset.train, dataset.validation])
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = {
+            name: np.asarray(dataset.scaling.invert(np.asarray(model, dtype=np.float32)), dtype=np.float64)
+            for name, model in zip(_COLOURS, (data, samples, prior), strict=True)
+        }
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    if data.shape[1] == 2:
+        _scatter(figure, rows, _column_names(dataset), equal=dataset.toy is not None)
+    elif _is_image(dataset):
+        _image_grids(figure, rows)
+    else:
+        _histograms(figure, rows, _column_names(dataset))
+    if title:
+        figure.suptitle(title, fontsize=13)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, format="png")
+
+
+def _is_image(dataset: Dataset) -> bool:
+    """Whether a row is a square grey image."""
+    d = dataset.train.shape[1]
+    square = math.isqrt(d) ** 2 == d and d >= 16
+    return dataset.toy is None and square and (dataset.train_labels is not None or d in (64, 784))
+
+
+def _column_names(dataset: Dataset) -> list[str]:
+    """One name per column: the table's own, or x1, x2, ..."""
+    names = getattr(getattr(dataset, "schema", None), "names", None)
+    d = dataset.train.shape[1]
+    return [str(n) for n in names] if names and len(names) == d else [f"x{i + 1}" for i in range(d)]
+
+
+def _frame(values: np.ndarray) -> tuple[float, float]:
+    """Limits that show a column's data with a margin; the data's, so that far samples do not shrink them."""
+    low, high = np.quantile(values, [0.001, 0.999])
+    margin = 0.15 * (high - low) or 0.5
+    return float(low - margin), float(high + margin)
+
+
+def _scatter(figure: Any, rows: dict[str, np.ndarray], names: list[str], equal: bool) -> None:
+    """Nothing; three scatter panels on the same axes."""
+    figure.set_size_inches(12, 4.6)
+    frames = [_frame(rows["data"][:, c]) for c in range(2)]
+    lows, highs = np.array(frames).T
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    for axes, (name, x) in zip(panels, rows.items(), strict=True):
+        inside = ((x >= lows) & (x <= highs)).all(axis=1)
+        outside = f", {1 - inside.mean():.1%} outside" if len(x) and not inside.all() else ""
+        axes.set_title(f"{name} (n = {len(x):,}{outside})", fontsize=11)
+        points = x[inside][:_MAX_POINTS]
+        axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.45, linewidths=0, color=_COLOURS[name])
+        axes.set(xlim=frames[0], ylim=frames[1], xlabel=names[0], aspect="equal" if equal else "auto")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(names[1])
+
+
+def _image_grids(figure: Any, rows: dict[str, np.ndarray]) -> None:
+    """Nothing; three grids of images, ink dark on white, on the data's grey scale."""
+    figure.set_size_inches(12, 4.7)
+    low, high = float(rows["data"].min()), float(rows["data"].max())
+    for axes, (name, x) in zip(figure.subplots(1, 3), rows.items(), strict=True):
+        grid = _mosaic(x[: _IMAGES_PER_SIDE**2], _IMAGES_PER_SIDE)
+        axes.imshow(grid, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
+        axes.set_title(name, fontsize=11, color=_COLOURS[name], fontweight="bold")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_color("0.8")
+
+
+def _mosaic(images: np.ndarray, per_side: int) -> np.ndarray:
+    """One picture of (n, d) square images in rows of `per_side`; NaN (drawn white) between and where none is."""
+    side = math.isqrt(images.shape[1])
+    gap = max(1, side // 8)
+    cell = side + gap
+    picture = np.full((per_side * cell + gap, per_side * cell + gap), np.nan)
+    for i, image in enumerate(images):
+        top, left = (gap + cell * k for k in divmod(i, per_side))
+        picture[top : top + side, left : left + side] = image.reshape(side, side)
+    return picture
+
+
+def _histograms(figure: Any, rows: dict[str, np.ndarray], names: list[str]) -> None:
+    """Nothing; a panel per column (the first 6) with the three marginal histograms over one another."""
+    columns = min(len(names), _MAX_COLUMNS)
+    wide = min(columns, 3)
+    tall = math.ceil(columns / wide)
+    figure.set_size_inches(max(4 * wide, 6), 3 * tall + 0.6)
+    panels = figure.subplots(tall, wide, squeeze=False).ravel()
+    for c, axes in enumerate(panels[:columns]):
+        edges = np.linspace(*_frame(rows["data"][:, c]), _BINS + 1)
+        for name, x in rows.items():
+            # Shares of all rows, not of those in the frame: what lies outside must be missing inside.
+            share = np.histogram(x[:, c], edges)[0] / max(len(x), 1)
+            style = {"fill": True, "alpha": 0.3} if name == "data" else {"linewidth": 1.6}
+            axes.stairs(share, edges, color=_COLOURS[name], label=name, **style)
+        axes.set_title(names[c], fontsize=11)
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    for axes in panels[columns:]:
+        axes.set_visible(False)
+    for axes in panels[:columns:wide]:
+        axes.set_ylabel("share of rows per bin", fontsize=9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)

@@ -1,0 +1,182 @@
+"""What `metrics.json` holds: generated rows, and rows of the mixture alone, against held-out data.
+
+Every distance comes with its floor: the same number for true rows in place of generated ones, at the same n.
+A model whose distance is at its floor cannot be told from the data by it; one that does not beat the mixture
+alone (`prior`) has learned nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ndsm.metrics.balance import class_share, label_classifier, mode_std, share_std, total_variation
+from ndsm.metrics.wasserstein import sliced_wasserstein
+from ndsm.streams import numpy_stream
+
+if TYPE_CHECKING:
+    from ndsm.data import Dataset, Toy
+
+_MAX_ROWS = 50_000
+_MAX_CHUNKS = 10
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Rows to compare with, and other true rows that set the floor."""
+
+    source: str
+    """`truth` (a toy's own sampler), `validation` or `train` (one half against the other)."""
+    rows: np.ndarray
+    """(M, d) float32, model units."""
+    floor_rows: np.ndarray
+    """(F, d) float32, model units; independent of `rows`."""
+
+
+Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
+"""Numbers of (n, d) finite rows in model units and the same rows in original units."""
+
+
+def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int) -> dict[str, Any]:
+    """The metrics of generated rows, JSON-ready, and of rows of the mixture alone under `prior`.
+
+    Keys:
+        n, nonfinite: generated rows, and how many of them hold NaN or infinity (also in original units).
+            Those are left out of every number below, except that they count as off the support.
+        reference, n_reference: `truth`, `validation` or `train`, and the rows in each comparison.
+        swd2, swd2_floor: sliced Wasserstein-2 distance in model units. Toys: one comparison of at most 50,000
+            rows with as many true ones. Else: mean over at most 10 consecutive chunks of n_reference rows.
+        class_share, class_share_data, class_share_std, class_share_tv: shares of classes (by a classifier
+            fitted on the data's labels) or of a toy's modes, those of the data, and how far they are apart.
+        classifier_accuracy: of that classifier, on rows it was not fitted on.
+        mode_std, off_support, off_support_floor: toys only.
+    A metric that needs a finite row is None if there is none.
+
+    Args:
+        dataset: the data.
+        samples: (n, d) generated rows, model units.
+        prior: (n', d) rows of the fitted mixture, model units.
+        seed: of the true samples, the choice of rows and the directions.
+    """
+    if dataset.toy is not None:
+        shared_balance, balance = _mode_balance(dataset, dataset.toy, seed)
+    elif dataset.train_labels is not None:
+        shared_balance, balance = _class_balance(dataset, dataset.train_labels, seed)
+    else:
+        shared_balance, balance = {}, _no_balance
+
+    def metrics(rows: np.ndarray) -> dict[str, Any]:
+        rows = np.asarray(rows, dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            original = np.asarray(dataset.scaling.invert(rows))
+        finite = np.isfinite(rows).all(axis=1) & np.isfinite(original).all(axis=1)
+        nonfinite = int((~finite).sum())
+        reference = _reference(dataset, max(int(finite.sum()), 2), seed)
+        result = {
+            "n": len(rows),
+            "nonfinite": nonfinite,
+            "reference": reference.source,
+            "n_reference": len(reference.rows),
+            "swd2": _chunked_distance(rows[finite], reference.rows, seed),
+            "swd2_floor": _chunked_distance(reference.floor_rows, reference.rows, seed),
+            **shared_balance,
+            **balance(rows[finite], original[finite]),
+        }
+        if "off_support" in result and len(rows):
+            result["off_support"] = (result["off_support"] * (len(rows) - nonfinite) + nonfinite) / len(rows)
+        return result
+
+    return {**metrics(samples), "prior": metrics(prior)}
+
+
+def _reference(dataset: Dataset, n: int, seed: int) -> Reference:
+    """What n generated rows are compared with."""
+    n = min(n, _MAX_ROWS)
+    if dataset.toy is not None:
+
+        def truth(index: int) -> np.ndarray:
+            x, _ = dataset.toy.sample(n, numpy_stream(seed, "evaluate-truth", index))
+            return ((x - dataset.scaling.mean) / dataset.scaling.scale).astype(np.float32)
+
+        return Reference("truth", truth(0), truth(1))
+    order = numpy_stream(seed, "evaluate-rows").permutation(len(dataset.train))
+    if len(dataset.validation) >= 2:
+        rows = dataset.validation[:n]
+        return Reference("validation", rows, dataset.train[order[: _MAX_CHUNKS * len(rows)]])
+    half = len(order) // 2
+    return Reference("train", dataset.train[order[:half][:n]], dataset.train[order[half:]])
+
+
+def _chunked_distance(rows: np.ndarray, reference: np.ndarray, seed: int) -> float | None:
+    """Mean distance to (M, d) reference rows of at most 10 consecutive chunks of M of the rows.
+
+    The distance of finite samples is biased by how few they are: chunks of the reference's own size make
+    generated rows and floor comparable.
+    """
+    m = len(reference)
+    if not len(rows) or not m:
+        return None
+    starts = range(0, max(len(rows) - m, 0) + 1, m)[:_MAX_CHUNKS]
+    return float(np.mean([sliced_wasserstein(rows[s : s + m], reference, seed=seed) for s in starts]))
+
+
+def _no_balance(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
+    return {}
+
+
+def _balance(share: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
+    return {
+        "class_share": share.tolist(),
+        "class_share_std": share_std(share, reference),
+        "class_share_tv": total_variation(share, reference),
+    }
+
+
+_NO_ROWS = {"class_share": None, "class_share_std": None, "class_share_tv": None}
+
+
+def _mode_balance(dataset: Dataset, toy: Toy, seed: int) -> tuple[dict[str, Any], Measure]:
+    """What a toy's truth says by itself, and the measure of rows against it."""
+    weights = np.asarray(toy.weights, dtype=np.float64)
+    truth, _ = toy.sample(_MAX_ROWS, numpy_stream(seed, "evaluate-support"))
+
+    def measure(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
+        if not len(rows):
+            return {**_NO_ROWS, "mode_std": None, "off_support": 0.0}
+        modes = toy.mode_of(original)
+        return {
+            **_balance(class_share(modes, len(weights)), weights),
+            "mode_std": mode_std(modes, weights),
+            "off_support": float(np.mean(toy.off_support(original))),
+        }
+
+    floor = float(np.mean(toy.off_support(truth)))
+    return {"class_share_data": weights.tolist(), "off_support_floor": floor}, measure
+
+
+def _class_balance(dataset: Dataset, labels: np.ndarray, seed: int) -> tuple[dict[str, Any], Measure]:
+    """The data's own shares and the classifier's accuracy, and the measure of rows against them."""
+    train = np.asarray(dataset.scaling.invert(dataset.train))
+    held_out, held_out_labels = (
+        np.asarray(dataset.scaling.invert(dataset.validation)),
+        dataset.validation_labels,
+    )
+    every = labels if held_out_labels is None else np.concatenate([labels, held_out_labels])
+    n_classes = int(every.max()) + 1
+    share_data = class_share(every, n_classes)
+    if held_out_labels is None or len(held_out) < 2:
+        order = numpy_stream(seed, "evaluate-classifier").permutation(len(train))
+        fit, hold = order[: len(order) // 2], order[len(order) // 2 :]
+        train, labels, held_out, held_out_labels = train[fit], labels[fit], train[hold], labels[hold]
+    classifier = label_classifier(train, labels)
+    accuracy = float(np.mean(classifier.predict(held_out) == held_out_labels))
+
+    def measure(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
+        if not len(rows):
+            return dict(_NO_ROWS)
+        return _balance(class_share(classifier.predict(original), n_classes), share_data)
+
+    return {"class_share_data": share_data.tolist(), "classifier_accuracy": accuracy}, measure

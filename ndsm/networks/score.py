@@ -1,0 +1,109 @@
+"""The score model: a network, its inputs and outputs scaled by what is known of the process."""
+
+import torch
+from torch import Tensor, nn
+
+from ndsm.config import Config
+from ndsm.networks.embeddings import TimeEmbedding
+from ndsm.networks.mlp import MLP, ResidualMLP
+from ndsm.processes import Langevin
+from ndsm.reference import GaussianMixture
+from ndsm.streams import torch_stream
+
+
+REACH = 1.2
+"""The network sees states up to this many times the distance of the farthest of 4,096 prior draws."""
+
+
+class ScoreModel(nn.Module):
+    """s(y, t) = -∇V(y) + net(x, t) / sqrt(V(t)), x = (y - c)/r, with either factor optional.
+
+    The score of the noised data differs from the stationary -∇V by something of size 1/sqrt(V(t)), so the
+    network's own output stays of order one at every t. An untrained model with the -∇V term generates by
+    stationary Langevin dynamics: samples of the prior.
+
+    Args:
+        network: (B, d), (B, e) → (B, d).
+        embedding: times (B,) → (B, e).
+        process: gives V(t), and -∇V through its mixture.
+        residual: add -∇V(y); needs a mixture.
+        scaled: divide by sqrt(V(t)).
+        center, spread: c (d,) and r, typical place and size of the states.
+        reach: distance from the center, in units of r, beyond which the network sees the state pulled back
+            to that distance. A network extrapolates linearly, and reverse paths that it throws out would
+            never return; with a bounded network the linear pull of -∇V brings them back.
+    """
+
+    center: Tensor
+    reach: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        embedding: TimeEmbedding,
+        process: Langevin,
+        *,
+        residual: bool,
+        scaled: bool,
+        center: Tensor,
+        spread: float,
+        reach: float,
+    ) -> None:
+        super().__init__()
+        self.network, self.embedding = network, embedding
+        self.scaled, self.spread = scaled, spread
+        self.register_buffer("center", center)
+        self.register_buffer("reach", torch.tensor(reach))
+        self._process = process
+        self._mixture: GaussianMixture | None = process.mixture if residual else None
+
+    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+        """s(y, t), (B, d), (B,) → (B, d)."""
+        x = (y - self.center) / self.spread
+        x = x * (self.reach / torch.linalg.vector_norm(x, dim=1, keepdim=True)).clamp(max=1.0)
+        out: Tensor = self.network(x, self.embedding(t))
+        if self.scaled:
+            out = out / self._process.variance(t).sqrt()[:, None]
+        if self._mixture is not None:
+            out = out + self._mixture.score(y)
+        return out
+
+
+def build_score_model(config: Config, process: Langevin, t_min: float, device: torch.device) -> ScoreModel:
+    """The score model that a configuration describes, with weights drawn from the run's seed.
+
+    Args:
+        config: its `network` section and `train.seed` are used.
+        process: the forward process; its prior's mean and spread scale the network's input.
+        t_min: the smallest time that is trained on.
+        device: where the model lives.
+    """
+    generator = torch_stream(config.train.seed, "prior moments")
+    # The law of a noised state lies between the data's and the prior's; the prior is known for any process.
+    mixture = process.mixture
+    device_of_prior = mixture.device if mixture is not None else torch.device("cpu")
+    if device_of_prior.type != "cpu":
+        generator = torch_stream(config.train.seed, "prior moments", device=device_of_prior)
+    y = process.prior.sample(4096, generator).float().cpu()
+    d, net = y.shape[1], config.network
+    embedding = TimeEmbedding(
+        t_min, process.horizon, net.time_features, net.time_scale, torch_stream(config.train.seed, "time features")
+    )
+    kinds = {"mlp": MLP, "resmlp": ResidualMLP}
+    # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_stream(config.train.seed, "weights").initial_seed())
+        network = kinds[net.kind](d, embedding.width, net.width, net.depth)
+    center = y.mean(0)
+    distance = (y - center).norm(dim=1)
+    spread = float(distance.pow(2).mean().sqrt()) / d**0.5
+    return ScoreModel(
+        network,
+        embedding,
+        process.to(device),
+        residual=net.residual and mixture is not None,
+        scaled=net.output_scale == "std",
+        center=center,
+        spread=spread,
+        reach=REACH * float(distance.max()) / spread,
+    ).to(device)

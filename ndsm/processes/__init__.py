@@ -1,0 +1,19 @@
+"""Forward processes, their time grids, and the simulation that records training examples."""
+
+from ndsm.processes.grids import geometric_grid, uniform_grid
+from ndsm.processes.langevin import Langevin, Prior, forward_grid, reverse_grid
+from ndsm.processes.rollout import RolloutSpec, RowLayout, make_stamp, paths_per_block, rollout
+
+__all__ = [
+    "Langevin",
+    "Prior",
+    "RolloutSpec",
+    "RowLayout",
+    "forward_grid",
+    "geometric_grid",
+    "make_stamp",
+    "paths_per_block",
+    "reverse_grid",
+    "rollout",
+    "uniform_grid",
+]

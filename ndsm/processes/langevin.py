@@ -1,0 +1,138 @@
+"""Noising by a nonlinear drift: dY = -f(Y, t) dt + sqrt(2) dW (eq. 1 with σ̃ = sqrt(2)).
+
+With f = ∇V = -∇log η* of a Gaussian mixture (eq. 3) this is overdamped Langevin dynamics, and η* is its
+stationary law: the prior that generation starts from. Any other drift works with the same simulator and the
+same objectives, given a prior close to the law of Y_T.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndsm.errors import InputError
+from ndsm.processes.grids import geometric_grid, uniform_grid
+from ndsm.reference import GaussianMixture
+
+ACCURATE = 0.1
+"""Largest step of a grid that adapts itself, as a share of the largest stable one. Euler-Maruyama inflates a
+component's stationary variance by 1/(1 - share): at 0.1 by 11 %, and past 0.5 the reverse process expands."""
+
+Drift = Callable[[Tensor, float], Tensor]
+
+
+class Prior(Protocol):
+    """What generation starts from."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws, (n, d)."""
+        ...
+
+
+class Langevin:
+    """The process dY = -f(Y, t) dt + sqrt(2) dW on [0, horizon].
+
+    Args:
+        mixture: η*; gives the drift f = -∇log η* and the prior.
+        horizon: T.
+        drift: f(y, t) of your own, (B, d) and a number → (B, d); then `prior` is needed too.
+        prior: law that generation starts from; should be close to the law of Y_T.
+
+    Raises:
+        InputError: neither a mixture nor a drift with its prior, or a prior that cannot be sampled.
+    """
+
+    def __init__(
+        self,
+        mixture: GaussianMixture | None = None,
+        *,
+        horizon: float = 0.5,
+        drift: Drift | None = None,
+        prior: Prior | None = None,
+    ) -> None:
+        if (mixture is None) == (drift is None):
+            raise InputError("Langevin: expected either a mixture or a drift with its prior, found both or neither")
+        if mixture is None and not hasattr(prior, "sample"):
+            raise InputError(
+                f"Langevin: a drift of your own needs a prior with sample(n, generator), found {type(prior).__name__}"
+            )
+        if not horizon > 0:
+            raise InputError(f"Langevin: expected a horizon above 0, found {horizon}")
+        self.mixture, self._drift, self.horizon = mixture, drift, float(horizon)
+        self.prior: Prior = mixture if mixture is not None else prior  # type: ignore[assignment]
+
+    def to(self, device: torch.device | str) -> "Langevin":
+        """The same process on another device; a drift of your own follows its argument's device."""
+        if self.mixture is None:
+            return self
+        return Langevin(self.mixture.to(device), horizon=self.horizon)
+
+    def drift(self, y: Tensor, t: float) -> Tensor:
+        """f(y, t), (B, d) → (B, d)."""
+        return self.drift_columns(y.T, t).T
+
+    def drift_columns(self, y: Tensor, t: float) -> Tensor:
+        """f(y, t) on columns, (d, B) → (d, B): the layout of the simulator."""
+        if self._drift is None:
+            assert self.mixture is not None
+            return self.mixture.score_columns(y).neg_()
+        f = self._drift(y.T, t)
+        if not isinstance(f, Tensor) or f.shape != y.T.shape or f.dtype != y.dtype:
+            found = f"{tuple(f.shape)} {f.dtype}" if isinstance(f, Tensor) else type(f).__name__
+            raise InputError(f"drift: expected {tuple(y.T.shape)} {y.dtype} at t = {t:g}, found {found}")
+        return f.T
+
+    def diffusion(self, t: float) -> float:
+        """σ̃(t) = sqrt(2)."""
+        return math.sqrt(2.0)
+
+    @property
+    def stable_dt(self) -> float:
+        """Step above which Euler-Maruyama diverges: twice the smallest variance; infinite if unknown."""
+        return math.inf if self.mixture is None else 2.0 * self.mixture.min_variance
+
+    def variance(self, t: Tensor) -> Tensor:
+        """V(t) = v (1 - exp(-2t/v)): variance that noising has added by time t inside a typical component.
+
+        v is the mixture's mean variance (1 for a drift of your own); V(t) → 2t as t → 0.
+        """
+        v = 1.0 if self.mixture is None else self.mixture.mean_variance
+        return -v * torch.expm1(-2.0 * t / v)
+
+
+def forward_grid(process: Langevin, kind: str, steps: int, last_dt: float | None) -> np.ndarray:
+    """The simulation's times, (steps + 1,), checked against the stability of Euler-Maruyama.
+
+    Args:
+        kind: `uniform` or `geometric` (first step `last_dt`, later ones at most `ACCURATE` of the stable size).
+        last_dt: Δt_N, the recorded example's own step, or None for the grid's own.
+
+    Raises:
+        InputError: a step is above the stability limit, or the horizon cannot be reached.
+    """
+    if kind == "geometric":
+        first = last_dt if last_dt is not None else process.horizon / steps / 100
+        times = geometric_grid(process.horizon, steps, first, ACCURATE * process.stable_dt)
+    else:
+        times = uniform_grid(process.horizon, steps)
+    largest = max(float(np.diff(times).max()), last_dt or 0.0)
+    if largest >= process.stable_dt:
+        needed = math.ceil(process.horizon / (0.5 * process.stable_dt))
+        raise InputError(
+            f"process.grid: expected steps below {process.stable_dt:.3g} (twice the mixture's smallest variance, "
+            f"where Euler-Maruyama becomes unstable), found {largest:.3g}; use at least {needed} steps, fewer "
+            "mixture components or a larger reference.reg_covar"
+        )
+    return times
+
+
+def reverse_grid(process: Langevin, steps: int, end_dt: float) -> np.ndarray:
+    """Times of generation from T down to 0, (steps + 1,): fine near 0, where the score changes fast.
+
+    The last step, from about `end_dt` to 0, is the final denoising step. A uniform grid would add noise of
+    std sqrt(2h) in its last step, often more than the data's thin directions have.
+    """
+    return geometric_grid(process.horizon, steps, end_dt, ACCURATE * process.stable_dt)[::-1].copy()

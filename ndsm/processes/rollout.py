@@ -1,0 +1,198 @@
+"""Simulation of the forward process: trajectories in, recorded training examples out.
+
+A **block** is a (rows, width) float32 array; each row is one recorded example (one trajectory at one of its
+random times), laid out as a `RowLayout` says. A block is a pure function of its index: any simulator,
+anywhere, makes the identical block again.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndsm.errors import InputError
+from ndsm.processes.langevin import Langevin
+from ndsm.streams import torch_stream
+
+RECORDABLE = ("mean", "noise", "t", "std")
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Where each recorded quantity lies in a row.
+
+    mean μ_{N-1} (d), noise Z_N (d), t t_N (1), std σ_{N-1} (1); Y_N = mean + std · noise.
+    """
+
+    records: tuple[str, ...]
+    dimension: int
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.records) - set(RECORDABLE):
+            raise ValueError(f"records: expected some of {RECORDABLE}, found {sorted(unknown)}")
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Numbers per row of each recorded quantity."""
+        return {name: 1 if name in ("t", "std") else self.dimension for name in self.records}
+
+    @property
+    def width(self) -> int:
+        """Numbers per row."""
+        return sum(self.widths.values())
+
+    def split(self, rows: Tensor) -> dict[str, Tensor]:
+        """Views of (B, width) rows by name: (B, d), or (B,) for t and std."""
+        parts = dict(zip(self.records, rows.split(list(self.widths.values()), 1), strict=True))
+        return {name: part[:, 0] if self.widths[name] == 1 else part for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class RolloutSpec:
+    """What a simulator needs besides the data: it travels by value to every actor.
+
+    Args:
+        process: the forward process, on the device that simulates.
+        times: grid t_0..t_n, (n + 1,).
+        last_dt: Δt_N of the recorded example's own step, or None for the grid's step.
+        times_per_path: recorded times of each trajectory, without repetition.
+        paths: trajectories per block.
+        layout: what is recorded.
+        seed: the run's seed.
+        jitter: each group of trajectories moves its grid by up to this fraction of a step.
+    """
+
+    process: Langevin
+    times: np.ndarray
+    last_dt: float | None
+    times_per_path: int
+    paths: int
+    layout: RowLayout
+    seed: int
+    jitter: float = 0.0
+    stamp: str = field(default="", compare=False)
+    """Identifies (data, mixture, process, grid): a block that carries another stamp is not ours."""
+
+    @property
+    def rows(self) -> int:
+        """Rows per block."""
+        return self.paths * self.times_per_path
+
+
+def paths_per_block(block_mb: float, layout: RowLayout, times_per_path: int) -> int:
+    """Trajectories that fill a block of `block_mb` MB of float32 rows; at least 16."""
+    return max(16, int(block_mb * 2**20 / 4 / layout.width / times_per_path))
+
+
+def make_stamp(*parts: Any) -> str:
+    """Short hash of JSON-serialisable parts and arrays."""
+    digest = hashlib.blake2s(digest_size=8)
+    for part in parts:
+        array = isinstance(part, np.ndarray)
+        digest.update(np.ascontiguousarray(part).data if array else json.dumps(part, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def recorded_steps(paths: int, steps: int, per_path: int, generator: torch.Generator) -> list[Tensor]:
+    """For each step 1..steps, the paths that record it: `per_path` distinct steps each, uniformly chosen.
+
+    The k-th choice of every path lies in the k-th fraction of a random rotation of the steps, which makes
+    the choices distinct and stratified without sorting `steps` keys per path.
+    """
+    shift = torch.randint(steps, (paths, 1), generator=generator)
+    edges = (torch.arange(per_path + 1) * steps) // per_path
+    low, size = edges[:-1], edges.diff()
+    u = torch.rand(paths, per_path, generator=generator)
+    step = (low + (u * size).long().minimum(size - 1) + shift) % steps
+    order = torch.argsort(step.flatten(), stable=True)
+    path = torch.arange(paths).repeat_interleave(per_path)[order]
+    return list(path.split(torch.bincount(step.flatten(), minlength=steps).tolist()))
+
+
+def shifted_grid(times: np.ndarray, shift: float) -> np.ndarray:
+    """The grid moved by a fraction of a step: t_0, then G(n - 1 + shift) with G linear between the nodes.
+
+    Args:
+        times: t_0..t_n, (n + 1,).
+        shift: in (0, 1]; 1 is the grid itself.
+    """
+    nodes = np.arange(len(times))
+    return np.interp(np.concatenate([[0.0], nodes[1:] - 1 + shift]), nodes, times)
+
+
+@torch.no_grad()
+def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
+    """Block number `index`: (spec.rows, spec.layout.width) float32.
+
+    Trajectories start from rows of `data`, (N, d), drawn with replacement (Algorithm 1). They are simulated
+    in groups, each on its own shift of the time grid, so that all times occur and not just the grid's own.
+
+    Raises:
+        InputError: a trajectory left the finite numbers, or the drift returned a wrong shape or dtype.
+    """
+    generator = torch_stream(spec.seed, "rollout", index)
+    block = torch.empty(spec.rows, spec.layout.width)
+    start = torch.randint(len(data), (spec.paths,), generator=generator).numpy()
+    groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths))))
+    parts = block.split([len(group) * spec.times_per_path for group in groups])
+    for group, part in zip(groups, parts, strict=True):
+        shift = 1.0 - spec.jitter * float(torch.rand((), generator=generator))
+        y = torch.from_numpy(data[group].T.copy())
+        _simulate(spec, y, shifted_grid(spec.times, shift), spec.layout.split(part), generator)
+        _check_finite(part, spec, index)
+    return block.numpy()
+
+
+def group_size(paths: int) -> int:
+    """Trajectories simulated at once: few enough to stay in the cache and to give a block several grids."""
+    return max(256, min(2048, paths // 4))
+
+
+def _simulate(
+    spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], generator: torch.Generator
+) -> None:
+    """Run the columns y, (d, B), along the grid and write their recorded examples to `out`.
+
+    At a recorded step the example's own last step of size Δt_N is taken from Y_{N-1}, beside the grid's step
+    (end of section 3.1), so one evaluation of the drift serves both.
+    """
+    d, paths = y.shape
+    recording = recorded_steps(paths, len(times) - 1, spec.times_per_path, generator)
+    z, position = torch.empty_like(y), 0
+    for t, h, recorded in zip(times[:-1].tolist(), np.diff(times).tolist(), recording, strict=True):
+        f = spec.process.drift_columns(y, t)
+        sigma = spec.process.diffusion(t)
+        z.normal_(generator=generator)
+        if m := len(recorded):
+            own_dt = spec.last_dt or h
+            if spec.last_dt is None:
+                noise = z.index_select(1, recorded)
+            else:
+                noise = torch.empty(d, m).normal_(generator=generator)
+            step = {
+                "mean": torch.sub(y.index_select(1, recorded), f.index_select(1, recorded), alpha=own_dt).T,
+                "noise": noise.T,
+                "t": t + own_dt,
+                "std": sigma * math.sqrt(own_dt),
+            }
+            for name, target in out.items():
+                target[position : position + m] = step[name]
+            position += m
+        y.sub_(f, alpha=h).add_(z, alpha=sigma * math.sqrt(h))
+
+
+def _check_finite(rows: Tensor, spec: RolloutSpec, index: int) -> None:
+    # One number tells: a sum over finite float32 rows of moderate size cannot overflow in float64.
+    if math.isfinite(float(rows.sum(dtype=torch.float64))):
+        return
+    bad = int((~torch.isfinite(rows).all(1)).nonzero()[0])
+    t = float(spec.layout.split(rows)["t"][bad])
+    raise InputError(
+        f"simulation: expected finite trajectories, found NaN or infinity in row {bad} of block {index} at t = {t:g}; "
+        "check the drift, or use smaller steps"
+    )

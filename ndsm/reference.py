@@ -1,0 +1,409 @@
+"""The Gaussian mixture: prior of the generator, stationary law of the noising.
+
+η*(y) = Σ_i w_i N(y; μ_i, Σ_i) (eq. 2), V = -log η*.
+
+Symbols: d dimension, K components, B rows; r_i(y) responsibilities; P_i = Σ_i⁻¹; g_i(y) = -P_i (y - μ_i),
+the score of component i. The simulator asks for the same formulas a few thousand times per block, so they
+are written once, on **columns**: a state of shape (d, B). For small d that layout is about ten times faster
+than (B, d), because every operation then runs along B. No (B, K, d) tensor is ever made.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import BayesianGaussianMixture
+from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
+from torch import Tensor
+
+from ndsm.errors import InputError
+
+CovarianceType = Literal["spherical", "tied", "diag", "full"]
+
+
+Cast = Callable[[Tensor], Tensor]
+"""Moves a factor, computed in float64, to the mixture's device and dtype."""
+
+
+class Components(Protocol):
+    """What a covariance shape has to answer, all on columns; a is any (K, B) matrix of coefficients."""
+
+    def log_joint(self, y: Tensor) -> Tensor:
+        """log w_i N(y; μ_i, Σ_i) for every component; (d, B) → (K, B)."""
+        ...
+
+    def combine(self, y: Tensor, a: Tensor) -> Tensor:
+        """Σ_i a_i g_i(y); (d, B), (K, B) → (d, B). With a = r it is the mixture's score."""
+        ...
+
+    def dots(self, y: Tensor, v: Tensor) -> Tensor:
+        """g_i(y)·v for every component; (d, B), (d, B) → (K, B)."""
+        ...
+
+    def precision(self, v: Tensor, a: Tensor) -> Tensor:
+        """Σ_i a_i P_i v; (d, B), (K, B) → (d, B)."""
+        ...
+
+
+class Spherical:
+    """Σ_i = v_i I."""
+
+    def __init__(self, log_weights: Tensor, means: Tensor, covariances: Tensor, cast_to: Cast) -> None:
+        d, v = means.shape[1], covariances
+        scaled = means / v[:, None]
+        # One matrix product gives the quadratic form: the state is extended by the row |y|².
+        self._quadratic = cast_to(torch.cat([scaled, -0.5 / v[:, None]], 1))
+        log_norm = d * (2 * math.pi * v).log() + (means**2).sum(1) / v
+        self._constant = cast_to((log_weights - 0.5 * log_norm)[:, None])
+        self._gather = cast_to(torch.cat([scaled.T, (1 / v)[None]]))
+        self._scaled, self._inverse = cast_to(scaled), cast_to((1 / v)[:, None])
+
+    def log_joint(self, y: Tensor) -> Tensor:
+        d = y.shape[0]
+        extended = y.new_empty((d + 1, y.shape[1]))
+        extended[:d] = y
+        torch.sum(y * y, 0, out=extended[d])
+        return torch.addmm(self._constant, self._quadratic, extended)
+
+    def combine(self, y: Tensor, a: Tensor) -> Tensor:
+        d, g = y.shape[0], self._gather @ a
+        return torch.addcmul(g[:d], y, g[d:], value=-1)
+
+    def dots(self, y: Tensor, v: Tensor) -> Tensor:
+        return self._scaled @ v - self._inverse * (y * v).sum(0)
+
+    def precision(self, v: Tensor, a: Tensor) -> Tensor:
+        return v * (self._inverse.T @ a)
+
+
+class Diagonal:
+    """Σ_i diagonal."""
+
+    def __init__(self, log_weights: Tensor, means: Tensor, covariances: Tensor, cast_to: Cast) -> None:
+        inverse = 1 / covariances
+        log_norm = (2 * math.pi * covariances).log().sum(1) + (means**2 * inverse).sum(1)
+        self._constant = cast_to((log_weights - 0.5 * log_norm)[:, None])
+        self._scaled, self._inverse = cast_to(means * inverse), cast_to(inverse)
+
+    def log_joint(self, y: Tensor) -> Tensor:
+        linear = torch.addmm(self._constant, self._scaled, y)
+        return torch.addmm(linear, self._inverse, y * y, alpha=-0.5)
+
+    def combine(self, y: Tensor, a: Tensor) -> Tensor:
+        return torch.addcmul(self._scaled.T @ a, y, self._inverse.T @ a, value=-1)
+
+    def dots(self, y: Tensor, v: Tensor) -> Tensor:
+        return self._scaled @ v - self._inverse @ (y * v)
+
+    def precision(self, v: Tensor, a: Tensor) -> Tensor:
+        return v * (self._inverse.T @ a)
+
+
+class Tied:
+    """Σ_i = Σ for every component."""
+
+    def __init__(self, log_weights: Tensor, means: Tensor, covariances: Tensor, cast_to: Cast) -> None:
+        d = means.shape[1]
+        root = torch.linalg.cholesky(covariances)
+        precision = torch.cholesky_inverse(root)
+        log_det = 2 * root.diagonal().log().sum()
+        scaled = means @ precision
+        log_norm = d * math.log(2 * math.pi) + log_det + (scaled * means).sum(1)
+        self._constant = cast_to((log_weights - 0.5 * log_norm)[:, None])
+        self._precision, self._scaled = cast_to(precision), cast_to(scaled)
+
+    def log_joint(self, y: Tensor) -> Tensor:
+        return torch.addmm(self._constant, self._scaled, y) - 0.5 * (y * (self._precision @ y)).sum(0)
+
+    def combine(self, y: Tensor, a: Tensor) -> Tensor:
+        return self._scaled.T @ a - (self._precision @ y) * a.sum(0)
+
+    def dots(self, y: Tensor, v: Tensor) -> Tensor:
+        return self._scaled @ v - (y * (self._precision @ v)).sum(0)
+
+    def precision(self, v: Tensor, a: Tensor) -> Tensor:
+        return (self._precision @ v) * a.sum(0)
+
+
+class Full:
+    """Σ_i arbitrary; a loop over components, so that memory stays at (d, B) whatever K is."""
+
+    def __init__(self, log_weights: Tensor, means: Tensor, covariances: Tensor, cast_to: Cast) -> None:
+        d = means.shape[1]
+        roots = torch.linalg.cholesky(covariances)
+        precisions = torch.cholesky_inverse(roots)
+        log_det = 2 * roots.diagonal(dim1=1, dim2=2).log().sum(1)
+        self._constant = cast_to((log_weights - 0.5 * (d * math.log(2 * math.pi) + log_det))[:, None])
+        self._precisions = cast_to(precisions)
+        self._means = cast_to(means[:, :, None])
+
+    def _scores(self, y: Tensor) -> "list[tuple[Tensor, Tensor]]":
+        # Differences first, products after: P_i y - P_i μ_i would cancel badly for thin covariances.
+        return [(y - m, p) for m, p in zip(self._means, self._precisions, strict=True)]
+
+    def log_joint(self, y: Tensor) -> Tensor:
+        quadratic = torch.stack([(e * (p @ e)).sum(0) for e, p in self._scores(y)])
+        return self._constant - 0.5 * quadratic
+
+    def combine(self, y: Tensor, a: Tensor) -> Tensor:
+        total = torch.zeros_like(y)
+        for (e, p), c in zip(self._scores(y), a, strict=True):
+            total.addmm_(p, e * c, alpha=-1)
+        return total
+
+    def dots(self, y: Tensor, v: Tensor) -> Tensor:
+        return torch.stack([-(e * (p @ v)).sum(0) for e, p in self._scores(y)])
+
+    def precision(self, v: Tensor, a: Tensor) -> Tensor:
+        total = torch.zeros_like(v)
+        for p, c in zip(self._precisions, a, strict=True):
+            total.addmm_(p, v * c)
+        return total
+
+
+_SHAPES: dict[str, Callable[..., Components]] = {
+    "spherical": Spherical,
+    "diag": Diagonal,
+    "tied": Tied,
+    "full": Full,
+}
+
+
+class GaussianMixture:
+    """Mixture Σ_i w_i N(μ_i, Σ_i) as a torch object.
+
+    Args:
+        weights: w, (K,), positive; normalised to sum 1.
+        means: μ, (K, d).
+        covariances: in scikit-learn's shapes: spherical (K,), tied (d, d), diag (K, d), full (K, d, d).
+        covariance_type: which of the four.
+        device, dtype: where and in which precision the methods compute; their inputs must match.
+
+    Raises:
+        InputError: the shapes do not fit together, or a covariance is not positive definite.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        covariance_type: CovarianceType = "spherical",
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        # Factorised once in float64: a thin covariance's inverse loses too much in float32.
+        w, mu, cov = (torch.as_tensor(x, dtype=torch.float64, device="cpu") for x in (weights, means, covariances))
+        expected = {
+            "spherical": mu.shape[:1],
+            "tied": mu.shape[1:] * 2,
+            "diag": mu.shape,
+            "full": (*mu.shape, *mu.shape[1:]),
+        }
+        if covariance_type not in expected:
+            raise InputError(f"covariance_type: expected one of {', '.join(expected)}, found {covariance_type!r}")
+        if mu.ndim != 2 or w.shape != mu.shape[:1] or cov.shape != torch.Size(expected[covariance_type]):
+            raise InputError(
+                f"mixture: expected weights (K,), means (K, d) and {covariance_type} covariances "
+                f"{tuple(expected[covariance_type])}, found {tuple(w.shape)}, {tuple(mu.shape)} and {tuple(cov.shape)}"
+            )
+        self.covariance_type: CovarianceType = covariance_type
+        self.weights, self.means, self.covariances = w / w.sum(), mu, cov
+        self.device, self.dtype = torch.device(device), dtype
+        eigenvalues = self._eigenvalues()
+        if not (bool((w > 0).all()) and bool(torch.isfinite(mu).all()) and float(eigenvalues.min()) > 0):
+            raise InputError(
+                "mixture: expected positive weights, finite means and positive definite covariances, found smallest "
+                f"weight {float(w.min()):.3g} and smallest covariance eigenvalue {float(eigenvalues.min()):.3g}; "
+                "a larger reference.reg_covar keeps covariances away from singular"
+            )
+        self.min_variance = float(eigenvalues.min())
+        """Smallest eigenvalue of any Σ_i; Euler-Maruyama is stable for steps below twice that."""
+        per_component = eigenvalues.mean(1) if eigenvalues.ndim == 2 else eigenvalues
+        self.mean_variance = float((self.weights * per_component).sum())
+        """Variance within a component, averaged over components and dimensions."""
+
+        def cast_to(x: Tensor) -> Tensor:
+            return x.to(device=self.device, dtype=dtype).contiguous()
+
+        # The quadratic forms are expanded, which cancels badly far from the origin: move the origin.
+        self._center = cast_to((self.weights @ mu)[:, None])
+        centered_means = mu - self.weights @ mu
+        self._components = _SHAPES[covariance_type](self.weights.log(), centered_means, cov, cast_to)
+
+    @property
+    def n_components(self) -> int:
+        """K."""
+        return self.means.shape[0]
+
+    @property
+    def dimension(self) -> int:
+        """d."""
+        return self.means.shape[1]
+
+    @classmethod
+    def fit(
+        cls,
+        x: np.ndarray,
+        n_components: int = 10,
+        *,
+        covariance_type: CovarianceType = "spherical",
+        bayesian: bool = False,
+        fit_samples: int | None = None,
+        reg_covar: float = 1e-6,
+        n_init: int = 1,
+        seed: int = 0,
+    ) -> "GaussianMixture":
+        """Mixture fitted by scikit-learn to rows of x, (n, d), or to `fit_samples` of them drawn at random.
+
+        With `bayesian`, `n_components` is an upper bound: components that hold fewer than two of the fitted
+        rows are dropped.
+
+        Raises:
+            InputError: fewer rows than components, or a covariance collapses.
+        """
+        rng = np.random.default_rng(seed)
+        n = min(len(x), fit_samples or len(x))
+        if n < n_components:
+            raise InputError(f"reference.n_components: expected at most the {n} rows it is fitted on, found {n_components}")
+        rows = x if n == len(x) else x[np.sort(rng.choice(len(x), n, replace=False))]
+        model = (BayesianGaussianMixture if bayesian else SklearnGaussianMixture)(
+            n_components=n_components,
+            covariance_type=covariance_type,
+            reg_covar=reg_covar,
+            n_init=n_init,
+            max_iter=200,
+            random_state=seed,
+        )
+        with warnings.catch_warnings():
+            # A fit that has not quite converged is as good a prior; the objective corrects the rest.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            try:
+                model.fit(np.asarray(rows, dtype=np.float64))
+            except ValueError as error:
+                raise InputError(
+                    f"reference: the mixture could not be fitted ({' '.join(str(error).split())}); "
+                    "use fewer components or a larger reference.reg_covar"
+                ) from None
+        weights, means, covariances = (torch.from_numpy(a) for a in (model.weights_, model.means_, model.covariances_))
+        if bayesian:
+            kept = weights * n >= 2
+            weights, means = weights[kept], means[kept]
+            covariances = covariances if covariance_type == "tied" else covariances[kept]
+        return cls(weights, means, covariances, covariance_type)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "GaussianMixture":
+        """The same mixture, computing on another device or in another precision."""
+        if (device is None or torch.device(device) == self.device) and dtype in (None, self.dtype):
+            return self
+        return GaussianMixture(
+            self.weights,
+            self.means,
+            self.covariances,
+            self.covariance_type,
+            device=self.device if device is None else device,
+            dtype=self.dtype if dtype is None else dtype,
+        )
+
+    # ---- on columns, (d, B) ----
+
+    def _joint(self, centered: Tensor) -> tuple[Tensor, Tensor]:
+        # r up to a factor, and that factor, (K, B) and (B,). Without the clamp, exp makes subnormal numbers,
+        # on which exp itself is 8 times slower and the matrix product after it 100 times; e^-60 is far
+        # below float32's resolution beside the largest term, 1.
+        log_joint = self._components.log_joint(centered)
+        joint = log_joint.sub_(log_joint.amax(0)).clamp_(min=-60.0).exp_()
+        return joint, joint.sum(0)
+
+    def _responsibilities(self, centered: Tensor) -> Tensor:
+        joint, total = self._joint(centered)
+        return joint.div_(total)
+
+    def score_columns(self, y: Tensor) -> Tensor:
+        """∇log η*(y) on columns, (d, B) → (d, B)."""
+        centered = y - self._center
+        joint, total = self._joint(centered)
+        return self._components.combine(centered, joint).div_(total)
+
+    # ---- on rows, (B, d) ----
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """log η*(y), (B, d) → (B,)."""
+        return torch.logsumexp(self._components.log_joint(y.T - self._center), 0)
+
+    def score(self, y: Tensor) -> Tensor:
+        """∇log η*(y) = -∇V(y), (B, d) → (B, d)."""
+        return self.score_columns(y.T).T
+
+    def responsibilities(self, y: Tensor) -> Tensor:
+        """Posterior probability r_i(y) of each component, (B, d) → (B, K)."""
+        return self._responsibilities(y.T - self._center).T
+
+    def hessian_vector_product(self, y: Tensor, v: Tensor) -> Tensor:
+        """∇²log η*(y) v, (B, d), (B, d) → (B, d).
+
+        Σ_i r_i (g_i (g_i·v) - P_i v) - s (s·v), s = Σ_i r_i g_i.
+        """
+        yc, vc, c = y.T - self._center, v.T, self._components
+        r = self._responsibilities(yc)
+        s = c.combine(yc, r)
+        return (c.combine(yc, r * c.dots(yc, vc)) - c.precision(vc, r) - s * (s * vc).sum(0)).T
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n independent draws, (n, d); the generator must be on the mixture's device."""
+        return self.sample_with_components(n, generator)[0]
+
+    def sample_with_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n independent draws and the component each came from, (n, d) and (n,)."""
+        weights, means = self.weights.to(self.device), self.means.to(self.device, self.dtype)
+        i = torch.multinomial(weights, n, replacement=True, generator=generator)
+        z = torch.randn(n, self.dimension, generator=generator, device=self.device, dtype=self.dtype)
+        cov = self.covariances
+        match self.covariance_type:
+            case "spherical":
+                z *= cov.sqrt().to(z)[i, None]
+            case "diag":
+                z *= cov.sqrt().to(z)[i]
+            case "tied":
+                z = z @ torch.linalg.cholesky(cov).to(z).T
+            case "full":
+                for k, root in enumerate(torch.linalg.cholesky(cov).to(z)):
+                    z[i == k] = z[i == k] @ root.T
+        return z.add_(means[i]), i
+
+    # ---- stored form ----
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters in float64, as they are written to `reference.safetensors`."""
+        return {"weights": self.weights, "means": self.means, "covariances": self.covariances}
+
+    def describe(self) -> dict[str, Any]:
+        """What the mixture is, in JSON types, as it is written to `reference.json`."""
+        return {
+            "covariance_type": self.covariance_type,
+            "n_components": self.n_components,
+            "dimension": self.dimension,
+            "weights": [float(w) for w in self.weights],
+            "min_variance": self.min_variance,
+            "mean_variance": self.mean_variance,
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], covariance_type: str) -> "GaussianMixture":
+        """The mixture that `tensors` and `describe` were taken from."""
+        kind = cast(CovarianceType, covariance_type)
+        return cls(tensors["weights"], tensors["means"], tensors["covariances"], kind)
+
+    def _eigenvalues(self) -> Tensor:
+        match self.covariance_type:
+            case "spherical" | "diag":
+                return self.covariances
+            case "tied":
+                return torch.linalg.eigvalsh(self.covariances).expand(self.n_components, -1)
+            case _:
+                return torch.linalg.eigvalsh(self.covariances)

@@ -1,0 +1,268 @@
+"""A run directory: written and read here, and nothing else knows its layout.
+
+    config.yaml                               the whole resolved configuration
+    data.json                                 column names and types, scaling, fingerprint of the rows
+    reference.safetensors, reference.json     the mixture
+    model.safetensors, model-raw.safetensors  EMA weights; raw weights
+    metrics.jsonl                             one line per report
+    metrics.json                              the last evaluation
+    samples.png                               generated rows beside data
+    checkpoints/step-000000123.pt             what resuming needs; the newest two are kept
+
+Every file appears whole or not at all: it is written under another name, flushed and renamed.
+"""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ndsm.config import Config, build_config, flatten
+from ndsm.data import Scaling, TableSchema
+from ndsm.errors import InputError
+from ndsm.reference import GaussianMixture
+from ndsm.training import Resume, Trainer
+
+OPERATIONAL = (
+    "train.workers",
+    "train.simulators",
+    "train.window",
+    "train.device",
+    "train.storage",
+    "train.checkpoint_seconds",
+    "train.report_seconds",
+    "sample.",
+    "evaluate.",
+)
+"""Fields that say how a run is executed or looked at, not what is trained: they may differ on resuming."""
+
+
+def differing_fields(a: Config, b: Config) -> list[str]:
+    """Dotted names of the fields that make b another training than a, each with both values."""
+    left, right = flatten(a), flatten(b)
+    return [
+        f"{name} ({left[name]} before, {right[name]} now)"
+        for name in left
+        if left[name] != right[name] and not name.startswith(OPERATIONAL)
+    ]
+
+
+class Run:
+    """The files of one run.
+
+    Args:
+        path: the run directory; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Run":
+        """An existing run.
+
+        Raises:
+            InputError: there is no run at `path`.
+        """
+        run = cls(Path(path))
+        if not run.exists():
+            raise InputError(f"{path}: expected a run directory with a config.yaml, found none")
+        return run
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "config.yaml").is_file()
+
+    # ---- beginning ----
+
+    def begin(self, config: Config, data: dict[str, Any], mixture: GaussianMixture | None) -> None:
+        """Write what a run is: data description, mixture and, last, the configuration."""
+        self._write("data.json", json.dumps(data).encode())
+        if mixture is not None:
+            self._save_tensors("reference.safetensors", mixture.tensors())
+            self._write("reference.json", json.dumps(mixture.describe(), indent=1).encode())
+        tree = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        self._write("config.yaml", tree.encode())
+
+    def remove(self) -> None:
+        """Delete the run directory."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    # ---- what a run is ----
+
+    def config(self) -> Config:
+        """The resolved configuration.
+
+        Raises:
+            InputError: `config.yaml` is not a valid configuration.
+        """
+        path = self.path / "config.yaml"
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{path}: expected a configuration, found {' '.join(str(error).split())}") from None
+        return build_config(tree, str(path))
+
+    def data(self) -> dict[str, Any]:
+        """Description of the data: `schema`, `scaling`, `fingerprint`, `rows`, `dimension`."""
+        found: dict[str, Any] = self._read_json("data.json")
+        return found
+
+    def scaling(self) -> Scaling:
+        """Between model units and the data's own."""
+        return Scaling.from_json(self.data()["scaling"])
+
+    def schema(self) -> TableSchema:
+        """Names and types of the data's columns."""
+        return TableSchema.from_json(self.data()["schema"])
+
+    def mixture(self) -> GaussianMixture:
+        """The fitted mixture."""
+        tensors = self._load_tensors("reference.safetensors")
+        try:
+            return GaussianMixture.from_tensors(tensors, self._read_json("reference.json")["covariance_type"])
+        except (KeyError, RuntimeError) as error:
+            raise InputError(f"{self.path}/reference: expected a fitted mixture, found {error!r}") from None
+
+    # ---- progress ----
+
+    def append_metrics(self, metrics: dict[str, Any]) -> None:
+        """Add a line to `metrics.jsonl`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
+            f.write(json.dumps(metrics) + "\n")
+
+    def metrics_since(self, position: int) -> tuple[list[dict[str, Any]], int]:
+        """Whole lines of `metrics.jsonl` from a byte position on, and the position after them."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return [], position
+        with path.open("rb") as f:
+            f.seek(position)
+            whole = f.read().rpartition(b"\n")[0]
+        return [json.loads(line) for line in whole.splitlines()], position + len(whole) + bool(whole)
+
+    def metrics_end(self) -> int:
+        """Byte length of `metrics.jsonl`."""
+        path = self.path / "metrics.jsonl"
+        return path.stat().st_size if path.is_file() else 0
+
+    @property
+    def stop_file(self) -> Path:
+        """Its presence asks a running training to save and stop: seen by workers on any machine."""
+        return self.path / "checkpoints" / "stop"
+
+    # ---- checkpoints ----
+
+    def save_checkpoint(self, trainer: Trainer, resume: Resume) -> None:
+        """Save what resuming needs; the newest two are kept."""
+        buffer = io.BytesIO()
+        torch.save({"trainer": trainer.state(), "resume": asdict(resume)}, buffer)
+        self._write(f"checkpoints/step-{trainer.steps:09d}.pt", buffer.getvalue())
+        for old in self._checkpoints()[:-2]:
+            old.unlink(missing_ok=True)
+
+    def load_checkpoint(self) -> tuple[dict[str, Any], Resume] | None:
+        """The newest readable checkpoint: the trainer's state, and where the run stands."""
+        for path in reversed(self._checkpoints()):
+            try:
+                saved = torch.load(path, weights_only=True, map_location="cpu")
+                return saved["trainer"], Resume(**saved["resume"])
+            # A damaged file shows in many types; the one before it is whole.
+            except Exception:  # noqa: S112
+                continue
+        return None
+
+    def last_step(self) -> int:
+        """Step of the newest checkpoint, 0 without one."""
+        names = [p.stem.removeprefix("step-") for p in self._checkpoints()]
+        return int(names[-1]) if names else 0
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+
+    # ---- weights ----
+
+    def save_weights(self, trainer: Trainer) -> None:
+        """Write the EMA weights and the raw ones."""
+        self._save_tensors("model.safetensors", trainer.ema.state_dict())
+        self._save_tensors("model-raw.safetensors", trainer.model.state_dict())
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Put the EMA weights into a model of the run's configuration.
+
+        Raises:
+            InputError: the run has none yet, or they are another architecture's.
+        """
+        if not (self.path / "model.safetensors").is_file():
+            raise InputError(f"{self.path}: expected model.safetensors, found none: the run has not finished training")
+        tensors = self._load_tensors("model.safetensors")
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.path}/model.safetensors: expected the weights of its config.yaml's network, found "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from None
+
+    # ---- results ----
+
+    def write_evaluation(self, metrics: dict[str, Any]) -> None:
+        """Write `metrics.json`."""
+        self._write("metrics.json", json.dumps(metrics, indent=1).encode())
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """`metrics.json`, or None before the first evaluation."""
+        return self._read_json("metrics.json") if (self.path / "metrics.json").is_file() else None
+
+    @property
+    def samples_png(self) -> Path:
+        """Where the picture of samples goes."""
+        return self.path / "samples.png"
+
+    # ---- files ----
+
+    def _write(self, name: str, content: bytes) -> None:
+        def fill(path: Path) -> None:
+            with path.open("wb") as f:
+                f.write(content)
+                f.flush()
+                os.fsync(f.fileno())
+
+        self._replace(name, fill)
+
+    def _save_tensors(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
+        whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        self._replace(name, lambda path: save_file(whole, path))
+
+    def _replace(self, name: str, fill: Callable[[Path], None]) -> None:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        fill(partial)
+        partial.replace(path)
+
+    def _read_json(self, name: str) -> Any:
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: expected a JSON file, found {' '.join(str(error).split())}") from None
+
+    def _load_tensors(self, name: str) -> dict[str, torch.Tensor]:
+        path = self.path / name
+        try:
+            tensors: dict[str, torch.Tensor] = load_file(path)
+            return tensors
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: expected a safetensors file, found {' '.join(str(error).split())}") from None

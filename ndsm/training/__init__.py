@@ -1,0 +1,38 @@
+"""Training: the replay buffer and its limiter, one step, the loop."""
+
+from ndsm.training.limiter import SamplesPerInsert
+from ndsm.training.loop import (
+    Flags,
+    Record,
+    Resume,
+    block_index,
+    local_source,
+    open_replay,
+    resumed,
+    train,
+)
+from ndsm.training.problem import Problem, fit_mixture, make_problem, pick_device
+from ndsm.training.replay import BlockSource, Replay, ThreadSource
+from ndsm.training.ring import Ring
+from ndsm.training.step import Trainer
+
+__all__ = [
+    "BlockSource",
+    "Flags",
+    "Problem",
+    "Record",
+    "Replay",
+    "Resume",
+    "Ring",
+    "SamplesPerInsert",
+    "ThreadSource",
+    "Trainer",
+    "block_index",
+    "fit_mixture",
+    "local_source",
+    "make_problem",
+    "open_replay",
+    "pick_device",
+    "resumed",
+    "train",
+]

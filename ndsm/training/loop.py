@@ -1,0 +1,170 @@
+"""The training loop: a generator of records, which knows nothing of files, consoles or clusters."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ndsm.processes import rollout
+from ndsm.training.problem import Problem
+from ndsm.training.replay import BlockSource, Replay, ThreadSource
+from ndsm.training.step import Trainer
+
+DECIDE_EVERY = 10
+"""Steps between looks at the clock; all workers look at the same steps, so that they can agree."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a run stands, beside the trainer's state: which blocks its workers take, and time spent."""
+
+    world: int = 1
+    era_step: int = 0
+    """Step at which this number of workers began."""
+    era_index: int = 0
+    """Index of the first block they took."""
+    seconds: float = 0.0
+    """Training time so far."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the loop tells: a line of metrics, and whether to save or stop now."""
+
+    step: int
+    metrics: dict[str, Any]
+    checkpoint: bool = False
+    final: bool = False
+    """The last record: all steps are done, or a stop was asked for."""
+    resume: Resume = field(default_factory=Resume)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """A decision that all workers must take alike."""
+
+    report: bool
+    checkpoint: bool
+    stop: bool
+
+
+def resumed(saved: Resume, step: int, world: int, problem: Problem) -> Resume:
+    """`saved` continued by `world` workers; another number of workers starts a new era of blocks."""
+    if world == saved.world:
+        return saved
+    taken = problem.limiter(saved.world).blocks_for(max(1, step - saved.era_step))
+    index = saved.era_index + taken * saved.world if step else 0
+    return Resume(world, step, index, saved.seconds)
+
+
+def open_replay(
+    problem: Problem,
+    resume: Resume,
+    step: int,
+    open_source: Callable[[int], BlockSource],
+    *,
+    rank: int = 0,
+    device: torch.device | str = "cpu",
+) -> Replay:
+    """The replay buffer of worker `rank`, as it was before step number `step`."""
+    return Replay(
+        open_source,
+        problem.limiter(resume.world),
+        problem.spec.layout.width,
+        seed=problem.config.train.seed,
+        rank=rank,
+        start_step=step - resume.era_step,
+        device=device,
+    )
+
+
+def block_index(resume: Resume, rank: int, number: int) -> int:
+    """Global index of worker `rank`'s block `number`."""
+    return resume.era_index + number * resume.world + rank
+
+
+def local_source(problem: Problem, data: np.ndarray, resume: Resume) -> Callable[[int], ThreadSource]:
+    """Opens a source that simulates on a thread of this process."""
+
+    def make(number: int) -> np.ndarray:
+        return rollout(problem.spec, data, block_index(resume, 0, number))
+
+    return lambda first: ThreadSource(make, first, problem.config.train.window)
+
+
+def train(
+    trainer: Trainer,
+    replay: Replay,
+    problem: Problem,
+    resume: Resume,
+    *,
+    agree: Callable[[Flags], Flags] = lambda flags: flags,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Record]:
+    """Steps until `train.steps`, yielding a record every `train.report_seconds`.
+
+    Args:
+        trainer: at step `trainer.steps`.
+        replay: this worker's rows.
+        problem: the configuration.
+        resume: which blocks this run takes, and the time spent before.
+        agree: makes the workers' decisions one (rank 0's).
+        stop: asked now and then; true ends the loop after a checkpoint.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite; the last checkpoint is from before.
+    """
+    config = problem.config.train
+    # Filling the ring is warm-up, not a stall of the trainer.
+    replay.fill(trainer.steps - resume.era_step)
+    started = reported = saved = time.monotonic()
+    waited, blocks = replay.wait_seconds, replay.blocks_inserted
+    # Sums stay tensors until they are reported: reading them every step would wait for the device.
+    loss_sum, norm_sum, steps = torch.zeros(()), torch.zeros(()), 0
+    while trainer.steps < config.steps:
+        era_step = trainer.steps - resume.era_step
+        loss, norm = trainer.step(replay.batch(era_step))
+        loss_sum, norm_sum, steps = loss_sum + loss, norm_sum + norm, steps + 1
+        done = trainer.steps >= config.steps
+        if trainer.steps % DECIDE_EVERY and not done:
+            continue
+        now = time.monotonic()
+        flags = agree(
+            Flags(
+                report=now - reported >= config.report_seconds,
+                checkpoint=now - saved >= config.checkpoint_seconds,
+                stop=stop(),
+            )
+        )
+        ends = done or flags.stop
+        if not (flags.report or flags.checkpoint or ends):
+            continue
+        loss_mean = float(loss_sum) / steps
+        if not np.isfinite(loss_mean):
+            raise FloatingPointError(
+                f"training diverged: the loss is {loss_mean} at step {trainer.steps}; lower train.lr or train.grad_clip"
+            )
+        seconds = max(now - reported, 1e-9)
+        rows = (replay.blocks_inserted - blocks) * problem.spec.rows * resume.world
+        at = Resume(resume.world, resume.era_step, resume.era_index, resume.seconds + now - started)
+        metrics = {
+            "step": trainer.steps,
+            "seconds": round(at.seconds, 3),
+            "loss": loss_mean,
+            "grad_norm": float(norm_sum) / steps,
+            "lr": trainer.learning_rate(trainer.steps),
+            "steps_per_s": steps / seconds,
+            "rollout_rows_per_s": rows / seconds,
+            "stall_fraction": (replay.wait_seconds - waited) / seconds,
+            **replay.counters(era_step + 1),
+        }
+        reported, waited, blocks = now, replay.wait_seconds, replay.blocks_inserted
+        loss_sum, norm_sum, steps = torch.zeros(()), torch.zeros(()), 0
+        checkpoint = flags.checkpoint or ends
+        saved = now if checkpoint else saved
+        yield Record(trainer.steps, metrics, checkpoint, ends, at)
+        if ends:
+            return

@@ -1,0 +1,102 @@
+"""A configuration, its data and its mixture, resolved into the objects that train and sample."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ndsm.config import Config
+from ndsm.networks import ScoreModel, build_score_model
+from ndsm.objectives import NDSM, Objective
+from ndsm.processes import (
+    Langevin,
+    RolloutSpec,
+    RowLayout,
+    forward_grid,
+    make_stamp,
+    paths_per_block,
+    reverse_grid,
+)
+from ndsm.reference import GaussianMixture
+from ndsm.streams import stream_seed
+from ndsm.training.limiter import SamplesPerInsert
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every process of a run agrees on; travels by value, without the data."""
+
+    config: Config
+    process: Langevin
+    objective: Objective
+    spec: RolloutSpec
+    reverse_times: np.ndarray
+    """Times of generation, T down to 0."""
+
+    @property
+    def t_min(self) -> float:
+        """The smallest time that is trained on."""
+        return self.spec.last_dt or (1.0 - self.spec.jitter) * float(self.spec.times[1])
+
+    def model(self, device: torch.device) -> ScoreModel:
+        """The score model with its initial weights."""
+        return build_score_model(self.config, self.process, self.t_min, device)
+
+    def limiter(self, world: int) -> SamplesPerInsert:
+        """The limiter of each of `world` workers."""
+        train = self.config.train
+        return SamplesPerInsert(
+            train.samples_per_insert,
+            self.spec.rows,
+            train.batch_rows // world,
+            train.min_blocks,
+            train.ring_blocks,
+        )
+
+
+def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
+    """The mixture of the `reference` section, fitted to rows (N, d)."""
+    reference = config.reference
+    return GaussianMixture.fit(
+        data,
+        reference.n_components,
+        covariance_type=reference.covariance_type,
+        bayesian=reference.bayesian,
+        fit_samples=reference.fit_samples,
+        reg_covar=reference.reg_covar,
+        n_init=reference.n_init,
+        # scikit-learn takes 32 bits.
+        seed=stream_seed(config.train.seed, "mixture") % 2**32,
+    )
+
+
+def make_problem(config: Config, process: Langevin, dimension: int, *identity: Any) -> Problem:
+    """The problem of a configuration and a process whose data have `dimension` columns.
+
+    Args:
+        identity: what the data and the mixture are (hashes or arrays), for the blocks' stamp.
+
+    Raises:
+        InputError: a time grid is unstable or does not reach the horizon.
+    """
+    grid = config.process.grid
+    last_dt = config.process.last_dt
+    times = forward_grid(process, grid.kind, grid.steps, last_dt)
+    objective = NDSM()
+    layout = RowLayout(objective.records, dimension)
+    k = config.train.times_per_path
+    paths = paths_per_block(config.train.block_mb, layout, k)
+    stamp = make_stamp(
+        *identity, times, config.process.model_dump(mode="json"), list(layout.records), k, paths, config.train.seed
+    )
+    spec = RolloutSpec(process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, stamp)
+    end_dt = last_dt or float(times[1])
+    return Problem(config, process, objective, spec, reverse_grid(process, config.sample.steps, end_dt))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of `train.device`; auto is a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -1,0 +1,160 @@
+"""From simulators to batches: the ring, its limiter, and a source of blocks in order.
+
+Blocks have one global order (their index is their random stream). Worker `rank` of `world` takes the indices
+first_index + number · world + rank for number = 0, 1, ...; the ring of a resumed worker is filled again with
+exactly the blocks it held.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndsm.streams import torch_stream
+from ndsm.training.limiter import SamplesPerInsert
+from ndsm.training.ring import Ring
+
+DRAWS_PER_STREAM = 64
+"""Steps whose row choices come from one stream: seeding one per step would cost as much as drawing."""
+
+
+class BlockSource(Protocol):
+    """Blocks of one worker, in order, made ahead of time by someone else."""
+
+    def take(self, number: int) -> np.ndarray:
+        """Block `number` of this worker; called with consecutive numbers, waits until it is there."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """What happened so far, e.g. blocks retried."""
+        ...
+
+    def close(self) -> None:
+        """Stop making blocks."""
+        ...
+
+
+class ThreadSource:
+    """Blocks made by one thread of this process, at most `window` ahead.
+
+    Args:
+        make: the block of a number, (rows, width); whatever it raises is raised by `take`.
+        first: the first number.
+        window: finished blocks that may wait.
+    """
+
+    def __init__(self, make: Callable[[int], np.ndarray], first: int, window: int) -> None:
+        self._ready: queue.Queue[np.ndarray | Exception] = queue.Queue(maxsize=window)
+        self._stop = threading.Event()
+        self._made = 0
+        self._thread = threading.Thread(target=self._run, args=(make, first), daemon=True, name="rollouts")
+        self._thread.start()
+
+    def _run(self, make: Callable[[int], np.ndarray], number: int) -> None:
+        while not self._stop.is_set():
+            try:
+                item: np.ndarray | Exception = make(number)
+            except Exception as error:
+                item = error
+            self._made += 1
+            while not self._stop.is_set():
+                try:
+                    self._ready.put(item, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item, Exception):
+                return
+            number += 1
+
+    def take(self, number: int) -> np.ndarray:
+        """The next block; it is `number` because blocks are made and taken in order."""
+        item = self._ready.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def counters(self) -> dict[str, int]:
+        """Blocks made so far."""
+        return {"blocks_received": self._made, "blocks_retried": 0, "blocks_foreign": 0}
+
+    def close(self) -> None:
+        """Stop the thread and wait for its current block."""
+        self._stop.set()
+        self._thread.join()
+
+
+class Replay:
+    """Batches of recorded rows for one worker.
+
+    Args:
+        open_source: starts the source at a block number.
+        limiter: how often rows may be used.
+        width: numbers per row.
+        seed, rank: the stream (seed, "batch", rank) chooses rows.
+        start_step: steps already taken since block number 0; the ring is refilled to that point.
+        device: where the ring lives.
+    """
+
+    def __init__(
+        self,
+        open_source: Callable[[int], BlockSource],
+        limiter: SamplesPerInsert,
+        width: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        start_step: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.limiter, self._seed, self._rank = limiter, seed, rank
+        self.ring = Ring(limiter.ring_blocks, limiter.block_rows, width, device)
+        self._next = max(0, limiter.blocks_for(start_step) - limiter.ring_blocks) if start_step else 0
+        self.source = open_source(self._next)
+        self._device = torch.device(device)
+        self._stream, self._fractions = -1, torch.empty(0)
+        self.wait_seconds = 0.0
+        """Time spent waiting for blocks."""
+
+    @property
+    def blocks_inserted(self) -> int:
+        """Blocks inserted since block number 0."""
+        return self._next
+
+    def fill(self, step: int) -> None:
+        """Wait for and insert the blocks that step number `step` needs."""
+        while self._next < self.limiter.blocks_for(step + 1):
+            started = time.perf_counter()
+            block = self.source.take(self._next)
+            self.wait_seconds += time.perf_counter() - started
+            self.ring.insert(block, self._next)
+            self._next += 1
+
+    def batch(self, step: int) -> Tensor:
+        """Rows of step number `step` (0 is the first since block number 0), (batch_rows, width).
+
+        The same step gives the same rows, whatever happened to the process in between.
+        """
+        self.fill(step)
+        stream, offset = divmod(step, DRAWS_PER_STREAM)
+        if stream != self._stream:
+            generator = torch_stream(self._seed, "batch", self._rank, stream)
+            shape = (DRAWS_PER_STREAM, self.limiter.batch_rows)
+            # float64: a float32 fraction cannot address every row of a ring of millions.
+            self._fractions = torch.rand(shape, generator=generator, dtype=torch.float64).to(self._device)
+            self._stream = stream
+        return self.ring.draw(self._fractions[offset])
+
+    def counters(self, step: int) -> dict[str, float]:
+        """Counts after `step` steps: blocks inserted, rows drawn per row inserted, and the source's own."""
+        drawn = step * self.limiter.batch_rows
+        return {
+            "blocks_inserted": self._next,
+            "samples_per_insert": drawn / (self._next * self.limiter.block_rows),
+            **self.source.counters(),
+        }

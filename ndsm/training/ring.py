@@ -1,0 +1,52 @@
+"""The replay buffer: whole blocks in, random rows out."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Ring:
+    """A preallocated ring of rows; a new block overwrites the oldest.
+
+    Args:
+        blocks: blocks it holds.
+        block_rows, width: shape of a block.
+        device: where the rows live; a block is copied there once.
+    """
+
+    def __init__(self, blocks: int, block_rows: int, width: int, device: torch.device | str = "cpu") -> None:
+        self._rows = torch.empty(blocks * block_rows, width, device=device)
+        self._block_rows, self._capacity = block_rows, blocks
+        self.inserted = 0
+        """Blocks inserted so far."""
+
+    def __len__(self) -> int:
+        """Rows that can be drawn."""
+        return min(self.inserted, self._capacity) * self._block_rows
+
+    def insert(self, block: np.ndarray, number: int | None = None) -> None:
+        """Copy a block, (block_rows, width) float32, over the oldest one.
+
+        Args:
+            number: how many blocks count as inserted before this one, if not the blocks inserted so far:
+                a resumed ring starts in the middle of its run and keeps its blocks' places.
+
+        Raises:
+            ValueError: the block has another shape or dtype.
+        """
+        expected = (self._block_rows, self._rows.shape[1])
+        if block.shape != expected or block.dtype != np.float32:
+            raise ValueError(f"block: expected {expected} float32, found {block.shape} {block.dtype}")
+        number = self.inserted if number is None else number
+        at = (number % self._capacity) * self._block_rows
+        target = self._rows[at : at + self._block_rows]
+        if target.device.type == "cpu":
+            # Through numpy: the block may be a read-only view of shared memory, which torch must not own.
+            np.copyto(target.numpy(), block)
+        else:
+            target.copy_(torch.from_numpy(block.copy()))
+        self.inserted = number + 1
+
+    def draw(self, u: Tensor) -> Tensor:
+        """Rows at the fractions u in [0, 1) of the ring, (B,) → (B, width)."""
+        return self._rows.index_select(0, (u * len(self)).long().clamp_(max=len(self) - 1))

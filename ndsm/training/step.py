@@ -1,0 +1,91 @@
+"""One optimiser step, the same on a laptop and in a Ray worker."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ndsm.config import Train
+from ndsm.objectives import Objective
+from ndsm.processes import Langevin, RowLayout
+
+
+class Trainer:
+    """Model, optimiser and moving average, advanced by `step`.
+
+    Args:
+        model: the score model; what it becomes when wrapped for data-parallel training is `wrapped`.
+        objective: loss per row.
+        process: gives V(t) for the weighting.
+        layout: how a row is laid out.
+        config: learning rate, schedule, EMA, clipping, steps.
+        weighting: `none`, or `variance` for V(t).
+        wrapped: the module that is called and differentiated, if not `model` itself.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        process: Langevin,
+        layout: RowLayout,
+        config: Train,
+        weighting: str,
+        wrapped: nn.Module | None = None,
+    ) -> None:
+        self.model, self._wrapped = model, wrapped or model
+        self._objective, self._process, self._layout = objective, process, layout
+        self._config, self._weighted = config, weighting == "variance"
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+        self.ema = copy.deepcopy(model).requires_grad_(False)
+        """The same model with averaged weights."""
+        self._pair = (list(self.ema.parameters()), list(model.parameters()))
+        self.steps = 0
+        """Steps taken."""
+
+    def step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one step on rows (B, width); mean weighted loss and gradient norm, before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.steps)
+        named = self._layout.split(rows)
+        losses = self._objective(self._wrapped, named)
+        if self._weighted:
+            losses = losses * self._process.variance(named["t"])
+        loss = losses.mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._config.grad_clip)
+        self.optimizer.step()
+        self._average()
+        self.steps += 1
+        return loss.detach(), norm.detach()
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of step number `step`."""
+        if self._config.lr_schedule == "constant":
+            return self._config.lr
+        return 0.5 * self._config.lr * (1 + math.cos(math.pi * min(1.0, step / self._config.steps)))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # A young average forgets faster: it should not remember the initial weights for 1/(1 - decay) steps.
+        decay = min(self._config.ema, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(*self._pair, 1 - decay)
+
+    def state(self) -> dict[str, Any]:
+        """Everything `load_state` needs, in tensors and plain Python types."""
+        return {
+            "steps": self.steps,
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from `state`; the next step is bitwise the one that would have followed."""
+        self.steps = int(state["steps"])
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
