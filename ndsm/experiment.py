@@ -1,6 +1,6 @@
 """A run from its configuration to its evaluation; how the steps are executed is left to the caller.
 
-`prepare` reads the data and fits or reads the mixture, `start` gives a trainer at the step where the run
+`prepare` reads the data and fits or reads the mixture, `begin` writes what the run is, `start` gives a trainer at the step where the run
 stands, `saved` keeps the run directory up to date while it trains, `finish` samples and evaluates.
 """
 
@@ -45,6 +45,10 @@ class Experiment:
     dataset: Dataset
     mixture: GaussianMixture
     problem: Problem
+    fingerprint: str
+    """Hash of the rows."""
+    fresh: bool = False
+    """Whether an older run in the same place is to be replaced."""
 
     @property
     def config(self) -> Config:
@@ -61,9 +65,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
-    """Check everything that can be wrong with the input, then begin the run or find where it stands.
-
-    Nothing is written before all checks have passed.
+    """Check everything that can be wrong with the input, and find where the run stands; writes nothing.
 
     Raises:
         InputError: bad data or settings; or the run exists with another configuration or other data.
@@ -86,12 +88,18 @@ def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
     mixture = run.mixture() if known else fit_mixture(config, dataset.train)
     problem = build_problem(config, mixture, identity)
     problem.limiter(config.train.workers)
-    if not known:
-        if fresh:
-            run.remove()
-        run.begin(config, describe_data(dataset, identity), mixture)
+    return Experiment(run, dataset, mixture, problem, identity, fresh)
+
+
+def begin(experiment: Experiment) -> None:
+    """Write what the run is, unless it is there already."""
+    run = experiment.run
+    if experiment.fresh:
+        run.remove()
+    if not run.exists():
+        data = describe_data(experiment.dataset, experiment.fingerprint)
+        run.begin(experiment.config, data, experiment.mixture)
     run.stop_file.unlink(missing_ok=True)
-    return Experiment(run, dataset, mixture, problem)
 
 
 def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> Problem:

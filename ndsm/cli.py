@@ -1,0 +1,282 @@
+"""The command line: `ndsm COMMAND ...`.
+
+Exit codes: 0 done; 1 a failure while working, the run can be resumed; 2 bad input, nothing was written; 130
+stopped by Ctrl-C, a checkpoint was saved. `pipelines` is imported only by the commands that need Ray.
+"""
+
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ndsm.config import Config, build_config, preset_names, read_preset
+from ndsm.errors import InputError
+
+
+class Interrupted(Exception):
+    """Ctrl-C, after the run was saved."""
+
+
+@dataclass
+class TrainOptions:
+    """Train a preset and evaluate the result; a run of the same name is resumed."""
+
+    preset: Annotated[str, tyro.conf.Positional]
+    """A packaged preset (`ndsm presets` lists them) or a YAML file."""
+    config: Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+    name: str | None = None
+    """Name of the run's folder, the preset's if not given."""
+    out: Path = Path("runs")
+    """Folder of runs."""
+    local: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Train in this process, without Ray."""
+    fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Delete a run of the same name and start over."""
+
+
+@dataclass
+class SampleOptions:
+    """Generate rows with a trained run, in the columns and units of its data."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory."""
+    n: int = 10_000
+    """Rows."""
+    out: Path = Path("samples.parquet")
+    """File to write: .parquet, .arrow, .csv or .npy."""
+    sampler: Literal["em"] | None = None
+    """Sampler, the run's if not given."""
+    steps: int | None = None
+    """Network evaluations per row, the run's sample.steps if not given."""
+    seed: int = 0
+    """Seed; the same seed gives the same rows."""
+
+
+@dataclass
+class EvaluateOptions:
+    """Generate rows with a trained run and compare them with its data."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory."""
+    n: int | None = None
+    """Rows to generate, the run's evaluate.n if not given."""
+
+
+def train_command(args: Sequence[str]) -> None:
+    """`ndsm train`."""
+    preset = next((a for a in args if a in preset_names() or a.endswith((".yaml", ".yml"))), None)
+    base = build_config(read_preset(preset), preset) if preset else Config()
+    # Options are typed as in Python; YAML's spelling is what presets and config.yaml use.
+    spelling = {"true": "True", "false": "False", "null": "None"}
+    default = TrainOptions(preset=preset or tyro.MISSING, config=base)
+    options = parse("train", TrainOptions, [spelling.get(a, a) for a in args], default)
+    if options.preset != preset:
+        read_preset(options.preset)
+    train(options)
+
+
+def train(options: TrainOptions) -> None:
+    """Train as the options say, then evaluate."""
+    from ndsm import experiment as steps
+    from ndsm.console import TrainingProgress, print_evaluation
+    from ndsm.run import Run
+
+    config = options.config
+    name = options.name or Path(options.preset).stem
+    run = Run((config.train.storage or options.out) / name)
+    experiment = steps.prepare(config, run, options.fresh)
+    last = 0 if options.fresh else run.last_step()
+    last_metrics: dict[str, Any] = {"step": last}
+
+    def announce() -> None:
+        mixture = experiment.mixture
+        if last >= config.train.steps:
+            print(f"{name} is complete at step {last}")
+        elif last:
+            print(f"resuming {name} at step {last}")
+        else:
+            rows, d = experiment.dataset.train.shape
+            print(
+                f"{name}: {rows} rows of dimension {d}, {mixture.n_components} {mixture.covariance_type} components, "
+                f"variances {mixture.min_variance:.3g} and up; run directory {run.path}"
+            )
+
+    if last >= config.train.steps:
+        announce()
+    else:
+        with TrainingProgress(config.train.steps, last) as progress, stopping(run.stop_file) as stopped:
+
+            def show(metrics: dict[str, Any]) -> None:
+                last_metrics.update(metrics)
+                progress.show(metrics)
+
+            if options.local:
+                use_threads()
+                steps.begin(experiment)
+                announce()
+                for record in steps.train_locally(experiment):
+                    show(record.metrics)
+            else:
+                from pipelines.train import run_on_ray
+
+                run_on_ray(experiment, show, announce)
+        if stopped() and last_metrics["step"] < config.train.steps:
+            print(f"stopped at step {last_metrics['step']} of {config.train.steps}, loss {last_metrics.get('loss')}")
+            print("a checkpoint is saved; the same command goes on from there")
+            raise Interrupted
+    if last < config.train.steps or run.evaluation() is None:
+        print(f"sampling {config.evaluate.n} rows and comparing them with the data")
+        print_evaluation(steps.evaluate_run(run, config.evaluate.n, experiment.dataset))
+    print(f"results in {run.path}: samples.png, metrics.json, model.safetensors")
+
+
+@contextmanager
+def stopping(stop_file: Path) -> Iterator[Callable[[], bool]]:
+    """While active, the first Ctrl-C asks the training to save and stop, the second ends at once."""
+    pressed = False
+
+    def on_interrupt(signum: int, frame: Any) -> None:
+        nonlocal pressed
+        if pressed or not stop_file.parent.is_dir():
+            raise KeyboardInterrupt
+        pressed = True
+        stop_file.touch()
+        print("\nsaving a checkpoint; Ctrl-C again ends at once without", file=sys.stderr, flush=True)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+        stop_file.unlink(missing_ok=True)
+
+
+def use_threads() -> None:
+    """Leave one core to the simulating thread."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+
+
+def sample_command(args: Sequence[str]) -> None:
+    """`ndsm sample`."""
+    options = parse("sample", SampleOptions, args)
+    from ndsm.data import TableWriter
+    from ndsm.experiment import Generator
+    from ndsm.run import Run
+
+    if options.n < 1:
+        raise InputError(f"--n: expected at least 1 row, found {options.n}")
+    if options.steps is not None and options.steps < 2:
+        raise InputError(f"--steps: expected at least 2, found {options.steps}")
+    if options.seed < 0:
+        raise InputError(f"--seed: expected 0 or more, found {options.seed}")
+    run = Run.open(options.run)
+    generator, scaling = Generator.of(run), run.scaling()
+    with TableWriter(options.out, run.schema()) as out:
+        for rows in generator.rows(options.n, options.seed, options.steps):
+            out.write(scaling.invert(rows))
+    print(f"{options.n} rows in {options.out}")
+
+
+def evaluate_command(args: Sequence[str]) -> None:
+    """`ndsm evaluate`."""
+    options = parse("evaluate", EvaluateOptions, args)
+    from ndsm.console import print_evaluation
+    from ndsm.experiment import evaluate_run
+    from ndsm.run import Run
+
+    if options.n is not None and options.n < 2:
+        raise InputError(f"--n: expected at least 2 rows, found {options.n}")
+    print_evaluation(evaluate_run(Run.open(options.run), options.n))
+
+
+def presets_command(args: Sequence[str]) -> None:
+    """`ndsm presets`."""
+    from importlib import resources
+
+    for name in preset_names():
+        text = (resources.files("ndsm") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+        print(f"{name:12} {text.splitlines()[0].removeprefix('# ')}")
+
+
+def doctor_command(args: Sequence[str]) -> None:
+    """`ndsm doctor`."""
+    from importlib.metadata import version
+
+    import torch
+
+    print(f"python {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
+    for package in ("ndsm", "torch", "torchvision", "ray", "scikit-learn", "pyarrow"):
+        print(f"{package} {version(package)}")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    print(f"GPUs: {', '.join(names) if names else 'none; training runs on the CPU'}")
+    from pipelines.train import cluster
+
+    with cluster() as found:
+        print(
+            f"Ray answers: {found.cpus:g} CPUs, {found.gpus:g} GPUs, object store {found.object_store / 2**30:.1f} GB"
+        )
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "train": (train_command, "train a preset or a configuration file, and evaluate it"),
+    "sample": (sample_command, "generate rows with a trained run"),
+    "evaluate": (evaluate_command, "compare generated rows with the data"),
+    "presets": (presets_command, "list the packaged presets"),
+    "doctor": (doctor_command, "check the installation, cores, GPUs and Ray"),
+}
+
+
+def parse(command: str, kind: type[Any], args: Sequence[str], default: Any = None) -> Any:
+    """The options of a command; a wrong one ends the process with exit code 2."""
+    extra = {} if default is None else {"default": default}
+    return tyro.cli(kind, args=list(args), prog=f"ndsm {command}", config=(tyro.conf.AvoidSubcommands,), **extra)
+
+
+def usage() -> str:
+    """The list of commands."""
+    lines = [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["usage: ndsm COMMAND [options]", "", *lines, "", "ndsm COMMAND --help tells each one's options"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"ndsm {version('ndsm')}")
+        return 0
+    try:
+        if args[0] not in COMMANDS:
+            raise InputError(f"no command {args[0]!r}: expected one of {', '.join(COMMANDS)}")
+        COMMANDS[args[0]][0](args[1:])
+    except InputError as error:
+        print(f"ndsm: {error}", file=sys.stderr)
+        return 2
+    except (Interrupted, KeyboardInterrupt):
+        return 130
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 1
+    except Exception as error:
+        if os.environ.get("NDSM_TRACEBACK"):
+            raise
+        print(f"ndsm: {type(error).__name__}: {error}", file=sys.stderr)
+        print("the run can be resumed by the same command; NDSM_TRACEBACK=1 shows where it failed", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""What a person sees while a run works: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PLAIN_SECONDS = 5.0
+"""Seconds between plain lines."""
+
+
+class TrainingProgress:
+    """Shows the lines of `metrics.jsonl` as they come.
+
+    Args:
+        steps: of the whole run.
+        done: already taken, when the run is resumed.
+    """
+
+    def __init__(self, steps: int, done: int = 0) -> None:
+        self._steps = steps
+        self._printed = 0.0
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[numbers]}"),
+                TextColumn("left"),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task("training", total=steps, completed=done, numbers="waiting for rollouts")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, metrics: dict[str, Any]) -> None:
+        """Show one line of metrics."""
+        step, rate = metrics["step"], metrics["steps_per_s"]
+        numbers = (
+            f"step {step}/{self._steps}  loss {metrics['loss']:.4g}  {rate:.0f} step/s  "
+            f"rollouts {metrics['rollout_rows_per_s']:.0f} rows/s  stall {100 * metrics['stall_fraction']:.1f} %"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, numbers=numbers)
+            return
+        now = time.monotonic()
+        if now - self._printed < PLAIN_SECONDS and step < self._steps:
+            return
+        self._printed = now
+        print(f"{numbers}  ETA {(self._steps - step) / max(rate, 1e-9):.0f} s", flush=True)
+
+
+LABELS = {
+    "swd2": "sliced Wasserstein-2",
+    "class_share_tv": "class shares, total variation",
+    "class_share_std": "class shares, std of error",
+    "mode_std": "samples per mode of 10,000, std of error",
+    "off_support": "off the support, share",
+}
+
+
+def print_evaluation(metrics: dict[str, Any]) -> None:
+    """Print the metrics beside their floor and those of the mixture alone."""
+    table = Table(title=f"{metrics['n']} generated rows against {metrics['reference']} ({metrics['n_reference']} rows)")
+    for name in ("", "model", "mixture alone", "true data (floor)"):
+        table.add_column(name, justify="left" if not name else "right")
+    for key, label in LABELS.items():
+        if key in metrics:
+            values = (metrics[key], metrics["prior"][key], metrics.get(f"{key}_floor"))
+            table.add_row(label, *("" if v is None else f"{v:.4g}" for v in values))
+    if metrics.get("nonfinite"):
+        table.add_row("rows with NaN or infinity", str(metrics["nonfinite"]), str(metrics["prior"]["nonfinite"]), "")
+    Console(width=100 if not sys.stdout.isatty() else None).print(table)

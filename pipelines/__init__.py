@@ -1,0 +1,1 @@
+"""The Ray application: thin shells around ndsm's classes."""
