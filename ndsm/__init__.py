@@ -1,0 +1,38 @@
+"""Score-based generative models with nonlinear noising adapted to the data.
+
+    gen = ndsm.NDSM(n_components=8).fit(X)
+    rows = gen.sample(1000)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ndsm import objectives
+    from ndsm.config import Config, load_config
+    from ndsm.errors import InputError
+    from ndsm.estimator import NDSM, load
+    from ndsm.processes import Langevin
+    from ndsm.reference import GaussianMixture
+
+_HOME = {
+    "NDSM": "ndsm.estimator",
+    "load": "ndsm.estimator",
+    "Config": "ndsm.config",
+    "load_config": "ndsm.config",
+    "InputError": "ndsm.errors",
+    "Langevin": "ndsm.processes",
+    "GaussianMixture": "ndsm.reference",
+}
+
+__all__ = ["NDSM", "Config", "GaussianMixture", "InputError", "Langevin", "load", "load_config", "objectives"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for: simulators and workers need neither scikit-learn nor the estimator, and
+    # each of them would spend seconds and a hundred MB on the import.
+    if name == "objectives":
+        return import_module("ndsm.objectives")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'ndsm' has no attribute {name!r}")

@@ -144,6 +144,7 @@ def stopping(stop_file: Path) -> Iterator[Callable[[], bool]]:
 
     def on_interrupt(signum: int, frame: Any) -> None:
         nonlocal pressed
+        # Before the run is begun there is nothing to save.
         if pressed or not stop_file.parent.is_dir():
             raise KeyboardInterrupt
         pressed = True

@@ -132,8 +132,9 @@ class Train(Section):
     """Largest gradient norm; a larger gradient is scaled down to it."""
     seed: int = Field(0, ge=0)
     """Seed of every random stream of the run."""
-    samples_per_insert: float = Field(10.0, gt=0.0)
-    """How often each simulated row is used, on average."""
+    samples_per_insert: float = Field(1.0, gt=0.0)
+    """How often each simulated row is used, on average. The network can learn a row's noise by heart when it
+    sees it again; reuse only where simulating is the slower side."""
     times_per_path: int = Field(5, ge=1)
     """Recorded times per trajectory (k of Remark 3.1)."""
     block_mb: float = Field(2.0, gt=0.0)
@@ -188,8 +189,6 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "Config":
-        if self.data.name == "vectors" and self.data.path is None:
-            raise ValueError("data.path is missing: data.name 'vectors' needs the table's file")
         if self.data.name != "vectors" and (self.data.path or self.data.columns):
             raise ValueError(f"data.path and data.columns go with data.name 'vectors', not {self.data.name!r}")
         if self.train.times_per_path > self.process.grid.steps:

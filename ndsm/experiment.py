@@ -99,7 +99,7 @@ def begin(experiment: Experiment) -> None:
     if not run.exists():
         data = describe_data(experiment.dataset, experiment.fingerprint)
         run.begin(experiment.config, data, experiment.mixture)
-    run.stop_file.unlink(missing_ok=True)
+    run.clear_requests()
 
 
 def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> Problem:
@@ -150,7 +150,7 @@ def saved(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Rec
         if record.checkpoint:
             run.save_checkpoint(trainer, record.resume)
         if record.final:
-            run.save_weights(trainer)
+            run.save_weights(trainer.ema, trainer.model)
         yield record
 
 

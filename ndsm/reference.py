@@ -15,9 +15,6 @@ from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import BayesianGaussianMixture
-from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from torch import Tensor
 
 from ndsm.errors import InputError
@@ -267,6 +264,11 @@ class GaussianMixture:
         Raises:
             InputError: fewer rows than components, or a covariance collapses.
         """
+        # Here, because simulators import this module and never fit: scikit-learn takes seconds to import.
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import BayesianGaussianMixture
+        from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
+
         rng = np.random.default_rng(seed)
         n = min(len(x), fit_samples or len(x))
         if n < n_components:

@@ -162,6 +162,23 @@ class Run:
         """Its presence asks a running training to save and stop: seen by workers on any machine."""
         return self.path / "checkpoints" / "stop"
 
+    def write_failure(self, error: Exception) -> None:
+        """Note what ended the training and would end it again: a retry is of no use."""
+        self._write("checkpoints/failure.json", json.dumps([type(error).__name__, str(error)]).encode())
+
+    def failure(self) -> tuple[str, str] | None:
+        """Type and message of what ended the training for good, or None."""
+        if not (self.path / "checkpoints" / "failure.json").is_file():
+            return None
+        kind, message = self._read_json("checkpoints/failure.json")
+        return kind, message
+
+    def clear_requests(self) -> None:
+        """Forget a request to stop and a failure of an earlier attempt."""
+        self.stop_file.parent.mkdir(parents=True, exist_ok=True)
+        self.stop_file.unlink(missing_ok=True)
+        (self.path / "checkpoints" / "failure.json").unlink(missing_ok=True)
+
     # ---- checkpoints ----
 
     def save_checkpoint(self, trainer: Trainer, resume: Resume) -> None:
@@ -193,10 +210,11 @@ class Run:
 
     # ---- weights ----
 
-    def save_weights(self, trainer: Trainer) -> None:
-        """Write the EMA weights and the raw ones."""
-        self._save_tensors("model.safetensors", trainer.ema.state_dict())
-        self._save_tensors("model-raw.safetensors", trainer.model.state_dict())
+    def save_weights(self, ema: nn.Module, raw: nn.Module | None) -> None:
+        """Write the averaged weights and, if there are any, the raw ones."""
+        if raw is not None:
+            self._save_tensors("model-raw.safetensors", raw.state_dict())
+        self._save_tensors("model.safetensors", ema.state_dict())
 
     def load_weights(self, model: nn.Module) -> None:
         """Put the EMA weights into a model of the run's configuration.

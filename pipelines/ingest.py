@@ -36,7 +36,8 @@ class Ingest:
         self._changed = threading.Condition()
         self._stopped = False
         self._error: Exception | None = None
-        self._received = self._retried = self._foreign = self._failures = 0
+        self._received = self._retried = self._foreign = self._failures = self._restarts = 0
+        self._lives: dict[Any, int] = {}
         self._thread = threading.Thread(target=self._run, daemon=True, name="ingest")
         self._thread.start()
 
@@ -58,9 +59,14 @@ class Ingest:
             return self._ready.pop(number)
 
     def counters(self) -> dict[str, int]:
-        """Blocks received, asked for again after a failure, and dropped for their stamp."""
+        """Blocks received, asked for again after a failure, dropped for their stamp; restarts of simulators.
+
+        Ray repeats the calls that a restarted simulator had in flight by itself: those are not counted as
+        asked for again.
+        """
         return {
             "blocks_received": self._received,
+            "simulator_restarts": self._restarts,
             "blocks_retried": self._retried,
             "blocks_foreign": self._foreign,
         }
@@ -124,6 +130,8 @@ class Ingest:
             self._ask(number, self._simulators[number % len(self._simulators)])
             return
         self._failures = 0
+        self._restarts += self._lives.setdefault(simulator, block["life"]) != block["life"]
+        self._lives[simulator] = block["life"]
         with self._changed:
             self._ready[number] = block["rows"]
             self._received += 1

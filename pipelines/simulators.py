@@ -4,6 +4,7 @@ A simulator holds the data (shared memory, not a copy), the mixture and the grid
 never sees the network, so a call that is retried on another machine after a crash returns the identical block.
 """
 
+import os
 from typing import Any, TypedDict
 
 import numpy as np
@@ -21,6 +22,8 @@ class Block(TypedDict):
     index: int
     stamp: str
     """The simulator's (data, mixture, process, grid)."""
+    life: int
+    """Differs between the lives of an actor that was restarted."""
 
 
 class Simulator:
@@ -38,11 +41,8 @@ class Simulator:
 
     def block(self, index: int) -> Block:
         """Block number `index`."""
-        return {"rows": rollout(self._spec, self._data, index), "index": index, "stamp": self._spec.stamp}
-
-    def node(self) -> str:
-        """Id of the node it runs on; answers once it is ready."""
-        return str(ray.get_runtime_context().get_node_id())
+        rows = rollout(self._spec, self._data, index)
+        return {"rows": rows, "index": index, "stamp": self._spec.stamp, "life": os.getpid()}
 
 
 def start_simulators(count: int, spec: RolloutSpec, data: Any) -> list[Any]:

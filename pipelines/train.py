@@ -16,6 +16,7 @@ import torch.distributed as dist
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 
+from ndsm.errors import InputError
 from ndsm.experiment import Experiment, begin, saved, start
 from ndsm.run import Run
 from ndsm.training import Flags, Problem, block_index, open_replay, pick_device, train
@@ -106,6 +107,9 @@ def train_on_ray(problem: Problem, run: Run, data: Any, on_metrics: Callable[[di
             ray.kill(simulator)
     if failures:
         raise cause(failures[0])
+    if failure := run.failure():
+        kind, message = failure
+        raise InputError(message) if kind == "InputError" else RuntimeError(message)
 
 
 def cause(error: BaseException) -> BaseException:
@@ -128,7 +132,7 @@ def worker(settings: dict[str, Any]) -> None:
     # Ray grants one CPU.
     torch.set_num_threads(1)
     trainer, resume = start(problem, run.load_checkpoint(), world, wrap=prepare_model)
-    if trainer.steps >= problem.config.train.steps:
+    if trainer.steps >= problem.config.train.steps or run.failure():
         return
     handles = settings["simulators"]
     mine = handles[rank::world] or [handles[rank % len(handles)]]
@@ -150,6 +154,10 @@ def worker(settings: dict[str, Any]) -> None:
             # where the workers save anyway.
             if record.checkpoint:
                 ray.train.report(record.metrics)
+    except (InputError, FloatingPointError) as error:
+        # Deterministic: Ray would restart the workers only to fail again. The other workers' collectives
+        # time out, they are restarted once, and find the note.
+        run.write_failure(error)
     finally:
         replay.source.close()
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from sklearn.datasets import load_digits
 
 from ndsm.config import Data
 from ndsm.data.scaling import Scaling
@@ -58,6 +57,8 @@ def load(config: Data, seed: int) -> Dataset:
     if config.name == "vectors":
         rows, schema, source = _load_table(config, seed)
     elif config.name == "digits":
+        from sklearn.datasets import load_digits  # slow to import, and only digits need it
+
         digits = load_digits()
         position = _shuffled_positions(len(digits.data), config.n, "digits", seed)
         schema = TableSchema(tuple((f"pixel_{i}_{j}", "float") for i in range(8) for j in range(8)))

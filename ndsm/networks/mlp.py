@@ -4,6 +4,10 @@ import torch
 from torch import Tensor, nn
 
 
+TIME_UNITS = 64
+"""Units that carry the time to the blocks of a `ResidualMLP`."""
+
+
 class MLP(nn.Module):
     """Fully connected layers with GELU; the paper's has 7 of 32 units (section 4).
 
@@ -57,9 +61,10 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, dimension: int, time_width: int, width: int = 256, depth: int = 3) -> None:
         super().__init__()
-        self.time = nn.Sequential(nn.Linear(time_width, width), nn.SiLU())
+        # The modulations are as many weights as the rest unless the time enters through few units.
+        self.time = nn.Sequential(nn.Linear(time_width, TIME_UNITS), nn.SiLU())
         self.enter = nn.Linear(dimension, width)
-        self.blocks = nn.ModuleList(ResidualBlock(width, width) for _ in range(depth))
+        self.blocks = nn.ModuleList(ResidualBlock(width, TIME_UNITS) for _ in range(depth))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dimension))
 
     def forward(self, y: Tensor, time: Tensor) -> Tensor:

@@ -1,0 +1,194 @@
+"""The front door in Python: a scikit-learn estimator that trains in this process, without Ray."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from ndsm.config import Config, build_config, merge, read_preset
+from ndsm.data import Dataset, Scaling, TableSchema
+from ndsm.errors import InputError
+from ndsm.experiment import Generator, build_problem, describe_data, fingerprint, start
+from ndsm.run import Run
+from ndsm.training import Trainer, fit_mixture, local_source, open_replay, train
+
+DEFAULT_PRESET = "vectors"
+
+
+class NDSM(BaseEstimator):
+    """Generative model of rows, trained by nonlinear denoising score matching.
+
+    Standardises the columns, fits a Gaussian mixture, simulates the mixture's Langevin noising on a thread
+    while a network learns the score, and generates by the reverse process from the mixture.
+
+    Args:
+        n_components: mixture components.
+        covariance_type: `spherical`, `tied`, `diag` or `full`.
+        objective: the loss.
+        max_steps: optimiser steps, the preset's if None.
+        batch_rows: rows per step, the preset's if None.
+        lr: learning rate, the preset's if None.
+        sample_steps: network evaluations per generated row, the preset's if None.
+        config: what else to use: a preset's name or a `Config`; its data section is ignored.
+        random_state: seed; None draws one.
+        device: `auto`, `cpu` or `cuda`.
+        verbose: 1 shows progress.
+
+    Attributes:
+        n_features_in_: columns of X.
+        mixture_: the fitted `GaussianMixture`, in standardised units.
+        history_: metrics of training, one dict per report.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 10,
+        *,
+        covariance_type: str = "spherical",
+        objective: str = "ndsm",
+        max_steps: int | None = None,
+        batch_rows: int | None = None,
+        lr: float | None = None,
+        sample_steps: int | None = None,
+        config: str | Config | None = None,
+        random_state: int | None = None,
+        device: str = "auto",
+        verbose: int = 0,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.objective = objective
+        self.max_steps = max_steps
+        self.batch_rows = batch_rows
+        self.lr = lr
+        self.sample_steps = sample_steps
+        self.config = config
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: None = None) -> Self:
+        """Train on rows X, (n, d); returns self.
+
+        Raises:
+            ValueError: X is not a finite 2-D array of numbers (scikit-learn's message), or a setting is bad.
+        """
+        rows = check_array(X, dtype=np.float32, copy=True, ensure_min_samples=2, estimator=self)
+        config = self._resolve()
+        dataset = self._dataset(rows, config, getattr(X, "columns", None))
+        self._data = describe_data(dataset, fingerprint(dataset))
+        self.mixture_ = fit_mixture(config, dataset.train)
+        problem = build_problem(config, self.mixture_, self._data["fingerprint"])
+        trainer, resume = start(problem, None)
+        device = next(trainer.model.parameters()).device
+        replay = open_replay(
+            problem, resume, 0, local_source(problem, dataset.train, resume), device=device
+        )
+        self.history_: list[dict[str, Any]] = []
+        try:
+            for record in train(trainer, replay, problem, resume):
+                self.history_.append(record.metrics)
+                if self.verbose:
+                    m = record.metrics
+                    print(f"step {m['step']}/{config.train.steps}  loss {m['loss']:.4g}  {m['steps_per_s']:.0f} step/s")
+        finally:
+            replay.source.close()
+        self._take(problem.config, trainer, Generator(problem, trainer.ema.eval(), device), dataset.scaling)
+        return self
+
+    def sample(self, n_samples: int = 1) -> np.ndarray:
+        """n_samples generated rows in the units of X, (n_samples, d) float32.
+
+        Calls with the same fitted model and n give the same rows, as `random_state` fixed them.
+        """
+        check_is_fitted(self, "n_features_in_")
+        if n_samples < 1:
+            raise ValueError(f"n_samples: expected at least 1, found {n_samples}")
+        rows = np.concatenate(list(self._generator.rows(n_samples, self.config_.train.seed, self.sample_steps)))
+        return np.asarray(self._scaling.invert(rows), dtype=np.float32)
+
+    def save(self, path: str | Path) -> None:
+        """Write a run directory, which `ndsm.load` and `ndsm sample` read.
+
+        Raises:
+            InputError: something that is not an empty folder is there already.
+        """
+        check_is_fitted(self, "n_features_in_")
+        run = Run(Path(path))
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise InputError(f"{path}: expected a new or empty folder, found one with files in it")
+        run.begin(self.config_, self._data, self.mixture_)
+        run.save_weights(self._generator.model, None if self._trainer is None else self._trainer.model)
+
+    # ---- inside ----
+
+    def _resolve(self) -> Config:
+        """The configuration of this estimator's settings."""
+        seed = self.random_state
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        elif not isinstance(seed, int | np.integer):
+            raise InputError(f"random_state: expected an integer or None, found {type(seed).__name__}")
+        if isinstance(self.config, Config):
+            tree = self.config.model_dump(mode="json")
+        else:
+            tree = read_preset(self.config or DEFAULT_PRESET)
+        # X takes the place of the preset's data; only how it is scaled still matters.
+        standardize = tree.get("data", {}).get("standardize", True)
+        data = {"name": "vectors", "path": "X", "validation_fraction": 0.0, "standardize": standardize}
+        given = {
+            "train.steps": self.max_steps,
+            "train.batch_rows": self.batch_rows,
+            "train.lr": self.lr,
+            "sample.steps": self.sample_steps,
+        }
+        overrides = {
+            "data": data,
+            "reference.n_components": self.n_components,
+            "reference.covariance_type": self.covariance_type,
+            "objective.kind": self.objective,
+            "train.seed": int(seed),
+            "train.device": self.device,
+            "train.workers": 1,
+            **{k: v for k, v in given.items() if v is not None},
+        }
+        return build_config(merge(tree, overrides), "NDSM")
+
+    def _dataset(self, rows: np.ndarray, config: Config, columns: Any) -> Dataset:
+        names = [str(c) for c in columns] if columns is not None else [f"x{i}" for i in range(rows.shape[1])]
+        if config.data.standardize:
+            scaling = Scaling.fit(rows, names, "X")
+            scaling.apply_(rows)
+        else:
+            scaling = Scaling.identity(rows.shape[1])
+        schema = TableSchema(tuple((name, "float") for name in names))
+        return Dataset(rows, rows[:0], scaling, schema, None, None, None)
+
+    def _take(self, config: Config, trainer: Trainer | None, generator: Generator, scaling: Scaling) -> None:
+        self.config_, self._trainer = config, trainer
+        self._generator, self._scaling = generator, scaling
+        self.n_features_in_ = len(scaling.mean)
+
+
+def load(path: str | Path) -> NDSM:
+    """The fitted model of a finished run directory, whichever way it was trained.
+
+    Raises:
+        InputError: there is no finished run at `path`.
+    """
+    run = Run.open(path)
+    config = run.config()
+    model = NDSM(
+        config.reference.n_components,
+        covariance_type=config.reference.covariance_type,
+        objective=config.objective.kind,
+        config=config,
+        random_state=config.train.seed,
+        device=config.train.device,
+    )
+    model.mixture_ = run.mixture()
+    model._data = run.data()
+    model._take(config, None, Generator.of(run), run.scaling())
+    return model

@@ -1,0 +1,187 @@
+"""The command line as a user meets it: subprocesses, exit codes, sentences."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ndsm.cli import main
+
+TINY = [
+    "--data.n", "400", "--train.steps", "60", "--train.batch-rows", "32", "--train.block-mb", "0.02",
+    "--evaluate.n", "200", "--sample.steps", "200", "--train.report-seconds", "0.1",
+]  # fmt: skip
+LONG = ["--data.n", "400", "--train.steps", "1000000", "--train.batch-rows", "32", "--train.block-mb", "0.02",
+        "--train.report-seconds", "0.1", "--train.checkpoint-seconds", "0.5"]  # fmt: skip
+
+
+def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "ndsm.cli", *map(str, args)],
+        cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def run(*args: object, cwd: Path, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    process = start(*args, cwd=cwd)
+    out, err = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def steps_of(folder: Path) -> list[int]:
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line)["step"] for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def table_run(tmp_path_factory):
+    """A folder with a table, and a run trained on it locally."""
+    folder = tmp_path_factory.mktemp("table")
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "temperature": pa.array(rng.normal(20, 3, 500), pa.float64()),
+            "count": pa.array(rng.integers(0, 50, 500), pa.int32()),
+            "pressure": pa.array(rng.normal(1000, 10, 500).astype("f"), pa.float32()),
+        }
+    )
+    pq.write_table(table, folder / "my.parquet")
+    done = run("train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", *TINY, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_train_writes_the_promised_files(table_run):
+    found = {p.name for p in (table_run / "runs" / "mine").iterdir()}
+    expected = {
+        "config.yaml", "reference.safetensors", "reference.json", "model.safetensors", "model-raw.safetensors",
+        "metrics.jsonl", "metrics.json", "samples.png", "checkpoints", "data.json",
+    }  # fmt: skip
+    assert expected <= found
+    metrics = json.loads((table_run / "runs" / "mine" / "metrics.json").read_text())
+    assert {"n", "swd2", "swd2_floor", "prior"} <= metrics.keys()
+    line = json.loads((table_run / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()[-1])
+    promised = {
+        "step", "seconds", "loss", "grad_norm", "steps_per_s", "rollout_rows_per_s", "stall_fraction",
+        "samples_per_insert",
+    }  # fmt: skip
+    assert promised <= line.keys()
+    assert line["step"] == 60
+
+
+def test_samples_have_the_schema_and_range_of_the_data(table_run):
+    done = run("sample", "runs/mine", "--n", 300, "--out", "s.parquet", "--steps", 250, cwd=table_run)
+    assert done.returncode == 0, done.stderr
+    samples, data = pq.read_table(table_run / "s.parquet"), pq.read_table(table_run / "my.parquet")
+    assert samples.schema.equals(data.schema)
+    assert samples.num_rows == 300
+    assert abs(np.mean(samples["pressure"]) - 1000) < 10
+
+
+def test_a_wrong_command_prints_no_traceback(tmp_path):
+    done = run("sample", "nowhere", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "ndsm: nowhere: expected a run directory with a config.yaml, found none\n"
+
+
+def test_the_same_command_again_says_the_run_is_complete(table_run):
+    args = ["train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", *TINY]
+    done = run(*args, cwd=table_run)
+    assert done.returncode == 0
+    assert "mine is complete at step 60" in done.stdout
+
+
+def test_evaluate_rewrites_metrics(table_run):
+    done = run("evaluate", "runs/mine", "--n", 150, cwd=table_run)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((table_run / "runs" / "mine" / "metrics.json").read_text())["n"] == 150
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["train", "nothing"], "no preset 'nothing'"),
+        (["train", "vectors", "--local"], "data.path is missing"),
+        (["train", "vectors", "--local", "--data.path", "absent.parquet"], "absent.parquet"),
+        (["train", "vectors", "--local", "--data.path", "my.parquet", "--data.columns", "temprature"], "temperature"),
+        (["train", "digits", "--local", "--train.lr", "-1"], "lr: Input should be greater than 0"),
+        (["train", "digits", "--local", "--train.lrr", "1"], "--train.lr"),
+        (["train", "digits", "--local", "--process.grid.kind", "uniform", "--process.grid.steps", "5"], "unstable"),
+        (["train", "digits", "--local", "--reference.n-components", "5000"], "5000"),
+        (["train", "digits", "--train.simulators", "5000"], "CPUs"),
+        (["train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", "--train.lr", "0.5"],
+         "train.lr (0.001 before, 0.5 now)"),
+        (["sample", "runs/none"], "runs/none: expected a run directory"),
+        (["sample", "runs/mine", "--out", "s.xlsx"], "s.xlsx"),
+        (["sample", "runs/mine", "--n", "0"], "--n"),
+        (["sample", "runs/mine", "--steps", "3"], "steps"),
+        (["tune"], "no command 'tune'"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence_and_exit_code_2(table_run, monkeypatch, capsys, args, sentence):
+    # In this process: a subprocess for each would spend its time importing torch.
+    monkeypatch.chdir(table_run)
+    monkeypatch.setenv("COLUMNS", "200")
+    before = sorted(table_run.rglob("*"))
+    assert main(args) == 2
+    err = capsys.readouterr().err
+    assert sentence in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+    assert sorted(table_run.rglob("*")) == before
+
+
+def test_interrupt_saves_and_the_same_command_resumes(tmp_path):
+    args = ["train", "toy-arcs", "--local", *LONG]
+    process = start(*args, cwd=tmp_path)
+    folder = tmp_path / "runs" / "toy-arcs"
+    wait_for(lambda: len(steps_of(folder)) >= 2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    stopped = steps_of(folder)[-1]
+    assert f"stopped at step {stopped}" in out
+    assert (folder / "checkpoints" / f"step-{stopped:09d}.pt").exists()
+    process = start(*args, cwd=tmp_path)
+    wait_for(lambda: steps_of(folder)[-1] > stopped)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert f"resuming toy-arcs at step {stopped}" in out
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_kill_9_of_the_driver_then_the_same_command_resumes_from_the_last_checkpoint(tmp_path):
+    args = ["train", "toy-arcs", *LONG]
+    folder = tmp_path / "runs" / "toy-arcs"
+    process = start(*args, cwd=tmp_path)
+    wait_for(lambda: len(list((folder / "checkpoints").glob("step-*.pt"))) == 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    # Ray's own processes notice the driver's death by themselves; the checkpoint no longer moves then.
+    time.sleep(3)
+    last = max(int(p.stem.removeprefix("step-")) for p in (folder / "checkpoints").glob("step-*.pt"))
+    process = start(*args, cwd=tmp_path)
+    wait_for(lambda: steps_of(folder)[-1] > last)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=90)
+    assert f"resuming toy-arcs at step {last}" in out
+    assert process.returncode == 130, err
+    assert "stopped at step" in out

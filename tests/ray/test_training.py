@@ -1,0 +1,156 @@
+"""Training on a small Ray cluster: what workers, simulators and their deaths may change, and what not."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from ndsm.config import load_config
+from ndsm.errors import InputError
+from ndsm.experiment import Experiment, begin, prepare, train_locally
+from ndsm.run import Run
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TINY = {
+    "data.n": 400,
+    "process.grid.steps": 160,
+    "train.steps": 600,
+    "train.batch_rows": 64,
+    "train.block_mb": 0.02,
+    "train.samples_per_insert": 4,
+    "train.report_seconds": 0.2,
+    "evaluate.n": 100,
+}
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    ray = pytest.importorskip("ray")
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield ray
+    ray.shutdown()
+
+
+def experiment(folder: Path, name: str, **overrides: object) -> Experiment:
+    config = load_config("toy-arcs", {**TINY, **overrides})
+    made = prepare(config, Run(folder / name))
+    begin(made)
+    return made
+
+
+def train_with_ray(ray, made: Experiment) -> list[dict]:
+    from pipelines.train import train_on_ray
+
+    lines: list[dict] = []
+    train_on_ray(made.problem, made.run, ray.put(made.dataset.train), lines.append)
+    return lines
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return run._load_tensors("model.safetensors")
+
+
+def assert_same_weights(a: Run, b: Run) -> None:
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[k], right[k]) for k in left)
+
+
+def kill_simulators(stop: threading.Event, every: float) -> int:
+    """SIGKILL one simulator process now and then; how many were killed."""
+    killed = 0
+    while not stop.wait(every):
+        for process in psutil.process_iter(["name", "cmdline"]):
+            if "ray::Simulator" in " ".join(process.info["cmdline"] or []):
+                os.kill(process.pid, signal.SIGKILL)
+                killed += 1
+                break
+    return killed
+
+
+def test_killed_simulators_change_nothing_but_a_counter(ray_cluster, tmp_path):
+    """The weights are bitwise those of an undisturbed run, which here even is one without Ray."""
+    calm = experiment(tmp_path, "calm", **{"train.steps": 1500, "train.simulators": 2})
+    for _ in train_locally(calm):
+        pass
+    stormy = experiment(tmp_path, "stormy", **{"train.steps": 1500, "train.simulators": 2})
+    stop, killed = threading.Event(), []
+    killer = threading.Thread(target=lambda: killed.append(kill_simulators(stop, 1.0)))
+    killer.start()
+    try:
+        lines = train_with_ray(ray_cluster, stormy)
+    finally:
+        stop.set()
+        killer.join()
+    assert killed[0] >= 1
+    assert lines[-1]["step"] == 1500
+    assert sum(line["simulator_restarts"] + line["blocks_retried"] for line in lines) >= 1
+    assert_same_weights(calm.run, stormy.run)
+
+
+def test_two_workers_take_disjoint_blocks_and_finish_every_step(ray_cluster, tmp_path):
+    made = experiment(tmp_path, "two", **{"train.workers": 2, "train.simulators": 2})
+    lines = train_with_ray(ray_cluster, made)
+    last = lines[-1]
+    assert last["step"] == 600
+    # Each worker draws 32 of the 64 rows of a step and inserts as many blocks as that asks for.
+    assert last["blocks_inserted"] == made.problem.limiter(2).blocks_for(600)
+    assert last["samples_per_insert"] <= TINY["train.samples_per_insert"]
+    # Data-parallel weights differ from one worker's, because the rows do, but are as finite and as trained.
+    assert all(torch.isfinite(w).all() for w in weights(made.run).values())
+    assert last["loss"] < lines[0]["loss"] or last["loss"] < 0
+
+
+def test_a_simulation_error_ends_the_run_with_its_own_message(ray_cluster, tmp_path):
+    from dataclasses import replace
+
+    from pipelines.train import train_on_ray
+
+    made = experiment(tmp_path, "bad")
+    poisoned = made.dataset.train.copy()
+    poisoned[:, 0] = float("inf")
+    with pytest.raises(InputError, match="expected finite trajectories"):
+        train_on_ray(replace(made.problem), made.run, ray_cluster.put(poisoned), lambda _: None)
+
+
+def test_foreign_blocks_are_dropped_and_counted(ray_cluster, tmp_path):
+    from pipelines.ingest import MAX_FAILURES_IN_A_ROW, Ingest
+    from pipelines.simulators import start_simulators
+
+    made = experiment(tmp_path, "foreign")
+    handles = start_simulators(1, made.problem.spec, ray_cluster.put(made.dataset.train))
+    ingest = Ingest(handles, lambda number: number, 0, 2, stamp="another run's")
+    try:
+        with pytest.raises(RuntimeError, match="another run"):
+            ingest.take(0)
+        assert ingest.counters()["blocks_foreign"] == MAX_FAILURES_IN_A_ROW
+    finally:
+        ingest.close()
+        ray_cluster.kill(handles[0])
+
+
+def test_simulators_wait_when_they_are_a_window_ahead(ray_cluster, tmp_path):
+    from pipelines.ingest import Ingest
+    from pipelines.simulators import start_simulators
+
+    made = experiment(tmp_path, "window")
+    handles = start_simulators(2, made.problem.spec, ray_cluster.put(made.dataset.train))
+    ingest = Ingest(handles, lambda number: number, 0, 3, made.problem.spec.stamp)
+    try:
+        ingest.take(0)
+        deadline = time.monotonic() + 30
+        while ingest.counters()["blocks_received"] < 7 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        assert ingest.counters()["blocks_received"] == 7
+    finally:
+        ingest.close()
+        for handle in handles:
+            ray_cluster.kill(handle)
