@@ -1,7 +1,7 @@
 """Score-based generative models with nonlinear noising adapted to the data.
 
-    gen = ndsm.NDSM(n_components=8).fit(X)
-    rows = gen.sample(1000)
+gen = ndsm.NDSM(n_components=8).fit(X)
+rows = gen.sample(1000)
 """
 
 from importlib import import_module

@@ -128,7 +128,9 @@ def train(options: TrainOptions) -> None:
 
                 run_on_ray(experiment, show, announce)
         if stopped() and last_metrics["step"] < config.train.steps:
-            print(f"stopped at step {last_metrics['step']} of {config.train.steps}, loss {last_metrics.get('loss')}")
+            print(
+                f"stopped at step {last_metrics['step']} of {config.train.steps}, loss {last_metrics.get('loss')}"
+            )
             print("a checkpoint is saved; the same command goes on from there")
             raise Interrupted
     if last < config.train.steps or run.evaluation() is None:
@@ -239,13 +241,17 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 def parse(command: str, kind: type[Any], args: Sequence[str], default: Any = None) -> Any:
     """The options of a command; a wrong one ends the process with exit code 2."""
     extra = {} if default is None else {"default": default}
-    return tyro.cli(kind, args=list(args), prog=f"ndsm {command}", config=(tyro.conf.AvoidSubcommands,), **extra)
+    return tyro.cli(
+        kind, args=list(args), prog=f"ndsm {command}", config=(tyro.conf.AvoidSubcommands,), **extra
+    )
 
 
 def usage() -> str:
     """The list of commands."""
     lines = [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(["usage: ndsm COMMAND [options]", "", *lines, "", "ndsm COMMAND --help tells each one's options"])
+    return "\n".join(
+        ["usage: ndsm COMMAND [options]", "", *lines, "", "ndsm COMMAND --help tells each one's options"]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -274,7 +280,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("NDSM_TRACEBACK"):
             raise
         print(f"ndsm: {type(error).__name__}: {error}", file=sys.stderr)
-        print("the run can be resumed by the same command; NDSM_TRACEBACK=1 shows where it failed", file=sys.stderr)
+        print(
+            "the run can be resumed by the same command; NDSM_TRACEBACK=1 shows where it failed",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

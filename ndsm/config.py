@@ -190,7 +190,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _fields_agree(self) -> "Config":
         if self.data.name != "vectors" and (self.data.path or self.data.columns):
-            raise ValueError(f"data.path and data.columns go with data.name 'vectors', not {self.data.name!r}")
+            raise ValueError(
+                f"data.path and data.columns go with data.name 'vectors', not {self.data.name!r}"
+            )
         if self.train.times_per_path > self.process.grid.steps:
             raise ValueError(
                 f"train.times_per_path {self.train.times_per_path} exceeds process.grid.steps "

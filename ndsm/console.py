@@ -35,7 +35,9 @@ class TrainingProgress:
                 TimeRemainingColumn(elapsed_when_finished=True),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task("training", total=steps, completed=done, numbers="waiting for rollouts")
+            self._task = self._bar.add_task(
+                "training", total=steps, completed=done, numbers="waiting for rollouts"
+            )
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -76,7 +78,9 @@ LABELS = {
 
 def print_evaluation(metrics: dict[str, Any]) -> None:
     """Print the metrics beside their floor and those of the mixture alone."""
-    table = Table(title=f"{metrics['n']} generated rows against {metrics['reference']} ({metrics['n_reference']} rows)")
+    table = Table(
+        title=f"{metrics['n']} generated rows against {metrics['reference']} ({metrics['n_reference']} rows)"
+    )
     for name in ("", "model", "mixture alone", "true data (floor)"):
         table.add_column(name, justify="left" if not name else "right")
     for key, label in LABELS.items():
@@ -84,5 +88,7 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
             values = (metrics[key], metrics["prior"][key], metrics.get(f"{key}_floor"))
             table.add_row(label, *("" if v is None else f"{v:.4g}" for v in values))
     if metrics.get("nonfinite"):
-        table.add_row("rows with NaN or infinity", str(metrics["nonfinite"]), str(metrics["prior"]["nonfinite"]), "")
+        table.add_row(
+            "rows with NaN or infinity", str(metrics["nonfinite"]), str(metrics["prior"]["nonfinite"]), ""
+        )
     Console(width=100 if not sys.stdout.isatty() else None).print(table)

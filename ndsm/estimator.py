@@ -83,16 +83,16 @@ class NDSM(BaseEstimator):
         problem = build_problem(config, self.mixture_, self._data["fingerprint"])
         trainer, resume = start(problem, None)
         device = next(trainer.model.parameters()).device
-        replay = open_replay(
-            problem, resume, 0, local_source(problem, dataset.train, resume), device=device
-        )
+        replay = open_replay(problem, resume, 0, local_source(problem, dataset.train, resume), device=device)
         self.history_: list[dict[str, Any]] = []
         try:
             for record in train(trainer, replay, problem, resume):
                 self.history_.append(record.metrics)
                 if self.verbose:
                     m = record.metrics
-                    print(f"step {m['step']}/{config.train.steps}  loss {m['loss']:.4g}  {m['steps_per_s']:.0f} step/s")
+                    print(
+                        f"step {m['step']}/{config.train.steps}  loss {m['loss']:.4g}  {m['steps_per_s']:.0f} step/s"
+                    )
         finally:
             replay.source.close()
         self._take(problem.config, trainer, Generator(problem, trainer.ema.eval(), device), dataset.scaling)
@@ -106,7 +106,9 @@ class NDSM(BaseEstimator):
         check_is_fitted(self, "n_features_in_")
         if n_samples < 1:
             raise ValueError(f"n_samples: expected at least 1, found {n_samples}")
-        rows = np.concatenate(list(self._generator.rows(n_samples, self.config_.train.seed, self.sample_steps)))
+        rows = np.concatenate(
+            list(self._generator.rows(n_samples, self.config_.train.seed, self.sample_steps))
+        )
         return np.asarray(self._scaling.invert(rows), dtype=np.float32)
 
     def save(self, path: str | Path) -> None:

@@ -161,7 +161,9 @@ def train_locally(experiment: Experiment) -> Iterator[Record]:
     if trainer.steps >= problem.config.train.steps:
         return
     source = local_source(problem, experiment.dataset.train, resume)
-    replay = open_replay(problem, resume, trainer.steps, source, device=next(trainer.model.parameters()).device)
+    replay = open_replay(
+        problem, resume, trainer.steps, source, device=next(trainer.model.parameters()).device
+    )
     try:
         yield from saved(train(trainer, replay, problem, resume, stop=run.stop_file.exists), trainer, run)
     finally:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart with any colour vision.
 _COLOURS = {"data": "#0072B2", "samples": "#D55E00", "mixture alone": "#009E73"}
+_MAX_ROWS = 50_000
 _MAX_POINTS = 4000
 _IMAGES_PER_SIDE = 8
 _MAX_COLUMNS = 6
-_BINS = 50
+_BINS = 40
 
 
 def samples_figure(
@@ -37,20 +38,22 @@ def samples_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    data = np.concatenate([dataset.train, dataset.validation])
+    # The rows are shuffled; the first ones picture a large table as well as all of them.
+    models = (np.concatenate([dataset.train[:_MAX_ROWS], dataset.validation[:_MAX_ROWS]]), samples, prior)
     with np.errstate(over="ignore", invalid="ignore"):
         rows = {
-            name: np.asarray(dataset.scaling.invert(np.asarray(model, dtype=np.float32)), dtype=np.float64)
-            for name, model in zip(_COLOURS, (data, samples, prior), strict=True)
+            name: dataset.scaling.invert(np.asarray(model[:_MAX_ROWS], dtype=np.float32)).astype(np.float64)
+            for name, model in zip(_COLOURS, models, strict=True)
         }
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
-    if data.shape[1] == 2:
-        _scatter(figure, rows, _column_names(dataset), equal=dataset.toy is not None)
+    names = dataset.schema.dimension_names
+    if len(names) == 2:
+        _scatter(figure, rows, names, equal=dataset.toy is not None)
     elif _is_image(dataset):
         _image_grids(figure, rows)
     else:
-        _histograms(figure, rows, _column_names(dataset))
+        _histograms(figure, rows, names)
     if title:
         figure.suptitle(title, fontsize=13)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,13 +67,6 @@ def _is_image(dataset: Dataset) -> bool:
     return dataset.toy is None and square and (dataset.train_labels is not None or d in (64, 784))
 
 
-def _column_names(dataset: Dataset) -> list[str]:
-    """One name per column: the table's own, or x1, x2, ..."""
-    names = getattr(getattr(dataset, "schema", None), "names", None)
-    d = dataset.train.shape[1]
-    return [str(n) for n in names] if names and len(names) == d else [f"x{i + 1}" for i in range(d)]
-
-
 def _frame(values: np.ndarray) -> tuple[float, float]:
     """Limits that show a column's data with a margin; the data's, so that far samples do not shrink them."""
     low, high = np.quantile(values, [0.001, 0.999])
@@ -80,14 +76,17 @@ def _frame(values: np.ndarray) -> tuple[float, float]:
 
 def _scatter(figure: Any, rows: dict[str, np.ndarray], names: list[str], equal: bool) -> None:
     """Nothing; three scatter panels on the same axes."""
-    figure.set_size_inches(12, 4.6)
     frames = [_frame(rows["data"][:, c]) for c in range(2)]
     lows, highs = np.array(frames).T
+    width, height = highs - lows
+    # Room for a square panel with its labels, or for a flat or tall one if the axes' units are the same.
+    figure.set_size_inches(12, 1.2 + 3.7 * (np.clip(height / width, 0.3, 2.0) if equal else 1.0))
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes, (name, x) in zip(panels, rows.items(), strict=True):
         inside = ((x >= lows) & (x <= highs)).all(axis=1)
-        outside = f", {1 - inside.mean():.1%} outside" if len(x) and not inside.all() else ""
-        axes.set_title(f"{name} (n = {len(x):,}{outside})", fontsize=11)
+        outside = 1 - inside.mean() if len(x) else 0.0
+        note = f" ({outside:.1%} outside the frame)" if outside >= 0.0005 else ""
+        axes.set_title(name + note, fontsize=11)
         points = x[inside][:_MAX_POINTS]
         axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.45, linewidths=0, color=_COLOURS[name])
         axes.set(xlim=frames[0], ylim=frames[1], xlabel=names[0], aspect="equal" if equal else "auto")
@@ -97,7 +96,7 @@ def _scatter(figure: Any, rows: dict[str, np.ndarray], names: list[str], equal: 
 
 def _image_grids(figure: Any, rows: dict[str, np.ndarray]) -> None:
     """Nothing; three grids of images, ink dark on white, on the data's grey scale."""
-    figure.set_size_inches(12, 4.7)
+    figure.set_size_inches(12, 4.5)
     low, high = float(rows["data"].min()), float(rows["data"].max())
     for axes, (name, x) in zip(figure.subplots(1, 3), rows.items(), strict=True):
         grid = _mosaic(x[: _IMAGES_PER_SIDE**2], _IMAGES_PER_SIDE)
@@ -131,7 +130,7 @@ def _histograms(figure: Any, rows: dict[str, np.ndarray], names: list[str]) -> N
         for name, x in rows.items():
             # Shares of all rows, not of those in the frame: what lies outside must be missing inside.
             share = np.histogram(x[:, c], edges)[0] / max(len(x), 1)
-            style = {"fill": True, "alpha": 0.3} if name == "data" else {"linewidth": 1.6}
+            style = {"fill": True, "alpha": 0.3} if name == "data" else {"linewidth": 1.2}
             axes.stairs(share, edges, color=_COLOURS[name], label=name, **style)
         axes.set_title(names[c], fontsize=11)
         axes.set_ylim(bottom=0)

@@ -195,7 +195,9 @@ class GaussianMixture:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         # Factorised once in float64: a thin covariance's inverse loses too much in float32.
-        w, mu, cov = (torch.as_tensor(x, dtype=torch.float64, device="cpu") for x in (weights, means, covariances))
+        w, mu, cov = (
+            torch.as_tensor(x, dtype=torch.float64, device="cpu") for x in (weights, means, covariances)
+        )
         expected = {
             "spherical": mu.shape[:1],
             "tied": mu.shape[1:] * 2,
@@ -203,7 +205,9 @@ class GaussianMixture:
             "full": (*mu.shape, *mu.shape[1:]),
         }
         if covariance_type not in expected:
-            raise InputError(f"covariance_type: expected one of {', '.join(expected)}, found {covariance_type!r}")
+            raise InputError(
+                f"covariance_type: expected one of {', '.join(expected)}, found {covariance_type!r}"
+            )
         if mu.ndim != 2 or w.shape != mu.shape[:1] or cov.shape != torch.Size(expected[covariance_type]):
             raise InputError(
                 f"mixture: expected weights (K,), means (K, d) and {covariance_type} covariances "
@@ -228,9 +232,14 @@ class GaussianMixture:
         def cast_to(x: Tensor) -> Tensor:
             return x.to(device=self.device, dtype=dtype).contiguous()
 
-        # The quadratic forms are expanded, which cancels badly far from the origin: move the origin.
-        self._center = cast_to((self.weights @ mu)[:, None])
-        centered_means = mu - self.weights @ mu
+        # The quadratic forms are expanded, which cancels badly far from the origin: move the origin. For
+        # standardised data it is there already, and the simulator is spared an operation.
+        center = self.weights @ mu
+        far = (
+            float(center.norm()) > 10.0 * float(((mu - center) ** 2).sum(1).max() + self.mean_variance) ** 0.5
+        )
+        self._center = cast_to(center[:, None]) if far else None
+        centered_means = mu - center if far else mu
         self._components = _SHAPES[covariance_type](self.weights.log(), centered_means, cov, cast_to)
 
     @property
@@ -272,7 +281,9 @@ class GaussianMixture:
         rng = np.random.default_rng(seed)
         n = min(len(x), fit_samples or len(x))
         if n < n_components:
-            raise InputError(f"reference.n_components: expected at most the {n} rows it is fitted on, found {n_components}")
+            raise InputError(
+                f"reference.n_components: expected at most the {n} rows it is fitted on, found {n_components}"
+            )
         rows = x if n == len(x) else x[np.sort(rng.choice(len(x), n, replace=False))]
         model = (BayesianGaussianMixture if bayesian else SklearnGaussianMixture)(
             n_components=n_components,
@@ -292,14 +303,18 @@ class GaussianMixture:
                     f"reference: the mixture could not be fitted ({' '.join(str(error).split())}); "
                     "use fewer components or a larger reference.reg_covar"
                 ) from None
-        weights, means, covariances = (torch.from_numpy(a) for a in (model.weights_, model.means_, model.covariances_))
+        weights, means, covariances = (
+            torch.from_numpy(a) for a in (model.weights_, model.means_, model.covariances_)
+        )
         if bayesian:
             kept = weights * n >= 2
             weights, means = weights[kept], means[kept]
             covariances = covariances if covariance_type == "tied" else covariances[kept]
         return cls(weights, means, covariances, covariance_type)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "GaussianMixture":
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "GaussianMixture":
         """The same mixture, computing on another device or in another precision."""
         if (device is None or torch.device(device) == self.device) and dtype in (None, self.dtype):
             return self
@@ -313,6 +328,9 @@ class GaussianMixture:
         )
 
     # ---- on columns, (d, B) ----
+
+    def _centered(self, y: Tensor) -> Tensor:
+        return y if self._center is None else y - self._center
 
     def _joint(self, centered: Tensor) -> tuple[Tensor, Tensor]:
         # r up to a factor, and that factor, (K, B) and (B,). Without the clamp, exp makes subnormal numbers,
@@ -328,7 +346,7 @@ class GaussianMixture:
 
     def score_columns(self, y: Tensor) -> Tensor:
         """∇log η*(y) on columns, (d, B) → (d, B)."""
-        centered = y - self._center
+        centered = self._centered(y)
         joint, total = self._joint(centered)
         return self._components.combine(centered, joint).div_(total)
 
@@ -336,7 +354,7 @@ class GaussianMixture:
 
     def log_prob(self, y: Tensor) -> Tensor:
         """log η*(y), (B, d) → (B,)."""
-        return torch.logsumexp(self._components.log_joint(y.T - self._center), 0)
+        return torch.logsumexp(self._components.log_joint(self._centered(y.T)), 0)
 
     def score(self, y: Tensor) -> Tensor:
         """∇log η*(y) = -∇V(y), (B, d) → (B, d)."""
@@ -344,14 +362,14 @@ class GaussianMixture:
 
     def responsibilities(self, y: Tensor) -> Tensor:
         """Posterior probability r_i(y) of each component, (B, d) → (B, K)."""
-        return self._responsibilities(y.T - self._center).T
+        return self._responsibilities(self._centered(y.T)).T
 
     def hessian_vector_product(self, y: Tensor, v: Tensor) -> Tensor:
         """∇²log η*(y) v, (B, d), (B, d) → (B, d).
 
         Σ_i r_i (g_i (g_i·v) - P_i v) - s (s·v), s = Σ_i r_i g_i.
         """
-        yc, vc, c = y.T - self._center, v.T, self._components
+        yc, vc, c = self._centered(y.T), v.T, self._components
         r = self._responsibilities(yc)
         s = c.combine(yc, r)
         return (c.combine(yc, r * c.dots(yc, vc)) - c.precision(vc, r) - s * (s * vc).sum(0)).T

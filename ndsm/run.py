@@ -110,7 +110,9 @@ class Run:
         try:
             tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{path}: expected a configuration, found {' '.join(str(error).split())}") from None
+            raise InputError(
+                f"{path}: expected a configuration, found {' '.join(str(error).split())}"
+            ) from None
         return build_config(tree, str(path))
 
     def data(self) -> dict[str, Any]:
@@ -196,7 +198,7 @@ class Run:
                 saved = torch.load(path, weights_only=True, map_location="cpu")
                 return saved["trainer"], Resume(**saved["resume"])
             # A damaged file shows in many types; the one before it is whole.
-            except Exception:  # noqa: S112
+            except Exception:
                 continue
         return None
 
@@ -223,7 +225,9 @@ class Run:
             InputError: the run has none yet, or they are another architecture's.
         """
         if not (self.path / "model.safetensors").is_file():
-            raise InputError(f"{self.path}: expected model.safetensors, found none: the run has not finished training")
+            raise InputError(
+                f"{self.path}: expected model.safetensors, found none: the run has not finished training"
+            )
         tensors = self._load_tensors("model.safetensors")
         try:
             model.load_state_dict(tensors)
@@ -283,4 +287,6 @@ class Run:
             tensors: dict[str, torch.Tensor] = load_file(path)
             return tensors
         except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: expected a safetensors file, found {' '.join(str(error).split())}") from None
+            raise InputError(
+                f"{path}: expected a safetensors file, found {' '.join(str(error).split())}"
+            ) from None

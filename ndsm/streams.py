@@ -17,9 +17,7 @@ def stream_seed(seed: int, purpose: str, *index: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
-def torch_stream(
-    seed: int, purpose: str, *index: int, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def torch_stream(seed: int, purpose: str, *index: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Torch generator of the stream (seed, purpose, index) on `device`."""
     return torch.Generator(device=device).manual_seed(stream_seed(seed, purpose, *index))
 

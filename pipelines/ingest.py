@@ -6,11 +6,14 @@ or how often broken the simulators are does not change which rows a step sees.
 """
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
+
+from pipelines.simulators import SimulatorHandle
 
 MAX_FAILURES_IN_A_ROW = 5
 """After so many failed calls without one success the simulators are beyond help."""
@@ -27,11 +30,18 @@ class Ingest:
         stamp: blocks that carry another are dropped and asked for again.
     """
 
-    def __init__(self, simulators: list[Any], index_of: Any, first: int, window: int, stamp: str) -> None:
+    def __init__(
+        self,
+        simulators: list[SimulatorHandle],
+        index_of: Callable[[int], int],
+        first: int,
+        window: int,
+        stamp: str,
+    ) -> None:
         self._simulators, self._index_of, self._stamp = simulators, index_of, stamp
         self._limit = window * len(simulators)
         self._next_number = self._wanted = first
-        self._pending: dict[Any, tuple[int, Any]] = {}
+        self._pending: dict[Any, tuple[int, SimulatorHandle]] = {}
         self._ready: dict[int, np.ndarray] = {}
         self._changed = threading.Condition()
         self._stopped = False
@@ -97,17 +107,17 @@ class Ingest:
                 self._changed.notify_all()
 
     def _fill_window(self) -> None:
-        busy = [simulator for _, simulator in self._pending.values()]
+        busy = [simulator.actor for _, simulator in self._pending.values()]
         while self._next_number - self._wanted < self._limit:
-            simulator = min(self._simulators, key=busy.count)
-            busy.append(simulator)
+            simulator = min(self._simulators, key=lambda s: busy.count(s.actor))
+            busy.append(simulator.actor)
             self._ask(self._next_number, simulator)
             self._next_number += 1
 
-    def _ask(self, number: int, simulator: Any) -> None:
-        self._pending[simulator.block.remote(self._index_of(number))] = (number, simulator)
+    def _ask(self, number: int, simulator: SimulatorHandle) -> None:
+        self._pending[simulator.block(self._index_of(number))] = (number, simulator)
 
-    def _receive(self, ref: Any, number: int, simulator: Any) -> None:
+    def _receive(self, ref: Any, number: int, simulator: SimulatorHandle) -> None:
         try:
             block = ray.get(ref)
         except RayTaskError as error:
@@ -117,7 +127,9 @@ class Ingest:
             self._retried += 1
             self._failures += 1
             if self._failures >= MAX_FAILURES_IN_A_ROW:
-                raise RuntimeError(f"{self._failures} calls to simulators failed in a row, the last: {error}") from None
+                raise RuntimeError(
+                    f"{self._failures} calls to simulators failed in a row, the last: {error}"
+                ) from None
             self._ask(number, self._simulators[number % len(self._simulators)])
             return
         if block["stamp"] != self._stamp:
@@ -130,8 +142,8 @@ class Ingest:
             self._ask(number, self._simulators[number % len(self._simulators)])
             return
         self._failures = 0
-        self._restarts += self._lives.setdefault(simulator, block["life"]) != block["life"]
-        self._lives[simulator] = block["life"]
+        self._restarts += self._lives.setdefault(simulator.actor, block["life"]) != block["life"]
+        self._lives[simulator.actor] = block["life"]
         with self._changed:
             self._ready[number] = block["rows"]
             self._received += 1

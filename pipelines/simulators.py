@@ -5,6 +5,7 @@ never sees the network, so a call that is retried on another machine after a cra
 """
 
 import os
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -31,25 +32,47 @@ class Simulator:
 
     Args:
         spec: process, grid and what is recorded.
-        data: (N, d) float32 rows, read-only in shared memory.
     """
 
-    def __init__(self, spec: RolloutSpec, data: np.ndarray) -> None:
+    def __init__(self, spec: RolloutSpec) -> None:
         # One CPU is what the actor asks Ray for; more threads would take the trainer's.
         torch.set_num_threads(1)
-        self._spec, self._data = spec, data
+        self._spec = spec
+        self._data: np.ndarray | None = None
 
-    def block(self, index: int) -> Block:
-        """Block number `index`."""
+    def block(self, index: int, data: list[Any]) -> Block:
+        """Block number `index`, of trajectories that start from the rows behind the reference data[0]."""
+        if self._data is None:
+            self._data = ray.get(data[0])
         rows = rollout(self._spec, self._data, index)
         return {"rows": rows, "index": index, "stamp": self._spec.stamp, "life": os.getpid()}
 
 
-def start_simulators(count: int, spec: RolloutSpec, data: Any) -> list[Any]:
-    """Handles of `count` simulators; `data` is an object reference, fetched once per node.
+@dataclass(frozen=True)
+class SimulatorHandle:
+    """A simulator actor and the rows it starts from.
 
-    Returned values belong to the caller of `block`, so a dead trainer's blocks are freed with it; the actors
+    The reference goes along with every call: an actor that Ray restarts gets it again without holding it as a
+    constructor's argument, which Ray does not keep alive for restarts.
+    """
+
+    actor: Any
+    data: list[Any]
+
+    def block(self, index: int) -> Any:
+        """Reference to block number `index`; the caller owns it."""
+        return self.actor.block.remote(index, self.data)
+
+    def stop(self) -> None:
+        """End the actor."""
+        ray.kill(self.actor)
+
+
+def start_simulators(count: int, spec: RolloutSpec, data: Any) -> list[SimulatorHandle]:
+    """`count` simulators; `data` refers to the (N, d) float32 rows, which each node fetches once.
+
+    Returned blocks belong to the caller of `block`, so a dead trainer's blocks are freed with it; the actors
     end with the driver.
     """
     actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(Simulator)
-    return [actor.remote(spec, data) for _ in range(count)]
+    return [SimulatorHandle(actor.remote(spec), [data]) for _ in range(count)]

@@ -35,7 +35,11 @@ def cluster() -> Iterator[Cluster]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONSOLE_LOGGING", "0")
     started = not ray.is_initialized()
     if started:
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        options: dict[str, Any] = {
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+            "configure_logging": True,
+        }
         if os.environ.get("RAY_ADDRESS"):
             ray.init(**options)
         else:
@@ -104,7 +108,7 @@ def train_on_ray(problem: Problem, run: Run, data: Any, on_metrics: Callable[[di
                 on_metrics(line)
     finally:
         for simulator in simulators:
-            ray.kill(simulator)
+            simulator.stop()
     if failures:
         raise cause(failures[0])
     if failure := run.failure():

@@ -71,7 +71,7 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int
     def metrics(rows: np.ndarray) -> dict[str, Any]:
         rows = np.asarray(rows, dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            original = np.asarray(dataset.scaling.invert(rows))
+            original = dataset.scaling.invert(rows)
         finite = np.isfinite(rows).all(axis=1) & np.isfinite(original).all(axis=1)
         nonfinite = int((~finite).sum())
         reference = _reference(dataset, max(int(finite.sum()), 2), seed)
@@ -95,10 +95,11 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int
 def _reference(dataset: Dataset, n: int, seed: int) -> Reference:
     """What n generated rows are compared with."""
     n = min(n, _MAX_ROWS)
-    if dataset.toy is not None:
+    toy = dataset.toy
+    if toy is not None:
 
         def truth(index: int) -> np.ndarray:
-            x, _ = dataset.toy.sample(n, numpy_stream(seed, "evaluate-truth", index))
+            x, _ = toy.sample(n, numpy_stream(seed, "evaluate-truth", index))
             return ((x - dataset.scaling.mean) / dataset.scaling.scale).astype(np.float32)
 
         return Reference("truth", truth(0), truth(1))
@@ -159,9 +160,9 @@ def _mode_balance(dataset: Dataset, toy: Toy, seed: int) -> tuple[dict[str, Any]
 
 def _class_balance(dataset: Dataset, labels: np.ndarray, seed: int) -> tuple[dict[str, Any], Measure]:
     """The data's own shares and the classifier's accuracy, and the measure of rows against them."""
-    train = np.asarray(dataset.scaling.invert(dataset.train))
+    train = dataset.scaling.invert(dataset.train)
     held_out, held_out_labels = (
-        np.asarray(dataset.scaling.invert(dataset.validation)),
+        dataset.scaling.invert(dataset.validation),
         dataset.validation_labels,
     )
     every = labels if held_out_labels is None else np.concatenate([labels, held_out_labels])

@@ -1,8 +1,9 @@
 """Networks for rows: (B, d) and time features (B, e) → (B, d)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
-
 
 TIME_UNITS = 64
 """Units that carry the time to the blocks of a `ResidualMLP`."""
@@ -20,7 +21,7 @@ class MLP(nn.Module):
     def __init__(self, dimension: int, time_width: int, width: int = 32, depth: int = 7) -> None:
         super().__init__()
         sizes = [dimension + time_width] + [width] * depth
-        hidden = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.GELU())]
+        hidden = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.GELU())]
         self.layers = nn.Sequential(*hidden, nn.Linear(width, dimension))
 
     def forward(self, y: Tensor, time: Tensor) -> Tensor:

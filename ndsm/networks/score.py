@@ -10,7 +10,6 @@ from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
 from ndsm.streams import torch_stream
 
-
 REACH = 1.2
 """The network sees states up to this many times the distance of the farthest of 4,096 prior draws."""
 
@@ -87,7 +86,11 @@ def build_score_model(config: Config, process: Langevin, t_min: float, device: t
     y = process.prior.sample(4096, generator).float().cpu()
     d, net = y.shape[1], config.network
     embedding = TimeEmbedding(
-        t_min, process.horizon, net.time_features, net.time_scale, torch_stream(config.train.seed, "time features")
+        t_min,
+        process.horizon,
+        net.time_features,
+        net.time_scale,
+        torch_stream(config.train.seed, "time features"),
     )
     kinds = {"mlp": MLP, "resmlp": ResidualMLP}
     # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.

@@ -54,7 +54,9 @@ class Langevin:
         prior: Prior | None = None,
     ) -> None:
         if (mixture is None) == (drift is None):
-            raise InputError("Langevin: expected either a mixture or a drift with its prior, found both or neither")
+            raise InputError(
+                "Langevin: expected either a mixture or a drift with its prior, found both or neither"
+            )
         if mixture is None and not hasattr(prior, "sample"):
             raise InputError(
                 f"Langevin: a drift of your own needs a prior with sample(n, generator), found {type(prior).__name__}"

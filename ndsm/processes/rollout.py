@@ -138,7 +138,7 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
     generator = torch_stream(spec.seed, "rollout", index)
     block = torch.empty(spec.rows, spec.layout.width)
     start = torch.randint(len(data), (spec.paths,), generator=generator).numpy()
-    groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths))))
+    groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths, data.shape[1]))))
     parts = block.split([len(group) * spec.times_per_path for group in groups])
     for group, part in zip(groups, parts, strict=True):
         shift = 1.0 - spec.jitter * float(torch.rand((), generator=generator))
@@ -148,9 +148,10 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
     return block.numpy()
 
 
-def group_size(paths: int) -> int:
-    """Trajectories simulated at once: few enough to stay in the cache and to give a block several grids."""
-    return max(256, min(2048, paths // 4))
+def group_size(paths: int, dimension: int) -> int:
+    """Trajectories simulated at once: their state (a few copies of it) stays in the cache, an operation on it
+    takes longer than its dispatch, and a block gets several grids."""
+    return max(256, min(2**16 // (dimension + 6), paths // 4))
 
 
 def _simulate(

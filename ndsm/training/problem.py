@@ -88,7 +88,13 @@ def make_problem(config: Config, process: Langevin, dimension: int, *identity: A
     k = config.train.times_per_path
     paths = paths_per_block(config.train.block_mb, layout, k)
     stamp = make_stamp(
-        *identity, times, config.process.model_dump(mode="json"), list(layout.records), k, paths, config.train.seed
+        *identity,
+        times,
+        config.process.model_dump(mode="json"),
+        list(layout.records),
+        k,
+        paths,
+        config.train.seed,
     )
     spec = RolloutSpec(process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, stamp)
     end_dt = last_dt or float(times[1])

@@ -41,7 +41,8 @@ class Trainer:
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
         self.ema = copy.deepcopy(model).requires_grad_(False)
         """The same model with averaged weights."""
-        self._pair = (list(self.ema.parameters()), list(model.parameters()))
+        self._averages: list[Tensor] = list(self.ema.parameters())
+        self._parameters: list[Tensor] = list(model.parameters())
         self.steps = 0
         """Steps taken."""
 
@@ -55,7 +56,7 @@ class Trainer:
             losses = losses * self._process.variance(named["t"])
         loss = losses.mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._config.grad_clip)
         self.optimizer.step()
         self._average()
@@ -72,7 +73,7 @@ class Trainer:
     def _average(self) -> None:
         # A young average forgets faster: it should not remember the initial weights for 1/(1 - decay) steps.
         decay = min(self._config.ema, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(*self._pair, 1 - decay)
+        torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
 
     def state(self) -> dict[str, Any]:
         """Everything `load_state` needs, in tensors and plain Python types."""

@@ -64,7 +64,9 @@ def table_run(tmp_path_factory):
         }
     )
     pq.write_table(table, folder / "my.parquet")
-    done = run("train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", *TINY, cwd=folder)
+    done = run(
+        "train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", *TINY, cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -133,7 +133,7 @@ def test_foreign_blocks_are_dropped_and_counted(ray_cluster, tmp_path):
         assert ingest.counters()["blocks_foreign"] == MAX_FAILURES_IN_A_ROW
     finally:
         ingest.close()
-        ray_cluster.kill(handles[0])
+        handles[0].stop()
 
 
 def test_simulators_wait_when_they_are_a_window_ahead(ray_cluster, tmp_path):
@@ -153,4 +153,4 @@ def test_simulators_wait_when_they_are_a_window_ahead(ray_cluster, tmp_path):
     finally:
         ingest.close()
         for handle in handles:
-            ray_cluster.kill(handle)
+            handle.stop()

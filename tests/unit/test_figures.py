@@ -22,7 +22,7 @@ def dataset(rows, names=None, labels=None, toy=None):
         train=rows[50:].astype(np.float32),
         validation=rows[:50].astype(np.float32),
         scaling=Identity(),
-        schema=SimpleNamespace(names=names or [f"column {i}" for i in range(rows.shape[1])]),
+        schema=SimpleNamespace(dimension_names=names or [f"column {i}" for i in range(rows.shape[1])]),
         train_labels=labels,
         toy=toy,
     )

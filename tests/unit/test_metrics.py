@@ -8,6 +8,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from ndsm.config import Data
+from ndsm.data import load
 from ndsm.errors import InputError
 from ndsm.metrics import (
     class_share,
@@ -224,3 +226,16 @@ def test_labels_without_validation_rows_still_have_a_held_out_accuracy(digits):
 def test_same_seed_same_result(toy_dataset):
     rows = normal(500, 2).astype(np.float32)
     assert evaluate(toy_dataset, rows, rows, seed=3) == evaluate(toy_dataset, rows, rows, seed=3)
+
+
+@pytest.mark.parametrize(("name", "source"), [("arcs", "truth"), ("digits", "validation")])
+def test_packaged_data_sets_are_at_their_floor(name, source):
+    data = load(Data(name=name), seed=0)
+    result = evaluate(data, data.train, normal(*data.train.shape).astype(np.float32), seed=0)
+    assert result["reference"] == source
+    assert result["swd2"] < 2 * result["swd2_floor"]
+    assert result["class_share_tv"] < 0.05 < result["prior"]["class_share_tv"]
+    if name == "arcs":
+        assert result["off_support"] < 0.01 < result["prior"]["off_support"]
+    else:
+        assert result["classifier_accuracy"] >= 0.97
