@@ -16,6 +16,7 @@ import io
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -198,8 +199,8 @@ class Run:
                 saved = torch.load(path, weights_only=True, map_location="cpu")
                 return saved["trainer"], Resume(**saved["resume"])
             # A damaged file shows in many types; the one before it is whole.
-            except Exception:
-                continue
+            except Exception as error:
+                warnings.warn(f"{path} is damaged ({type(error).__name__}); using the one before it", stacklevel=2)
         return None
 
     def last_step(self) -> int:
