@@ -14,6 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ndsm.errors import InputError
 
 
+class FieldErrors(InputError):
+    """Problems of one section, each a sentence that begins with the field's name."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems[:3]))
+        self.problems = problems
+
+
 class Section(BaseModel):
     """A part of the tree: immutable, and an unknown field is an error."""
 
@@ -24,7 +32,7 @@ class Section(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise InputError(describe(error)) from None
+            raise FieldErrors(describe(error)) from None
 
 
 class Data(Section):
@@ -233,7 +241,7 @@ def read_preset(preset: str) -> dict[str, Any]:
         raise InputError(f"{preset} is not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{preset} should hold a mapping of sections, found {type(tree).__name__}")
-    return tree
+    return {name: section for name, section in tree.items() if section is not None}
 
 
 def build_config(tree: dict[str, Any], source: str) -> Config:
@@ -248,18 +256,20 @@ def build_config(tree: dict[str, Any], source: str) -> Config:
         raise InputError(f"{source}: {error}") from None
 
 
-def describe(error: ValidationError) -> str:
-    """One sentence for the first problems that pydantic found."""
-    parts = []
-    for e in error.errors()[:3]:
+def describe(error: ValidationError) -> list[str]:
+    """A sentence for each problem that pydantic found, beginning with the field's dotted name."""
+    sentences = []
+    for e in error.errors():
         where = ".".join(str(p) for p in e["loc"])
-        message = e["msg"].removeprefix("Value error, ")
-        inner = e["type"] == "value_error"
-        found = "" if inner or e["type"] == "missing" else f", found {e['input']!r}"
-        # A section's own error already begins with its field's name.
-        separator = "." if inner else ": "
-        parts.append(f"{where}{separator}{message}{found}" if where else message)
-    return "; ".join(parts)
+        inner = e.get("ctx", {}).get("error")
+        if isinstance(inner, FieldErrors):
+            sentences += [f"{where}.{problem}" for problem in inner.problems]
+        elif e["type"] in ("value_error", "missing"):
+            message = e["msg"].removeprefix("Value error, ")
+            sentences.append(f"{where}: {message}" if where else message)
+        else:
+            sentences.append(f"{where}: {e['msg']}, found {e['input']!r}")
+    return sentences
 
 
 def load_config(preset: str, overrides: dict[str, Any] | None = None) -> Config:
@@ -282,7 +292,9 @@ def merge(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
         *head, last = key.split(".")
         node = merged
         for h in head:
-            node = node.setdefault(h, {})
+            # An empty section of a YAML file is None.
+            node[h] = node.get(h) or {}
+            node = node[h]
         node[last] = value
     return merged
 

@@ -6,13 +6,15 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
+from torch import nn
 
 from ndsm.config import Config, build_config, merge, read_preset
 from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.experiment import Generator, build_problem, describe_data, fingerprint, start
+from ndsm.reference import GaussianMixture
 from ndsm.run import Run
-from ndsm.training import Trainer, fit_mixture, local_source, open_replay, train
+from ndsm.training import fit_mixture, local_source, open_replay, train
 
 DEFAULT_PRESET = "vectors"
 
@@ -78,16 +80,16 @@ class NDSM(BaseEstimator):
         rows = check_array(X, dtype=np.float32, copy=True, ensure_min_samples=2, estimator=self)
         config = self._resolve()
         dataset = self._dataset(rows, config, getattr(X, "columns", None))
-        self._data = describe_data(dataset, fingerprint(dataset))
-        self.mixture_ = fit_mixture(config, dataset.train)
-        problem = build_problem(config, self.mixture_, self._data["fingerprint"])
+        data = describe_data(dataset, fingerprint(dataset))
+        mixture = fit_mixture(config, dataset.train)
+        problem = build_problem(config, mixture, data["fingerprint"])
         trainer, resume = start(problem, None)
         device = next(trainer.model.parameters()).device
         replay = open_replay(problem, resume, 0, local_source(problem, dataset.train, resume), device=device)
-        self.history_: list[dict[str, Any]] = []
+        history: list[dict[str, Any]] = []
         try:
             for record in train(trainer, replay, problem, resume):
-                self.history_.append(record.metrics)
+                history.append(record.metrics)
                 if self.verbose:
                     m = record.metrics
                     print(
@@ -95,7 +97,9 @@ class NDSM(BaseEstimator):
                     )
         finally:
             replay.source.close()
-        self._take(problem.config, trainer, Generator(problem, trainer.ema.eval(), device), dataset.scaling)
+        # Only now: a fit that fails or is interrupted leaves an earlier one whole.
+        self.history_ = history
+        self._take(mixture, data, trainer.model, Generator(problem, trainer.ema.eval(), device))
         return self
 
     def sample(self, n_samples: int = 1) -> np.ndarray:
@@ -122,7 +126,7 @@ class NDSM(BaseEstimator):
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise InputError(f"{path}: expected a new or empty folder, found one with files in it")
         run.begin(self.config_, self._data, self.mixture_)
-        run.save_weights(self._generator.model, None if self._trainer is None else self._trainer.model)
+        run.save_weights(self._generator.model, self._raw)
 
     # ---- inside ----
 
@@ -168,10 +172,13 @@ class NDSM(BaseEstimator):
         schema = TableSchema(tuple((name, "float") for name in names))
         return Dataset(rows, rows[:0], scaling, schema, None, None, None)
 
-    def _take(self, config: Config, trainer: Trainer | None, generator: Generator, scaling: Scaling) -> None:
-        self.config_, self._trainer = config, trainer
-        self._generator, self._scaling = generator, scaling
-        self.n_features_in_ = len(scaling.mean)
+    def _take(
+        self, mixture: GaussianMixture, data: dict[str, Any], raw: nn.Module | None, generator: Generator
+    ) -> None:
+        self.mixture_, self.config_ = mixture, generator.problem.config
+        self._data, self._raw, self._generator = data, raw, generator
+        self._scaling = Scaling.from_json(data["scaling"])
+        self.n_features_in_ = len(self._scaling.mean)
 
 
 def load(path: str | Path) -> NDSM:
@@ -190,7 +197,5 @@ def load(path: str | Path) -> NDSM:
         random_state=config.train.seed,
         device=config.train.device,
     )
-    model.mixture_ = run.mixture()
-    model._data = run.data()
-    model._take(config, None, Generator.of(run), run.scaling())
+    model._take(run.mixture(), run.data(), None, Generator.of(run))
     return model

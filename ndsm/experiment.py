@@ -76,8 +76,10 @@ def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
             f"{run.path} was begun with another configuration: {', '.join(fields)}; "
             "give the run another --name, or start it over with --fresh"
         )
-    if not known and not fresh and run.path.exists() and any(run.path.iterdir()):
-        raise InputError(f"{run.path}: expected a new or a run's folder, found one with other files in it")
+    if foreign := run.foreign_files():
+        raise InputError(
+            f"{run.path}: expected a new or a run's folder, found one with other files in it: {foreign[0]}"
+        )
     dataset = load(config.data, config.train.seed)
     identity = fingerprint(dataset)
     if known and identity != run.data()["fingerprint"]:
@@ -147,10 +149,11 @@ def saved(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Rec
     """The same records, each after the run directory has taken it up."""
     for record in records:
         run.append_metrics(record.metrics)
+        if record.final:
+            # Before the checkpoint: a run that has its last one is complete and trains no further.
+            run.save_weights(trainer.ema, trainer.model)
         if record.checkpoint:
             run.save_checkpoint(trainer, record.resume)
-        if record.final:
-            run.save_weights(trainer.ema, trainer.model)
         yield record
 
 
@@ -196,7 +199,7 @@ class Generator:
         """n generated rows in model units, (m, d) float32 at a time."""
         problem = self.problem
         process = problem.process.to(self.device)
-        times = problem.reverse_times if steps is None else reverse_grid(process, steps, problem.t_min)
+        times = problem.reverse_times if steps is None else reverse_grid(process, steps, problem.end_dt)
         for x in generate(process, self.model, times, n, seed, self.device):
             yield x.cpu().numpy()
 

@@ -60,11 +60,7 @@ class Spherical:
         self._scaled, self._inverse = cast_to(scaled), cast_to((1 / v)[:, None])
 
     def log_joint(self, y: Tensor) -> Tensor:
-        d = y.shape[0]
-        extended = y.new_empty((d + 1, y.shape[1]))
-        extended[:d] = y
-        torch.sum(y * y, 0, out=extended[d])
-        return torch.addmm(self._constant, self._quadratic, extended)
+        return torch.addmm(self._constant, self._quadratic, torch.cat([y, (y * y).sum(0, keepdim=True)]))
 
     def combine(self, y: Tensor, a: Tensor) -> Tensor:
         d, g = y.shape[0], self._gather @ a
@@ -337,12 +333,12 @@ class GaussianMixture:
         # on which exp itself is 8 times slower and the matrix product after it 100 times; e^-60 is far
         # below float32's resolution beside the largest term, 1.
         log_joint = self._components.log_joint(centered)
-        joint = log_joint.sub_(log_joint.amax(0)).clamp_(min=-60.0).exp_()
+        joint = log_joint.sub_(log_joint.detach().amax(0)).clamp(min=-60.0).exp_()
         return joint, joint.sum(0)
 
     def _responsibilities(self, centered: Tensor) -> Tensor:
         joint, total = self._joint(centered)
-        return joint.div_(total)
+        return joint / total
 
     def score_columns(self, y: Tensor) -> Tensor:
         """∇log η*(y) on columns, (d, B) → (d, B)."""

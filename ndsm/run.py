@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -79,6 +80,18 @@ class Run:
         if not run.exists():
             raise InputError(f"{path}: expected a run directory with a config.yaml, found none")
         return run
+
+    def foreign_files(self) -> list[str]:
+        """Names in the folder that no run makes; none if a run was begun here."""
+        if self.exists() or not self.path.exists():
+            return []
+        if not self.path.is_dir():
+            return [self.path.name]
+        # What a run that died while it was begun leaves behind.
+        own = ("data.json", "reference.safetensors", "reference.json", "checkpoints")
+        return sorted(
+            p.name for p in self.path.iterdir() if p.name not in own and not p.name.endswith(".partial")
+        )
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -196,17 +209,23 @@ class Run:
         """The newest readable checkpoint: the trainer's state, and where the run stands."""
         for path in reversed(self._checkpoints()):
             try:
+                # torch.load does not look at the checksums that its own format carries.
+                with zipfile.ZipFile(path) as archive:
+                    if damaged := archive.testzip():
+                        raise zipfile.BadZipFile(f"checksum of {damaged}")
                 saved = torch.load(path, weights_only=True, map_location="cpu")
                 return saved["trainer"], Resume(**saved["resume"])
             # A damaged file shows in many types; the one before it is whole.
             except Exception as error:
-                warnings.warn(f"{path} is damaged ({type(error).__name__}); using the one before it", stacklevel=2)
+                warnings.warn(
+                    f"{path} is damaged ({type(error).__name__}); using the one before it", stacklevel=2
+                )
         return None
 
     def last_step(self) -> int:
-        """Step of the newest checkpoint, 0 without one."""
-        names = [p.stem.removeprefix("step-") for p in self._checkpoints()]
-        return int(names[-1]) if names else 0
+        """Step of the newest readable checkpoint, 0 without one."""
+        saved = self.load_checkpoint()
+        return int(saved[0]["steps"]) if saved else 0
 
     def _checkpoints(self) -> list[Path]:
         return sorted((self.path / "checkpoints").glob("step-*.pt"))
@@ -256,23 +275,19 @@ class Run:
     # ---- files ----
 
     def _write(self, name: str, content: bytes) -> None:
-        def fill(path: Path) -> None:
-            with path.open("wb") as f:
-                f.write(content)
-                f.flush()
-                os.fsync(f.fileno())
-
-        self._replace(name, fill)
+        self._replace(name, lambda path: path.write_bytes(content))
 
     def _save_tensors(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
         whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         self._replace(name, lambda path: save_file(whole, path))
 
-    def _replace(self, name: str, fill: Callable[[Path], None]) -> None:
+    def _replace(self, name: str, fill: Callable[[Path], Any]) -> None:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         fill(partial)
+        with partial.open("rb") as f:
+            os.fsync(f.fileno())
         partial.replace(path)
 
     def _read_json(self, name: str) -> Any:

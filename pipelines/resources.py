@@ -37,12 +37,14 @@ def check_budget(cluster: Cluster, train: Train, block_bytes: int, data_bytes: i
             f"the cluster has {cluster.gpus:g} GPUs, but {train.workers} training workers on cuda need {train.workers}; "
             "lower train.workers or set train.device cpu"
         )
-    in_flight = train.window * max(train.simulators, train.workers) * block_bytes
+    # A worker without a simulator of its own shares one, with a window of its own.
+    windows = max(train.simulators, train.workers)
+    in_flight = train.window * windows * block_bytes
     room = STORE_SHARE * cluster.object_store
     if in_flight > room:
         raise InputError(
             f"blocks in flight would take {in_flight / 2**20:.0f} MB (train.window {train.window} x "
-            f"{train.simulators} simulators x {block_bytes / 2**20:.1f} MB), but only {room / 2**20:.0f} MB, 30 % of the "
+            f"{windows} simulators x {block_bytes / 2**20:.1f} MB), but only {room / 2**20:.0f} MB, 30 % of the "
             "object store, are meant for them; lower train.window, train.simulators or train.block_mb"
         )
     if data_bytes > cluster.object_store - in_flight:

@@ -9,6 +9,14 @@ TIME_UNITS = 64
 """Units that carry the time to the blocks of a `ResidualMLP`."""
 
 
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that starts as zero."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class MLP(nn.Module):
     """Fully connected layers with GELU; the paper's has 7 of 32 units (section 4).
 
@@ -22,7 +30,7 @@ class MLP(nn.Module):
         super().__init__()
         sizes = [dimension + time_width] + [width] * depth
         hidden = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.GELU())]
-        self.layers = nn.Sequential(*hidden, nn.Linear(width, dimension))
+        self.layers = nn.Sequential(*hidden, zero_linear(width, dimension))
 
     def forward(self, y: Tensor, time: Tensor) -> Tensor:
         """(B, d), (B, e) → (B, d)."""
@@ -38,10 +46,8 @@ class ResidualBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.first = nn.Linear(width, width)
         self.modulation = nn.Linear(time_width, 2 * width)
-        self.second = nn.Linear(width, width)
         # Each block starts as the identity: depth costs nothing at the start of training.
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        self.second = zero_linear(width, width)
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         """(B, width), (B, e) → (B, width)."""
@@ -66,7 +72,7 @@ class ResidualMLP(nn.Module):
         self.time = nn.Sequential(nn.Linear(time_width, TIME_UNITS), nn.SiLU())
         self.enter = nn.Linear(dimension, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, TIME_UNITS) for _ in range(depth))
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dimension))
+        self.leave = nn.Sequential(nn.LayerNorm(width), zero_linear(width, dimension))
 
     def forward(self, y: Tensor, time: Tensor) -> Tensor:
         """(B, d), (B, e) → (B, d)."""

@@ -18,13 +18,14 @@ def geometric_grid(horizon: float, steps: int, first_dt: float, max_dt: float = 
     Raises:
         InputError: `steps` steps of at most `max_dt` do not reach the horizon.
     """
-    if steps * max_dt < horizon:
-        needed = int(np.ceil(horizon / max_dt))
+    first_dt = min(first_dt, max_dt)
+    if first_dt + (steps - 1) * max_dt < horizon:
+        needed = 1 + int(np.ceil((horizon - first_dt) / max_dt))
         raise InputError(
             f"time grid: {steps} steps of at most {max_dt:.3g} (a fifth of the mixture's smallest variance) do not "
             f"reach the horizon {horizon:g}; expected at least {needed} steps, or a larger reference.reg_covar"
         )
-    if steps * min(first_dt, max_dt) >= horizon:
+    if steps * first_dt >= horizon:
         return uniform_grid(horizon, steps)
     k = np.arange(steps)
 

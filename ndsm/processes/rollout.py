@@ -20,6 +20,8 @@ from ndsm.processes.langevin import Langevin
 from ndsm.streams import torch_stream
 
 RECORDABLE = ("mean", "noise", "t", "std")
+SCALARS = ("t", "std")
+"""Those with one number per row."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class RowLayout:
     @property
     def widths(self) -> dict[str, int]:
         """Numbers per row of each recorded quantity."""
-        return {name: 1 if name in ("t", "std") else self.dimension for name in self.records}
+        return {name: 1 if name in SCALARS else self.dimension for name in self.records}
 
     @property
     def width(self) -> int:
@@ -49,7 +51,7 @@ class RowLayout:
     def split(self, rows: Tensor) -> dict[str, Tensor]:
         """Views of (B, width) rows by name: (B, d), or (B,) for t and std."""
         parts = dict(zip(self.records, rows.split(list(self.widths.values()), 1), strict=True))
-        return {name: part[:, 0] if self.widths[name] == 1 else part for name, part in parts.items()}
+        return {name: part[:, 0] if name in SCALARS else part for name, part in parts.items()}
 
 
 @dataclass(frozen=True)

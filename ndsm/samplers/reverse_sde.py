@@ -21,7 +21,12 @@ at a time."""
 
 @torch.no_grad()
 def reverse_sde(
-    process: Langevin, score: Score, times: np.ndarray, x: Tensor, generator: torch.Generator
+    process: Langevin,
+    score: Score,
+    times: np.ndarray,
+    x: Tensor,
+    generator: torch.Generator,
+    draw_rows: int | None = None,
 ) -> Tensor:
     """x at time times[0] carried to times[-1], (B, d) → (B, d).
 
@@ -30,12 +35,14 @@ def reverse_sde(
 
     Args:
         times: decreasing, (steps + 1,), ending in 0.
+        draw_rows: rows of noise drawn per step, B if not given; x uses the first B of them.
     """
+    noise = x.new_empty(draw_rows or len(x), x.shape[1])
     for t, h in zip(times[:-1], times[:-1] - times[1:], strict=True):
         s = score(x, torch.full((len(x),), float(t), device=x.device))
         x = x + (process.drift(x, float(t)) + 2 * s) * float(h)
         if t != times[-2]:
-            x.add_(torch.empty_like(x).normal_(generator=generator), alpha=math.sqrt(2 * float(h)))
+            x.add_(noise.normal_(generator=generator)[: len(x)], alpha=math.sqrt(2 * float(h)))
     return x
 
 
@@ -50,9 +57,9 @@ def generate(
     """
     for chunk, size in enumerate(chunk_sizes(n)):
         generator = torch_stream(seed, "sample", chunk, device=device)
-        # A whole chunk's prior is drawn whatever `n` is: the first rows stay the same for a larger n.
+        # A whole chunk's numbers are drawn whatever `n` is: the first rows stay the same for a larger n.
         x = process.prior.sample(CHUNK, generator)[:size]
-        yield reverse_sde(process, score, times, x, generator)
+        yield reverse_sde(process, score, times, x, generator, CHUNK)
 
 
 def chunk_sizes(n: int) -> list[int]:

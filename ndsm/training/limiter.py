@@ -51,6 +51,13 @@ class SamplesPerInsert:
                 f"{self.samples_per_insert}, {self.block_rows}, {self.batch_rows}"
             )
 
+        if self.batch_rows > self.ring_blocks * self.block_rows * self.samples_per_insert:
+            raise InputError(
+                f"train.samples_per_insert: a step of {self.batch_rows} rows that are used {self.samples_per_insert:g} times "
+                f"each needs more new rows than the ring's {self.ring_blocks} blocks of {self.block_rows}; they would be "
+                "overwritten before use; enlarge train.block_mb or train.ring_blocks"
+            )
+
     def blocks_for(self, steps: int) -> int:
         """Blocks that must have been inserted before `steps` steps may have been taken."""
         uses = steps * self.batch_rows / (self.block_rows * self.samples_per_insert)

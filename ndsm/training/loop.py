@@ -142,10 +142,11 @@ def train(
         ends = done or flags.stop
         if not (flags.report or flags.checkpoint or ends):
             continue
-        loss_mean = float(loss_sum) / steps
-        if not np.isfinite(loss_mean):
+        loss_mean, norm_mean = float(loss_sum) / steps, float(norm_sum) / steps
+        if not np.isfinite([loss_mean, norm_mean]).all():
             raise FloatingPointError(
-                f"training diverged: the loss is {loss_mean} at step {trainer.steps}; lower train.lr or train.grad_clip"
+                f"training diverged: loss {loss_mean}, gradient norm {norm_mean} at step {trainer.steps}; "
+                "lower train.lr or train.grad_clip"
             )
         seconds = max(now - reported, 1e-9)
         rows = (replay.blocks_inserted - blocks) * problem.spec.rows * resume.world
@@ -154,7 +155,7 @@ def train(
             "step": trainer.steps,
             "seconds": round(at.seconds, 3),
             "loss": loss_mean,
-            "grad_norm": float(norm_sum) / steps,
+            "grad_norm": norm_mean,
             "lr": trainer.learning_rate(trainer.steps),
             "steps_per_s": steps / seconds,
             "rollout_rows_per_s": rows / seconds,

@@ -39,6 +39,11 @@ class Problem:
         """The smallest time that is trained on."""
         return self.spec.last_dt or (1.0 - self.spec.jitter) * float(self.spec.times[1])
 
+    @property
+    def end_dt(self) -> float:
+        """Size of generation's last step, from there to time 0."""
+        return self.spec.last_dt or float(self.spec.times[1])
+
     def model(self, device: torch.device) -> ScoreModel:
         """The score model with its initial weights."""
         return build_score_model(self.config, self.process, self.t_min, device)

@@ -52,6 +52,7 @@ class ThreadSource:
         self._ready: queue.Queue[np.ndarray | Exception] = queue.Queue(maxsize=window)
         self._stop = threading.Event()
         self._made = 0
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, args=(make, first), daemon=True, name="rollouts")
         self._thread.start()
 
@@ -74,10 +75,12 @@ class ThreadSource:
 
     def take(self, number: int) -> np.ndarray:
         """The next block; it is `number` because blocks are made and taken in order."""
-        item = self._ready.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
+        if self._error is None:
+            item = self._ready.get()
+            if not isinstance(item, Exception):
+                return item
+            self._error = item
+        raise self._error
 
     def counters(self) -> dict[str, int]:
         """Blocks made so far."""

@@ -11,10 +11,6 @@ from ndsm.reference import GaussianMixture
 from ndsm.streams import torch_stream
 
 pytestmark = pytest.mark.statistical
-one_dimensional = pytest.mark.xfail(
-    raises=(RuntimeError, AssertionError),
-    reason="RowLayout.split takes the mean and noise of one-dimensional data for scalars",
-)
 
 
 def last_states(mixture, x, steps, horizon, paths, seed=0):
@@ -76,7 +72,6 @@ def chain_law(mixture, p, grid, steps, h):
     return p
 
 
-@one_dimensional
 def test_simulated_states_follow_the_chains_exact_law_and_that_law_is_stationary_to_first_order(mean_within):
     """In one dimension the chain's law is a quadrature: the simulator meets it within 4 SE, with no allowance;
     its distance to η* halves with the step."""

@@ -12,10 +12,6 @@ from ndsm.reference import GaussianMixture
 from ndsm.streams import numpy_stream, torch_stream
 
 pytestmark = pytest.mark.statistical
-one_dimensional = pytest.mark.xfail(
-    raises=(RuntimeError, AssertionError),
-    reason="RowLayout.split takes the mean and noise of one-dimensional data for scalars",
-)
 
 
 def simulate(mixture, x, times, last_dt, paths, per_path=1, index=0):
@@ -94,7 +90,6 @@ def directional(score, direction, rows):
     return 0.5 * (plus - minus)
 
 
-@one_dimensional
 def test_the_minimiser_among_linear_scores_is_the_true_one():
     """Gaussian data under K = 1: Y_n is normal with m ← m - h(m - μ)/v, V ← (1 - h/v)²V + 2h. The loss is
     quadratic in (a, b) of s = a·y + b; its sample minimiser is (-1/V, m/V) within 4 (sandwich) SE."""
@@ -150,7 +145,6 @@ def true_score(mixture, p, grid, steps, h, last_dt):
     return ((-e / (2 * last_dt)) * k) @ p / (k @ p), k @ p * dx
 
 
-@one_dimensional
 @pytest.mark.parametrize("last_dt", [0.02, 1e-3])
 def test_the_true_score_is_where_the_losss_gradient_vanishes(last_dt, mean_within):
     """Non-Gaussian law of the chain by Chapman-Kolmogorov: along any direction φ the mean gradient is 0 at the

@@ -73,9 +73,6 @@ def test_fields_that_contradict_one_another_are_both_named(overrides, parts):
     assert all(part in str(caught.value) for part in parts)
 
 
-@pytest.mark.xfail(
-    reason="config.describe puts the section's name before the first problem of a section only"
-)
 def test_several_bad_fields_of_one_section_have_their_dotted_names():
     with pytest.raises(InputError) as caught:
         load_config("toy-arcs", {"train.lr": 0, "train.steps": 0})
@@ -125,9 +122,6 @@ def test_a_file_that_holds_no_mapping_is_refused(tmp_path, text):
         load_config(str(path))
 
 
-@pytest.mark.xfail(
-    raises=TypeError, reason="config.merge takes a section that a YAML file leaves empty for a mapping"
-)
 def test_an_override_into_an_empty_section_is_a_sentence_or_works(tmp_path):
     path = tmp_path / "empty-section.yaml"
     path.write_text("data: {name: arcs}\ntrain:\n")

@@ -111,10 +111,6 @@ def test_a_saved_model_generates_the_same_rows(fitted, tmp_path):
     np.testing.assert_array_equal(ndsm.load(tmp_path / "again").sample(50), fitted.sample(50))
 
 
-@pytest.mark.xfail(
-    reason="with process.last_dt null, sample_steps builds the reverse grid from t_min = (1 - jitter)·t_1 and the saved "
-    "sample.steps from t_1: the loaded model generates on another grid"
-)
 def test_a_saved_model_without_a_last_step_generates_the_same_rows(tmp_path):
     model = estimator(config=load_config("vectors", {**SMALL, "process.last_dt": None})).fit(data())
     model.save(tmp_path / "run")
@@ -181,8 +177,5 @@ def test_no_rows_are_not_generated(fitted):
         fitted.sample(0)
 
 
-@pytest.mark.xfail(
-    raises=RuntimeError, reason="RowLayout.split takes the mean and noise of one column for scalars"
-)
 def test_one_column_is_enough():
     assert estimator().fit(data(1)).sample(5).shape == (5, 1)

@@ -112,7 +112,7 @@ def test_another_rank_or_seed_draws_other_rows():
 
 
 def test_draws_are_uniform_over_the_ring():
-    """Counts of R·3 equally likely rows: χ² below its mean plus 4 standard deviations."""
+    """Counts of R·3 equally likely rows: χ² below the quantile that 4 standard errors mean for a Gaussian."""
     limiter = SamplesPerInsert(1e6, R, 100, 3, 3)
     replay = Replay(FakeSource, limiter, 2, seed=0)
     rows = torch.cat([replay.batch(s).clone() for s in range(200)])
@@ -120,7 +120,9 @@ def test_draws_are_uniform_over_the_ring():
     expected, cells = len(rows) / (3 * R), 3 * R
     assert len(counts) == cells
     chi2 = float(((counts - expected) ** 2 / expected).sum())
-    assert chi2 <= cells - 1 + 4 * (2 * (cells - 1)) ** 0.5
+    # Wilson and Hilferty: (χ²/k)^(1/3) is nearly Gaussian, mean 1 - 2/(9k), variance 2/(9k).
+    k = cells - 1
+    assert chi2 <= k * (1 - 2 / (9 * k) + 4 * (2 / (9 * k)) ** 0.5) ** 3
 
 
 def test_a_thread_raises_in_take_what_it_met():

@@ -20,11 +20,6 @@ from ndsm.processes.rollout import recorded_steps, shifted_grid
 from ndsm.reference import GaussianMixture
 from ndsm.streams import numpy_stream, torch_stream
 
-one_dimensional = pytest.mark.xfail(
-    raises=(RuntimeError, AssertionError),
-    reason="RowLayout.split takes the mean and noise of one-dimensional data for scalars",
-)
-
 RECORDS = ("mean", "noise", "t", "std")
 
 
@@ -183,7 +178,6 @@ def test_recorded_states_have_the_law_of_a_plain_euler_maruyama_loop():
         assert (np.abs(simulated.mean(0) - plain.mean(0)) <= 4 * error).all()
 
 
-@one_dimensional
 def test_with_one_component_the_chain_is_the_exact_autoregression(mean_within):
     """For K = 1, Y_n | Y_0 = x is normal: mean μ + c_n(x - μ), c_n = Π(1 - h/v), variance Σ 2h_k (c_n/c_k)²."""
     v, mu, x0 = 0.3, 0.5, 2.0
@@ -243,7 +237,6 @@ def test_only_known_quantities_are_recorded():
         RowLayout(("mean", "hessian"), 2)
 
 
-@one_dimensional
 def test_one_dimensional_rows_keep_their_dimension():
     """A layout gives mean and noise as (B, d) for d = 1, too."""
     rows = RowLayout(RECORDS, 1).split(torch.arange(8.0).reshape(2, 4))

@@ -81,9 +81,6 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(run, share):
     assert state["steps"] == 10
 
 
-@pytest.mark.xfail(
-    reason="torch.load does not compare the archive's checksums: a flipped byte of a weight goes unnoticed"
-)
 def test_a_newest_checkpoint_with_a_flipped_byte_is_noticed_or_whole(run):
     """Whatever single byte is damaged: either the earlier checkpoint is loaded, or one with the same tensors."""
     path = newest(run)
@@ -212,9 +209,6 @@ def test_a_folder_with_other_files_is_not_taken_for_a_new_run(tmp_path):
         prepare(tiny(), Run(tmp_path))
 
 
-@pytest.mark.xfail(
-    reason="prepare(fresh=True) accepts any folder, and begin then deletes it with everything in it"
-)
 def test_starting_over_never_deletes_a_folder_that_is_no_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with contextlib.suppress(InputError):
@@ -231,10 +225,6 @@ def test_starting_over_replaces_a_run(run):
     assert not (run.path / "model.safetensors").exists()
 
 
-@pytest.mark.xfail(
-    reason="experiment.saved writes the final checkpoint before the weights: a crash between leaves a run that is "
-    "complete, takes no further step and has no model"
-)
 def test_a_crash_after_the_last_checkpoint_still_leads_to_a_model(tmp_path, monkeypatch):
     experiment = prepare(tiny(), Run(tmp_path / "run"))
     begin(experiment)

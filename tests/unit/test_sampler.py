@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from ndsm.processes import Langevin, reverse_grid
@@ -117,10 +116,6 @@ def test_whole_chunks_do_not_depend_on_how_many_follow():
     torch.testing.assert_close(rows(2 * CHUNK + 1)[:CHUNK], rows(CHUNK))
 
 
-@pytest.mark.xfail(
-    reason="reverse_sde draws the steps' noise for the rows asked for, not for a whole chunk, so that from the second "
-    "step on the stream depends on n"
-)
 def test_the_first_rows_do_not_depend_on_how_many_are_asked_for():
     many = rows(5000)
     for n in (1, 7, 100, 4095, 4097):

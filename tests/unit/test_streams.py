@@ -47,8 +47,5 @@ def test_seeds_of_many_indices_are_distinct_and_fit_in_63_bits():
     assert all(0 <= s < 2**63 for s in seeds)
 
 
-@pytest.mark.xfail(
-    reason="numpy's SeedSequence pads its entropy with zeros: (seed, purpose) is (seed, purpose, 0)"
-)
 def test_a_stream_without_an_index_is_not_the_stream_of_index_zero():
     assert stream_seed(0, "prior") != stream_seed(0, "prior", 0)
