@@ -34,7 +34,11 @@ class Components(Protocol):
         ...
 
     def combine(self, y: Tensor, a: Tensor) -> Tensor:
-        """Σ_i a_i g_i(y); (d, B), (K, B) → (d, B). With a = r it is the mixture's score."""
+        """Σ_i a_i g_i(y); (d, B), (K, B) → (d, B)."""
+        ...
+
+    def average(self, y: Tensor, joint: Tensor) -> Tensor:
+        """Σ_i a_i g_i(y) / Σ_i a_i, the mixture's score for a = r up to a factor; (d, B), (K, B) → (d, B)."""
         ...
 
     def dots(self, y: Tensor, v: Tensor) -> Tensor:
@@ -46,25 +50,43 @@ class Components(Protocol):
         ...
 
 
+class Averaging:
+    """The posterior average of component scores by `combine`; a shape may know a faster way."""
+
+    combine: Callable[[Tensor, Tensor], Tensor]
+
+    def average(self, y: Tensor, joint: Tensor) -> Tensor:
+        """Σ_i a_i g_i(y) / Σ_i a_i; (d, B), (K, B) → (d, B)."""
+        return self.combine(y, joint).div_(joint.sum(0))
+
+
 class Spherical:
     """Σ_i = v_i I."""
 
     def __init__(self, log_weights: Tensor, means: Tensor, covariances: Tensor, cast_to: Cast) -> None:
         d, v = means.shape[1], covariances
         scaled = means / v[:, None]
-        # One matrix product gives the quadratic form: the state is extended by the row |y|².
-        self._quadratic = cast_to(torch.cat([scaled, -0.5 / v[:, None]], 1))
         log_norm = d * (2 * math.pi * v).log() + (means**2).sum(1) / v
-        self._constant = cast_to((log_weights - 0.5 * log_norm)[:, None])
-        self._gather = cast_to(torch.cat([scaled.T, (1 / v)[None]]))
+        constant = (log_weights - 0.5 * log_norm)[:, None]
+        # One matrix product gives the quadratic form, the state being extended by the rows |y|² and 1, and
+        # one gives all sums over components. The simulator's time is spent here.
+        self._quadratic = cast_to(torch.cat([scaled, -0.5 / v[:, None], constant], 1))
+        self._gather = cast_to(torch.cat([scaled.T, (1 / v)[None], torch.ones_like(v)[None]]))
         self._scaled, self._inverse = cast_to(scaled), cast_to((1 / v)[:, None])
 
     def log_joint(self, y: Tensor) -> Tensor:
-        return torch.addmm(self._constant, self._quadratic, torch.cat([y, (y * y).sum(0, keepdim=True)]))
+        return self._quadratic @ torch.cat([y, (y * y).sum(0, keepdim=True), torch.ones_like(y[:1])])
 
     def combine(self, y: Tensor, a: Tensor) -> Tensor:
-        d, g = y.shape[0], self._gather @ a
-        return torch.addcmul(g[:d], y, g[d:], value=-1)
+        return self._sums(y, a)[0]
+
+    def average(self, y: Tensor, joint: Tensor) -> Tensor:
+        total, weight = self._sums(y, joint)
+        return total.div_(weight)
+
+    def _sums(self, y: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        d, sums = y.shape[0], self._gather @ a
+        return torch.addcmul(sums[:d], y, sums[d : d + 1], value=-1), sums[d + 1]
 
     def dots(self, y: Tensor, v: Tensor) -> Tensor:
         return self._scaled @ v - self._inverse * (y * v).sum(0)
@@ -73,7 +95,7 @@ class Spherical:
         return v * (self._inverse.T @ a)
 
 
-class Diagonal:
+class Diagonal(Averaging):
     """Σ_i diagonal."""
 
     def __init__(self, log_weights: Tensor, means: Tensor, covariances: Tensor, cast_to: Cast) -> None:
@@ -96,7 +118,7 @@ class Diagonal:
         return v * (self._inverse.T @ a)
 
 
-class Tied:
+class Tied(Averaging):
     """Σ_i = Σ for every component."""
 
     def __init__(self, log_weights: Tensor, means: Tensor, covariances: Tensor, cast_to: Cast) -> None:
@@ -122,7 +144,7 @@ class Tied:
         return (self._precision @ v) * a.sum(0)
 
 
-class Full:
+class Full(Averaging):
     """Σ_i arbitrary; a loop over components, so that memory stays at (d, B) whatever K is."""
 
     def __init__(self, log_weights: Tensor, means: Tensor, covariances: Tensor, cast_to: Cast) -> None:
@@ -328,23 +350,23 @@ class GaussianMixture:
     def _centered(self, y: Tensor) -> Tensor:
         return y if self._center is None else y - self._center
 
-    def _joint(self, centered: Tensor) -> tuple[Tensor, Tensor]:
-        # r up to a factor, and that factor, (K, B) and (B,). Without the clamp, exp makes subnormal numbers,
+    def _joint(self, centered: Tensor) -> Tensor:
+        # r up to a factor, (K, B). Without the clamp, exp makes subnormal numbers,
         # on which exp itself is 8 times slower and the matrix product after it 100 times; e^-60 is far
         # below float32's resolution beside the largest term, 1.
         log_joint = self._components.log_joint(centered)
-        joint = log_joint.sub_(log_joint.detach().amax(0)).clamp(min=-60.0).exp_()
-        return joint, joint.sum(0)
+        shifted = log_joint.sub_(log_joint.detach().amax(0))
+        # In place where nothing differentiates through it, as in the simulator.
+        return (shifted.clamp(min=-60.0) if shifted.requires_grad else shifted.clamp_(min=-60.0)).exp_()
 
     def _responsibilities(self, centered: Tensor) -> Tensor:
-        joint, total = self._joint(centered)
-        return joint / total
+        joint = self._joint(centered)
+        return joint / joint.sum(0)
 
     def score_columns(self, y: Tensor) -> Tensor:
         """∇log η*(y) on columns, (d, B) → (d, B)."""
         centered = self._centered(y)
-        joint, total = self._joint(centered)
-        return self._components.combine(centered, joint).div_(total)
+        return self._components.average(centered, self._joint(centered))
 
     # ---- on rows, (B, d) ----
 

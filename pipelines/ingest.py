@@ -122,7 +122,7 @@ class Ingest:
             block = ray.get(ref)
         except RayTaskError as error:
             # The simulation itself failed; the same index would fail again, anywhere.
-            raise error.as_instanceof_cause() from None
+            raise error.cause from None
         except RayError as error:
             self._retried += 1
             self._failures += 1

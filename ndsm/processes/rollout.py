@@ -110,10 +110,11 @@ def recorded_steps(paths: int, steps: int, per_path: int, generator: torch.Gener
     edges = (torch.arange(per_path + 1) * steps) // per_path
     low, size = edges[:-1], edges.diff()
     u = torch.rand(paths, per_path, generator=generator)
-    step = (low + (u * size).long().minimum(size - 1) + shift) % steps
-    order = torch.argsort(step.flatten(), stable=True)
-    path = torch.arange(paths).repeat_interleave(per_path)[order]
-    return list(path.split(torch.bincount(step.flatten(), minlength=steps).tolist()))
+    step = ((low + (u * size).long().minimum(size - 1) + shift) % steps).flatten().numpy()
+    # numpy sorts 16-bit integers by radix, twenty times faster than torch sorts.
+    order = np.argsort(step.astype(np.uint16) if steps < 2**16 else step, kind="stable")
+    path = torch.from_numpy(order // per_path)
+    return list(path.split(np.bincount(step, minlength=steps).tolist()))
 
 
 def shifted_grid(times: np.ndarray, shift: float) -> np.ndarray:
@@ -151,9 +152,9 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
 
 
 def group_size(paths: int, dimension: int) -> int:
-    """Trajectories simulated at once: their state (a few copies of it) stays in the cache, an operation on it
-    takes longer than its dispatch, and a block gets several grids."""
-    return max(256, min(2**16 // (dimension + 6), paths // 4))
+    """Trajectories simulated at once: few enough to stay in the cache, enough that an operation on them takes
+    longer than its dispatch; a block gets at least two grids."""
+    return max(256, min(2**17 // (dimension + 6), paths // 2))
 
 
 def _simulate(
@@ -166,27 +167,36 @@ def _simulate(
     """
     d, paths = y.shape
     recording = recorded_steps(paths, len(times) - 1, spec.times_per_path, generator)
+    counts = torch.tensor([len(recorded) for recorded in recording])
+    h = np.diff(times)
+    own_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
+    # Columns, as the state: one transposed copy at the end is cheaper than one at every step.
+    mean = torch.empty(d, int(counts.sum()))
+    noise = torch.empty_like(mean)
+    if spec.last_dt is not None:
+        noise.normal_(generator=generator)
     z, position = torch.empty_like(y), 0
-    for t, h, recorded in zip(times[:-1].tolist(), np.diff(times).tolist(), recording, strict=True):
+    for n, recorded in enumerate(recording):
+        t = float(times[n])
         f = spec.process.drift_columns(y, t)
-        sigma = spec.process.diffusion(t)
         z.normal_(generator=generator)
         if m := len(recorded):
-            own_dt = spec.last_dt or h
+            here = slice(position, position + m)
+            chosen, slope = y.index_select(1, recorded), f.index_select(1, recorded)
+            torch.sub(chosen, slope, alpha=float(own_dt[n]), out=mean[:, here])
             if spec.last_dt is None:
-                noise = z.index_select(1, recorded)
-            else:
-                noise = torch.empty(d, m).normal_(generator=generator)
-            step = {
-                "mean": torch.sub(y.index_select(1, recorded), f.index_select(1, recorded), alpha=own_dt).T,
-                "noise": noise.T,
-                "t": t + own_dt,
-                "std": sigma * math.sqrt(own_dt),
-            }
-            for name, target in out.items():
-                target[position : position + m] = step[name]
+                noise[:, here] = z.index_select(1, recorded)
             position += m
-        y.sub_(f, alpha=h).add_(z, alpha=sigma * math.sqrt(h))
+        y.sub_(f, alpha=float(h[n])).add_(z, alpha=spec.process.diffusion(t) * math.sqrt(h[n]))
+    sigma = np.array([spec.process.diffusion(float(t)) for t in times[:-1]])
+    values = {
+        "mean": mean.T,
+        "noise": noise.T,
+        "t": torch.from_numpy(times[:-1] + own_dt).repeat_interleave(counts),
+        "std": torch.from_numpy(sigma * np.sqrt(own_dt)).repeat_interleave(counts),
+    }
+    for name, target in out.items():
+        target.copy_(values[name])
 
 
 def _check_finite(rows: Tensor, spec: RolloutSpec, index: int) -> None:
