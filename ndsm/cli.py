@@ -69,14 +69,36 @@ class EvaluateOptions:
     """Rows to generate, the run's evaluate.n if not given."""
 
 
-def train_command(args: Sequence[str]) -> None:
-    """`ndsm train`."""
+@dataclass
+class VarianceOptions:
+    """Measure the variance of the objectives' per-sample gradients at one set of weights."""
+
+    preset: Annotated[str, tyro.conf.Positional]
+    """A packaged preset or a YAML file."""
+    config: Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+    objectives: str = "ndsm-eps0,ndsm-eps1,ndsm-cv,antithetic"
+    """Which ones, separated by commas."""
+    n: int = 4000
+    """Recorded rows per objective."""
+    steps: int = 500
+    """NDSM steps after which the weights are taken."""
+    out: Path | None = None
+    """JSON file to write."""
+
+
+def with_preset(args: Sequence[str]) -> tuple[list[str], str | None, Config]:
+    """Arguments in tyro's spelling, the preset among them, and its configuration (the defaults without one)."""
     preset = next((a for a in args if a in preset_names() or a.endswith((".yaml", ".yml"))), None)
-    base = build_config(read_preset(preset), preset) if preset else Config()
     # Options are typed as in Python; YAML's spelling is what presets and config.yaml use.
     spelling = {"true": "True", "false": "False", "null": "None"}
-    default = TrainOptions(preset=preset or tyro.MISSING, config=base)
-    options = parse("train", TrainOptions, [spelling.get(a, a) for a in args], default)
+    base = build_config(read_preset(preset), preset) if preset else Config()
+    return [spelling.get(a, a) for a in args], preset, base
+
+
+def train_command(args: Sequence[str]) -> None:
+    """`ndsm train`."""
+    spelled, preset, base = with_preset(args)
+    options = parse("train", TrainOptions, spelled, TrainOptions(preset=preset or tyro.MISSING, config=base))
     if options.preset != preset:
         read_preset(options.preset)
     train(options)
@@ -201,6 +223,33 @@ def evaluate_command(args: Sequence[str]) -> None:
     print_evaluation(evaluate_run(Run.open(options.run), options.n))
 
 
+def bench_command(args: Sequence[str]) -> None:
+    """`ndsm bench variance`."""
+    if not args or args[0] != "variance":
+        raise InputError(
+            f"ndsm bench: expected 'variance', found {args[0]!r}"
+            if args
+            else "ndsm bench: expected 'variance'"
+        )
+    spelled, preset, base = with_preset(args[1:])
+    default = VarianceOptions(preset=preset or tyro.MISSING, config=base)
+    options = parse("bench variance", VarianceOptions, spelled, default)
+    if options.preset != preset:
+        read_preset(options.preset)
+    if options.out is not None and not options.out.parent.is_dir():
+        raise InputError(f"--out: expected a folder {options.out.parent}, found none")
+    import json
+
+    from ndsm.console import print_variance
+    from ndsm.gradient_variance import gradient_variance
+
+    names = [name.strip() for name in options.objectives.split(",")]
+    result = {"preset": options.preset, **gradient_variance(options.config, names, options.n, options.steps)}
+    print_variance(result)
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
 def presets_command(args: Sequence[str]) -> None:
     """`ndsm presets`."""
     from importlib import resources
@@ -233,6 +282,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train_command, "train a preset or a configuration file, and evaluate it"),
     "sample": (sample_command, "generate rows with a trained run"),
     "evaluate": (evaluate_command, "compare generated rows with the data"),
+    "bench": (bench_command, "measure gradient variances: ndsm bench variance PRESET"),
     "presets": (presets_command, "list the packaged presets"),
     "doctor": (doctor_command, "check the installation, cores, GPUs and Ray"),
 }

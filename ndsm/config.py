@@ -82,10 +82,18 @@ class Grid(Section):
 
 
 class Process(Section):
-    """The forward noising dY = -grad V(Y) dt + sqrt(2) dW, V = -log(mixture density)."""
+    """The forward noising dY = -f(Y, t) dt + g(t) dW."""
 
-    kind: Literal["langevin"] = "langevin"
-    """Noising process."""
+    kind: Literal["langevin", "vp", "ve", "subvp", "ou"] = "langevin"
+    """Nonlinear, f = -grad log(mixture density) and g = sqrt(2); or linear with a known transition law."""
+    beta_min: float = Field(0.1, gt=0.0)
+    """β at time 0 (vp, subvp)."""
+    beta_max: float = Field(20.0, gt=0.0)
+    """β at the horizon (vp, subvp)."""
+    sigma_min: float = Field(0.01, gt=0.0)
+    """Noise scale at time 0, data units (ve)."""
+    sigma_max: float = Field(20.0, gt=0.0)
+    """Noise scale at the horizon, data units (ve)."""
     horizon: float = Field(0.5, gt=0.0)
     """Final time T, in the process's own time unit (squared data units)."""
     grid: Grid = Grid()
@@ -95,11 +103,28 @@ class Process(Section):
     """One-step scheme of the simulation."""
 
 
+class Epsilon(Section):
+    """The factor ε(t) of the control variate (Theorem 3.2); for objective.kind ndsm-cv."""
+
+    kind: Literal["constant", "closed-form", "network"] = "closed-form"
+    """A fixed value, the minimiser of eq. 22 per bin of log t, or the paper's network ε_φ."""
+    value: float = 0.0
+    """The constant: 0 is NDSM, 1 undoes the cancellation of Theorem 3.1."""
+    every: int = Field(20, ge=1)
+    """Steps between updates of an ε that learns (the paper's N_CV)."""
+    bins: int = Field(20, ge=1)
+    """Bins of log t of the closed form; 1 makes it a constant."""
+    lr: float = Field(1e-3, gt=0.0)
+    """Adam's learning rate for the network ε_φ."""
+
+
 class Objective(Section):
     """What is minimised."""
 
-    kind: Literal["ndsm"] = "ndsm"
-    """Loss: NDSM (Theorem 3.1)."""
+    kind: Literal["ndsm", "ndsm-cv", "antithetic", "dsm", "mixture-dsm"] = "ndsm"
+    """NDSM (Theorem 3.1); with a control variate (Theorem 3.2); averaged over both signs of the last increment;
+    denoising score matching (linear processes); each point noised by its own component's linear process."""
+    epsilon: Epsilon = Epsilon()
     weighting: Literal["none", "variance"] = "variance"
     """Weight of an example at time t: 1, or V(t), the variance the noising has added by then."""
 
@@ -201,6 +226,20 @@ class Config(Section):
             raise ValueError(
                 f"data.path and data.columns go with data.name 'vectors', not {self.data.name!r}"
             )
+        linear = self.process.kind != "langevin"
+        if self.objective.kind == "dsm" and not linear:
+            raise ValueError(
+                "objective.kind 'dsm' needs a process whose transition law is known: vp, ve, subvp or ou"
+            )
+        if self.objective.kind == "mixture-dsm" and linear:
+            raise ValueError("objective.kind 'mixture-dsm' goes with process.kind 'langevin'")
+        if self.objective.kind != "ndsm-cv" and self.objective.epsilon != Epsilon():
+            raise ValueError(
+                f"objective.epsilon goes with objective.kind 'ndsm-cv'; {self.objective.kind!r} has no control variate "
+                "to scale"
+            )
+        if self.process.sigma_max <= self.process.sigma_min or self.process.beta_max < self.process.beta_min:
+            raise ValueError("process.sigma_max and beta_max must lie above sigma_min and beta_min")
         if self.train.times_per_path > self.process.grid.steps:
             raise ValueError(
                 f"train.times_per_path {self.train.times_per_path} exceeds process.grid.steps "

@@ -92,3 +92,17 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
             "rows with NaN or infinity", str(metrics["nonfinite"]), str(metrics["prior"]["nonfinite"]), ""
         )
     Console(width=100 if not sys.stdout.isatty() else None).print(table)
+
+
+def print_variance(result: dict[str, Any]) -> None:
+    """Print the table of `ndsm bench variance`, relative to ndsm-eps0 where that is in it."""
+    table = Table(
+        title=f"{result['preset']}: per-sample gradient variance, {result['n']} rows, {result['weighting']}-weighted"
+    )
+    fifths = [f"fifth {i}" for i in range(1, 6)]
+    for name in ("objective", "total", *fifths, "mean gap / se"):
+        table.add_column(name, justify="left" if name == "objective" else "right")
+    for name, row in result["objectives"].items():
+        numbers = [row["total"], *row["fifths"], row["mean_gap_se"]]
+        table.add_row(name, *(f"{x:.3g}" for x in numbers))
+    Console(width=110 if not sys.stdout.isatty() else None).print(table)

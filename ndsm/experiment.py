@@ -5,7 +5,7 @@ stands, `saved` keeps the run directory up to date while it trains, `finish` sam
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from ndsm.data import Dataset, load
 from ndsm.errors import InputError
 from ndsm.figures import samples_figure
 from ndsm.metrics import evaluate
-from ndsm.processes import Langevin, reverse_grid
+from ndsm.processes import reverse_grid
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run, differing_fields
 from ndsm.samplers import generate, sample_prior
@@ -30,6 +30,7 @@ from ndsm.training import (
     fit_mixture,
     local_source,
     make_problem,
+    make_process,
     open_replay,
     pick_device,
     resumed,
@@ -106,7 +107,7 @@ def begin(experiment: Experiment) -> None:
 
 def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> Problem:
     """The problem of a configuration with its fitted mixture; `identity` is the data's fingerprint."""
-    process = Langevin(mixture, horizon=config.process.horizon)
+    process = make_process(config, mixture)
     arrays = [t.numpy() for t in mixture.tensors().values()]
     return make_problem(config, process, mixture.dimension, identity, *arrays)
 
@@ -124,12 +125,17 @@ def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
 
 
 def start(
-    problem: Problem, checkpoint: tuple[dict[str, Any], Resume] | None, world: int = 1, wrap: Any = None
+    problem: Problem,
+    checkpoint: tuple[dict[str, Any], Resume] | None,
+    world: int = 1,
+    wrap: Any = None,
+    reduce: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
 ) -> tuple[Trainer, Resume]:
     """The trainer of one worker of `world`, where the checkpoint left it, and what blocks come next.
 
     Args:
         wrap: makes the data-parallel module from the model, e.g. `ray.train.torch.prepare_model`.
+        reduce: sums a tensor over all workers.
     """
     config = problem.config
     device = pick_device(config.train.device)
@@ -137,7 +143,7 @@ def start(
     wrapped: nn.Module = wrap(model) if wrap else model
     trainer = Trainer(
         model, problem.objective, problem.process.to(device), problem.spec.layout, config.train,
-        config.objective.weighting, wrapped,
+        config.objective.weighting, problem.epsilon(), config.objective.epsilon.every, wrapped, reduce,
     )  # fmt: skip
     if checkpoint is None:
         return trainer, Resume(world)

@@ -135,7 +135,7 @@ def worker(settings: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     # Ray grants one CPU.
     torch.set_num_threads(1)
-    trainer, resume = start(problem, run.load_checkpoint(), world, wrap=prepare_model)
+    trainer, resume = start(problem, run.load_checkpoint(), world, prepare_model, sum_over_workers(world))
     if trainer.steps >= problem.config.train.steps or run.failure():
         return
     handles = settings["simulators"]
@@ -164,6 +164,17 @@ def worker(settings: dict[str, Any]) -> None:
         run.write_failure(error)
     finally:
         replay.source.close()
+
+
+def sum_over_workers(world: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Sums a tensor over the workers, so that what each learns from it is the same."""
+
+    def reduce(x: torch.Tensor) -> torch.Tensor:
+        if world > 1:
+            dist.all_reduce(x)
+        return x
+
+    return reduce
 
 
 def agree_on(rank: int, world: int, device: torch.device) -> Callable[[Flags], Flags]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ndsm.config import Config
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.mlp import MLP, ResidualMLP
-from ndsm.processes import Langevin
+from ndsm.processes import Process
 from ndsm.reference import GaussianMixture
 from ndsm.streams import torch_stream
 
@@ -40,7 +40,7 @@ class ScoreModel(nn.Module):
         self,
         network: nn.Module,
         embedding: TimeEmbedding,
-        process: Langevin,
+        process: Process,
         *,
         residual: bool,
         scaled: bool,
@@ -58,17 +58,23 @@ class ScoreModel(nn.Module):
 
     def forward(self, y: Tensor, t: Tensor) -> Tensor:
         """s(y, t), (B, d), (B,) → (B, d)."""
+        out = self.learned(y, t)
+        return out if self._mixture is None else out + self._mixture.score(y)
+
+    def learned(self, y: Tensor, t: Tensor) -> Tensor:
+        """The part that depends on the weights, net(x, t) / sqrt(V(t)), (B, d), (B,) → (B, d)."""
         x = (y - self.center) / self.spread
+        if (std := self._process.state_std(t)) is not None:
+            # The spread is that of the prior, at t = T; a linear process's states may be smaller before.
+            x = x * (self.spread / std)[:, None]
         x = x * (self.reach / torch.linalg.vector_norm(x, dim=1, keepdim=True)).clamp(max=1.0)
         out: Tensor = self.network(x, self.embedding(t))
         if self.scaled:
             out = out / self._process.variance(t).sqrt()[:, None]
-        if self._mixture is not None:
-            out = out + self._mixture.score(y)
         return out
 
 
-def build_score_model(config: Config, process: Langevin, t_min: float, device: torch.device) -> ScoreModel:
+def build_score_model(config: Config, process: Process, t_min: float, device: torch.device) -> ScoreModel:
     """The score model that a configuration describes, with weights drawn from the run's seed.
 
     Args:

@@ -8,6 +8,7 @@ The subtracted term has mean zero (Z_N is independent of μ_{N-1}) and cancels w
 variance grow as 1/Δt_N.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
@@ -22,24 +23,37 @@ class Score(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Losses:
+    """The loss of each row, up to the control variate: base + ε(t) · control_variate is trained."""
+
+    base: Tensor
+    """(B,)."""
+    control_variate: Tensor | None
+    """W, (B,), with mean zero for every θ; None if the objective has none."""
+
+
 class Objective(Protocol):
-    """A loss and what it needs the simulator to record."""
+    """A loss, and what it needs recorded."""
 
     records: ClassVar[tuple[str, ...]]
     """Names of the recorded quantities, see `ndsm.processes.RowLayout`."""
+    rows_from: ClassVar[str]
+    """`path`: the process is simulated; `kernel`: rows are drawn from its known transition law."""
 
-    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Tensor:
-        """Loss of each row, (B,)."""
+    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
+        """Losses of each row; calls the score once, evaluations of one row B rows apart (as `torch.cat`)."""
         ...
 
 
 class NDSM:
-    """The loss of eq. 9, row by row; two evaluations of the score per row, in one call."""
+    """The loss of eq. 9 and the control variate of eq. 20; two evaluations of the score per row, in one call."""
 
     records: ClassVar[tuple[str, ...]] = ("mean", "noise", "t", "std")
+    rows_from: ClassVar[str] = "path"
 
-    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Tensor:
-        """½|s(Y)|² + Z·(s(Y) - s(μ))/σ for each row, (B,).
+    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
+        """½|s(Y)|² + Z·(s(Y) - s(μ))/σ and W = s(μ)·Z/σ for each row, (B,).
 
         Args:
             score: s(y, t).
@@ -48,4 +62,5 @@ class NDSM:
         mean, noise, t, std = rows["mean"], rows["noise"], rows["t"], rows["std"]
         y = torch.addcmul(mean, noise, std[:, None])
         s, s_mean = score(torch.cat([y, mean]), torch.cat([t, t])).chunk(2)
-        return 0.5 * (s * s).sum(1) + (noise * (s - s_mean)).sum(1) / std
+        base = 0.5 * (s * s).sum(1) + (noise * (s - s_mean)).sum(1) / std
+        return Losses(base, (s_mean * noise).sum(1) / std)

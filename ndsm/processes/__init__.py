@@ -1,14 +1,21 @@
 """Forward processes, their time grids, and the simulation that records training examples."""
 
 from ndsm.processes.grids import geometric_grid, uniform_grid
-from ndsm.processes.langevin import Langevin, Prior, forward_grid, reverse_grid
+from ndsm.processes.langevin import Langevin, Prior, Process, forward_grid, reverse_grid
+from ndsm.processes.linear import OU, VE, VP, Linear, SubVP
 from ndsm.processes.rollout import RolloutSpec, RowLayout, make_stamp, paths_per_block, rollout
 
 __all__ = [
+    "OU",
+    "VE",
+    "VP",
     "Langevin",
+    "Linear",
     "Prior",
+    "Process",
     "RolloutSpec",
     "RowLayout",
+    "SubVP",
     "forward_grid",
     "geometric_grid",
     "make_stamp",

@@ -32,6 +32,53 @@ class Prior(Protocol):
         ...
 
 
+class Process(Protocol):
+    """What simulation, objectives and samplers ask of a noising process dY = -f(Y, t) dt + g(t) dW on [0, T]."""
+
+    horizon: float
+    """T."""
+    mixture: GaussianMixture | None
+    """The stationary (or terminal) law, if it is a mixture."""
+
+    @property
+    def prior(self) -> Prior:
+        """What generation starts from."""
+        ...
+
+    @property
+    def stable_dt(self) -> float:
+        """Step above which Euler-Maruyama diverges."""
+        ...
+
+    def to(self, device: torch.device | str) -> "Process":
+        """The same process on another device."""
+        ...
+
+    def drift(self, y: Tensor, t: float) -> Tensor:
+        """f(y, t), (B, d) → (B, d)."""
+        ...
+
+    def drift_columns(self, y: Tensor, t: float) -> Tensor:
+        """f(y, t), (d, B) → (d, B)."""
+        ...
+
+    def diffusion(self, t: float) -> float:
+        """g(t)."""
+        ...
+
+    def kernel(self, start: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of Y_t given Y_0, (B, d), (B,) → (B, d), (B,); if it is known."""
+        ...
+
+    def variance(self, t: Tensor) -> Tensor:
+        """V(t), the variance that noising has added, (B,)."""
+        ...
+
+    def state_std(self, t: Tensor) -> Tensor | None:
+        """Standard deviation of Y_t for data of variance 1, (B,), or None if it hardly changes."""
+        ...
+
+
 class Langevin:
     """The process dY = -f(Y, t) dt + sqrt(2) dW on [0, horizon].
 
@@ -64,7 +111,12 @@ class Langevin:
         if not horizon > 0:
             raise InputError(f"Langevin: expected a horizon above 0, found {horizon}")
         self.mixture, self._drift, self.horizon = mixture, drift, float(horizon)
-        self.prior: Prior = mixture if mixture is not None else prior  # type: ignore[assignment]
+        self._prior: Prior = mixture if mixture is not None else prior  # type: ignore[assignment]
+
+    @property
+    def prior(self) -> Prior:
+        """The law that generation starts from."""
+        return self._prior
 
     def to(self, device: torch.device | str) -> "Langevin":
         """The same process on another device; a drift of your own follows its argument's device."""
@@ -96,6 +148,24 @@ class Langevin:
         """Step above which Euler-Maruyama diverges: twice the smallest variance; infinite if unknown."""
         return math.inf if self.mixture is None else 2.0 * self.mixture.min_variance
 
+    def kernel(self, start: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of Y_t if Y_0's likeliest component were alone; (B, d), (B,) → (B, d), (B,).
+
+        That component's Ornstein-Uhlenbeck kernel: μ_i + a (Y_0 - μ_i) and sqrt(v_i (1 - a²)), a = exp(-t/v_i).
+        Exact for one component, close where components are far apart; needs spherical covariances.
+        """
+        m = self.mixture
+        if m is None or m.covariance_type != "spherical":
+            raise InputError("mixture-dsm: expected a mixture with spherical covariances")
+        i = m.responsibilities(start).argmax(1)
+        center, v = m.means.to(start)[i], m.covariances.to(start)[i]
+        a = torch.exp(-t / v)
+        return center + a[:, None] * (start - center), (v * -torch.expm1(-2 * t / v)).sqrt()
+
+    def state_std(self, t: Tensor) -> Tensor | None:
+        """None: the states keep the prior's size at all times."""
+        return None
+
     def variance(self, t: Tensor) -> Tensor:
         """V(t) = v (1 - exp(-2t/v)): variance that noising has added by time t inside a typical component.
 
@@ -105,7 +175,7 @@ class Langevin:
         return -v * torch.expm1(-2.0 * t / v)
 
 
-def forward_grid(process: Langevin, kind: str, steps: int, last_dt: float | None) -> np.ndarray:
+def forward_grid(process: Process, kind: str, steps: int, last_dt: float | None) -> np.ndarray:
     """The simulation's times, (steps + 1,), checked against the stability of Euler-Maruyama.
 
     Args:
@@ -131,7 +201,7 @@ def forward_grid(process: Langevin, kind: str, steps: int, last_dt: float | None
     return times
 
 
-def reverse_grid(process: Langevin, steps: int, end_dt: float) -> np.ndarray:
+def reverse_grid(process: Process, steps: int, end_dt: float) -> np.ndarray:
     """Times of generation from T down to 0, (steps + 1,): fine near 0, where the score changes fast.
 
     The last step, from about `end_dt` to 0, is the final denoising step. A uniform grid would add noise of

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ndsm.errors import InputError
-from ndsm.processes.langevin import Langevin
+from ndsm.processes.langevin import Process
 from ndsm.streams import torch_stream
 
 RECORDABLE = ("mean", "noise", "t", "std")
@@ -66,10 +66,11 @@ class RolloutSpec:
         paths: trajectories per block.
         layout: what is recorded.
         seed: the run's seed.
+        rows_from: `path` simulates, `kernel` draws from the known transition law.
         jitter: each group of trajectories moves its grid by up to this fraction of a step.
     """
 
-    process: Langevin
+    process: Process
     times: np.ndarray
     last_dt: float | None
     times_per_path: int
@@ -77,6 +78,7 @@ class RolloutSpec:
     layout: RowLayout
     seed: int
     jitter: float = 0.0
+    rows_from: str = "path"
     stamp: str = field(default="", compare=False)
     """Identifies (data, mixture, process, grid): a block that carries another stamp is not ours."""
 
@@ -139,6 +141,8 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
         InputError: a trajectory left the finite numbers, or the drift returned a wrong shape or dtype.
     """
     generator = torch_stream(spec.seed, "rollout", index)
+    if spec.rows_from == "kernel":
+        return _draw(spec, data, index, generator)
     block = torch.empty(spec.rows, spec.layout.width)
     start = torch.randint(len(data), (spec.paths,), generator=generator).numpy()
     groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths, data.shape[1]))))
@@ -149,6 +153,23 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
         _simulate(spec, y, shifted_grid(spec.times, shift), spec.layout.split(part), generator)
         _check_finite(part, spec, index)
     return block.numpy()
+
+
+def _draw(spec: RolloutSpec, data: np.ndarray, index: int, generator: torch.Generator) -> np.ndarray:
+    """A block of rows from the process's kernel, each at a time of its own, as likely as on the grid."""
+    rows = torch.empty(spec.rows, spec.layout.width)
+    start = torch.randint(len(data), (spec.rows,), generator=generator).numpy()
+    nodes = np.arange(len(spec.times))
+    u = torch.rand(spec.rows, generator=generator, dtype=torch.float64).numpy()
+    least = spec.last_dt or float(spec.times[1])
+    t = torch.from_numpy(np.maximum(np.interp(u * nodes[-1], nodes, spec.times), least)).float()
+    mean, std = spec.process.kernel(torch.from_numpy(data[start]), t)
+    noise = torch.empty_like(mean).normal_(generator=generator)
+    values = {"mean": mean, "noise": noise, "t": t, "std": std}
+    for name, target in spec.layout.split(rows).items():
+        target.copy_(values[name])
+    _check_finite(rows, spec, index)
+    return rows.numpy()
 
 
 def group_size(paths: int, dimension: int) -> int:

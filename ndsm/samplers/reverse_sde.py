@@ -1,6 +1,6 @@
 """Generation by the reverse SDE (Algorithm 2), Euler-Maruyama.
 
-dX = (f(X, t) + 2 s(X, t)) dt + sqrt(2) dW, run from the prior at t = T down to t = 0.
+dX = (f(X, t) + g(t)² s(X, t)) dt + g(t) dW (eq. 1), run from the prior at t = T down to t = 0.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ndsm.objectives import Score
-from ndsm.processes import Langevin
+from ndsm.processes import Process
 from ndsm.streams import torch_stream
 
 CHUNK = 4096
@@ -21,7 +21,7 @@ at a time."""
 
 @torch.no_grad()
 def reverse_sde(
-    process: Langevin,
+    process: Process,
     score: Score,
     times: np.ndarray,
     x: Tensor,
@@ -30,8 +30,8 @@ def reverse_sde(
 ) -> Tensor:
     """x at time times[0] carried to times[-1], (B, d) → (B, d).
 
-    The last step adds no noise: x + (f + 2s)·h, which is the posterior mean of Y_0 given Y_h = x
-    (Tweedie's formula for the local kernel, whose variance is 2h).
+    The last step adds no noise: x + (f + g² s)·h, which is the posterior mean of Y_0 given Y_h = x
+    (Tweedie's formula for the local kernel, whose variance is g² h).
 
     Args:
         times: decreasing, (steps + 1,), ending in 0.
@@ -40,14 +40,15 @@ def reverse_sde(
     noise = x.new_empty(draw_rows or len(x), x.shape[1])
     for t, h in zip(times[:-1], times[:-1] - times[1:], strict=True):
         s = score(x, torch.full((len(x),), float(t), device=x.device))
-        x = x + (process.drift(x, float(t)) + 2 * s) * float(h)
+        g = process.diffusion(float(t))
+        x = x + (process.drift(x, float(t)) + g * g * s) * float(h)
         if t != times[-2]:
-            x.add_(noise.normal_(generator=generator)[: len(x)], alpha=math.sqrt(2 * float(h)))
+            x.add_(noise.normal_(generator=generator)[: len(x)], alpha=g * math.sqrt(float(h)))
     return x
 
 
 def generate(
-    process: Langevin, score: Score, times: np.ndarray, n: int, seed: int, device: torch.device | str = "cpu"
+    process: Process, score: Score, times: np.ndarray, n: int, seed: int, device: torch.device | str = "cpu"
 ) -> Iterator[Tensor]:
     """n generated rows in chunks of at most 4096, (m, d) each; the stream (seed, "sample", chunk) drives each.
 
@@ -67,7 +68,7 @@ def chunk_sizes(n: int) -> list[int]:
     return [CHUNK] * (n // CHUNK) + ([n % CHUNK] if n % CHUNK else [])
 
 
-def sample_prior(process: Langevin, n: int, seed: int) -> Tensor:
+def sample_prior(process: Process, n: int, seed: int) -> Tensor:
     """n rows of the prior alone, (n, d): what a model has to beat."""
     device = process.mixture.device if process.mixture is not None else "cpu"
     return process.prior.sample(n, torch_stream(seed, "prior", device=device))

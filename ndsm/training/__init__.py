@@ -11,7 +11,7 @@ from ndsm.training.loop import (
     resumed,
     train,
 )
-from ndsm.training.problem import Problem, fit_mixture, make_problem, pick_device
+from ndsm.training.problem import Problem, fit_mixture, make_problem, make_process, pick_device
 from ndsm.training.replay import BlockSource, Replay, ThreadSource
 from ndsm.training.ring import Ring
 from ndsm.training.step import Trainer
@@ -31,6 +31,7 @@ __all__ = [
     "fit_mixture",
     "local_source",
     "make_problem",
+    "make_process",
     "open_replay",
     "pick_device",
     "resumed",

@@ -8,11 +8,25 @@ import torch
 
 from ndsm.config import Config
 from ndsm.networks import ScoreModel, build_score_model
-from ndsm.objectives import NDSM, Objective
+from ndsm.objectives import (
+    DSM,
+    NDSM,
+    AntitheticNDSM,
+    ClosedFormEpsilon,
+    ConstantEpsilon,
+    Epsilon,
+    NetworkEpsilon,
+    Objective,
+)
 from ndsm.processes import (
+    OU,
+    VE,
+    VP,
     Langevin,
+    Process,
     RolloutSpec,
     RowLayout,
+    SubVP,
     forward_grid,
     make_stamp,
     paths_per_block,
@@ -28,7 +42,7 @@ class Problem:
     """What every process of a run agrees on; travels by value, without the data."""
 
     config: Config
-    process: Langevin
+    process: Process
     objective: Objective
     spec: RolloutSpec
     reverse_times: np.ndarray
@@ -43,6 +57,21 @@ class Problem:
     def end_dt(self) -> float:
         """Size of generation's last step, from there to time 0."""
         return self.spec.last_dt or float(self.spec.times[1])
+
+    def epsilon(self) -> Epsilon:
+        """The factor of the control variate, as it is before training."""
+        setting, seed = self.config.objective.epsilon, self.config.train.seed
+        if self.config.objective.kind != "ndsm-cv":
+            return ConstantEpsilon(0.0)
+        match setting.kind:
+            case "constant":
+                return ConstantEpsilon(setting.value)
+            case "closed-form":
+                return ClosedFormEpsilon(self.t_min, self.process.horizon, setting.bins)
+            case "network":
+                return NetworkEpsilon(
+                    self.t_min, self.process.horizon, setting.lr, stream_seed(seed, "epsilon") % 2**32
+                )
 
     def model(self, device: torch.device) -> ScoreModel:
         """The score model with its initial weights."""
@@ -60,8 +89,44 @@ class Problem:
         )
 
 
+def make_objective(kind: str) -> Objective:
+    """The objective of `objective.kind`."""
+    kinds: dict[str, type[Objective]] = {
+        "ndsm": NDSM,
+        "ndsm-cv": NDSM,
+        "antithetic": AntitheticNDSM,
+        "dsm": DSM,
+        "mixture-dsm": DSM,
+    }
+    return kinds[kind]()
+
+
+def make_process(config: Config, mixture: GaussianMixture) -> Process:
+    """The process of the `process` section; `mixture` is its stationary or terminal law."""
+    p = config.process
+    match p.kind:
+        case "langevin":
+            return Langevin(mixture, horizon=p.horizon)
+        case "vp":
+            return VP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension)
+        case "subvp":
+            return SubVP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension)
+        case "ve":
+            return VE(p.horizon, p.sigma_min, p.sigma_max).for_dimension(mixture.dimension)
+        case "ou":
+            return OU(p.horizon).for_dimension(mixture.dimension)
+
+
 def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
-    """The mixture of the `reference` section, fitted to rows (N, d)."""
+    """What generation starts from: the mixture of the `reference` section, fitted to rows (N, d).
+
+    A linear process ends in its own Gaussian whatever the data are.
+    """
+    if config.process.kind != "langevin":
+        unfitted = GaussianMixture(torch.ones(1), torch.zeros(1, data.shape[1]), torch.ones(1))
+        prior = make_process(config, unfitted).mixture
+        assert prior is not None
+        return prior
     reference = config.reference
     return GaussianMixture.fit(
         data,
@@ -76,7 +141,7 @@ def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
     )
 
 
-def make_problem(config: Config, process: Langevin, dimension: int, *identity: Any) -> Problem:
+def make_problem(config: Config, process: Process, dimension: int, *identity: Any) -> Problem:
     """The problem of a configuration and a process whose data have `dimension` columns.
 
     Args:
@@ -88,20 +153,23 @@ def make_problem(config: Config, process: Langevin, dimension: int, *identity: A
     grid = config.process.grid
     last_dt = config.process.last_dt
     times = forward_grid(process, grid.kind, grid.steps, last_dt)
-    objective = NDSM()
+    objective = make_objective(config.objective.kind)
     layout = RowLayout(objective.records, dimension)
     k = config.train.times_per_path
     paths = paths_per_block(config.train.block_mb, layout, k)
     stamp = make_stamp(
         *identity,
         times,
+        objective.rows_from,
         config.process.model_dump(mode="json"),
         list(layout.records),
         k,
         paths,
         config.train.seed,
     )
-    spec = RolloutSpec(process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, stamp)
+    spec = RolloutSpec(
+        process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, objective.rows_from, stamp
+    )
     end_dt = last_dt or float(times[1])
     return Problem(config, process, objective, spec, reverse_grid(process, config.sample.steps, end_dt))
 

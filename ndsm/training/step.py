@@ -2,14 +2,15 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ndsm.config import Train
-from ndsm.objectives import Objective
-from ndsm.processes import Langevin, RowLayout
+from ndsm.objectives import Epsilon, GradientMoments, Objective, Score, gradient_moments
+from ndsm.processes import Process, RowLayout
 
 
 class Trainer:
@@ -18,26 +19,33 @@ class Trainer:
     Args:
         model: the score model; what it becomes when wrapped for data-parallel training is `wrapped`.
         objective: loss per row.
+        epsilon: factor of the objective's control variate.
+        every: steps between updates of an ε that learns (N_CV).
         process: gives V(t) for the weighting.
         layout: how a row is laid out.
         config: learning rate, schedule, EMA, clipping, steps.
         weighting: `none`, or `variance` for V(t).
         wrapped: the module that is called and differentiated, if not `model` itself.
+        reduce: sums a tensor over all workers.
     """
 
     def __init__(
         self,
         model: nn.Module,
         objective: Objective,
-        process: Langevin,
+        process: Process,
         layout: RowLayout,
         config: Train,
         weighting: str,
+        epsilon: Epsilon,
+        every: int = 20,
         wrapped: nn.Module | None = None,
+        reduce: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> None:
         self.model, self._wrapped = model, wrapped or model
         self._objective, self._process, self._layout = objective, process, layout
         self._config, self._weighted = config, weighting == "variance"
+        self.epsilon, self._every, self._reduce = epsilon, every, reduce
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
         self.ema = copy.deepcopy(model).requires_grad_(False)
         """The same model with averaged weights."""
@@ -51,10 +59,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.steps)
         named = self._layout.split(rows)
-        losses = self._objective(self._wrapped, named)
-        if self._weighted:
-            losses = losses * self._process.variance(named["t"])
-        loss = losses.mean()
+        if self.epsilon.learns and self.steps % self._every == 0:
+            self._update_epsilon(named)
+        loss = self.loss(named)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._config.grad_clip)
@@ -62,6 +69,32 @@ class Trainer:
         self._average()
         self.steps += 1
         return loss.detach(), norm.detach()
+
+    def loss(self, rows: dict[str, Tensor]) -> Tensor:
+        """Mean weighted loss of rows by name, a scalar to differentiate."""
+        losses = self._objective(self._wrapped, rows)
+        total = losses.base
+        if losses.control_variate is not None:
+            total = total + self.epsilon(rows["t"]) * losses.control_variate
+        if self._weighted:
+            total = total * self._process.variance(rows["t"])
+        return total.mean()
+
+    def _update_epsilon(self, rows: dict[str, Tensor]) -> None:
+        """Let ε learn from the per-sample gradients of this batch (Algorithm 3, lines 6-8)."""
+        moments = self.gradient_moments(rows)
+        self.epsilon.update(rows["t"], moments.linear, moments.cv_cv, self._reduce)
+
+    def gradient_moments(self, rows: dict[str, Tensor]) -> GradientMoments:
+        """Moments of the per-sample gradients of the weighted losses on rows by name."""
+        weight = self._process.variance(rows["t"]) if self._weighted else torch.ones_like(rows["t"])
+
+        def losses(score: Score) -> tuple[Tensor, Tensor | None]:
+            found = self._objective(score, rows)
+            cv = found.control_variate
+            return found.base * weight, None if cv is None else cv * weight
+
+        return gradient_moments(self.model, losses)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of step number `step`."""
@@ -82,6 +115,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "epsilon": self.epsilon.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -90,3 +124,4 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.epsilon.load_state(state["epsilon"])

@@ -187,3 +187,47 @@ def test_kill_9_of_the_driver_then_the_same_command_resumes_from_the_last_checkp
     assert f"resuming toy-arcs at step {last}" in out
     assert process.returncode == 130, err
     assert "stopped at step" in out
+
+
+def test_bench_variance_writes_the_promised_json(tmp_path):
+    args = [
+        "bench",
+        "variance",
+        "toy-arcs",
+        "--data.n",
+        "400",
+        "--n",
+        "400",
+        "--steps",
+        "20",
+        "--out",
+        "v.json",
+    ]
+    done = run(*args, "--train.block-mb", "0.1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "v.json").read_text())
+    assert set(found["objectives"]) == {"ndsm-eps0", "ndsm-eps1", "ndsm-cv", "antithetic"}
+    for row in found["objectives"].values():
+        assert len(row["fifths"]) == 5
+        assert row["total"] > 0
+        assert row["mean_gap_se"] < 4
+    assert len(found["epsilon"]["ndsm-cv"]["t"]) == len(found["epsilon"]["ndsm-cv"]["eps"])
+    assert found["objectives"]["ndsm-eps1"]["total"] > 3 * found["objectives"]["ndsm-eps0"]["total"]
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["bench", "variance", "toy-arcs", "--objectives", "path"], "--objectives: expected some of"),
+        (["bench", "speed", "toy-arcs"], "expected 'variance', found 'speed'"),
+        (["train", "toy-arcs", "--objective.epsilon.kind", "network"], "has no control variate"),
+        (["train", "toy-arcs", "--objective.kind", "ndsm-cv", "--objective.epsilon.every", "0"], "every"),
+        (["train", "toy-arcs", "--objective.kind", "dsm"], "transition law is known"),
+    ],
+)
+def test_wrong_objectives_are_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys, args, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(args) == 2
+    assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []

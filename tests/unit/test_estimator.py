@@ -158,7 +158,8 @@ def test_what_is_no_table_of_numbers_is_refused(x):
     [
         ({"max_steps": 0}, r"train\.steps.*found 0"),
         ({"lr": -1.0}, r"train\.lr.*found -1\.0"),
-        ({"objective": "dsm"}, r"objective\.kind.*found 'dsm'"),
+        ({"objective": "gan"}, r"objective\.kind.*found 'gan'"),
+        ({"objective": "dsm"}, r"objective\.kind 'dsm' needs a process whose transition law is known"),
         ({"covariance_type": "round"}, r"reference\.covariance_type.*found 'round'"),
         ({"device": "tpu"}, r"train\.device.*found 'tpu'"),
         ({"random_state": "zero"}, "random_state: expected an integer or None, found str"),

@@ -8,6 +8,7 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.experiment import begin, prepare, start, train_locally
+from ndsm.objectives import Losses
 from ndsm.run import Run
 from ndsm.training import Resume, block_index, local_source, open_replay, resumed, train
 
@@ -134,7 +135,7 @@ def test_a_step_is_adam_on_the_mean_weighted_loss(tmp_path):
     rows = replay.batch(0)
     replay.source.close()
     named = problem.spec.layout.split(rows)
-    expected = (problem.objective(trainer.model, named) * problem.process.variance(named["t"])).mean()
+    expected = (problem.objective(trainer.model, named).base * problem.process.variance(named["t"])).mean()
     gradients = torch.autograd.grad(expected, list(trainer.model.parameters()))
     before = [p.detach().clone() for p in trainer.model.parameters()]
     loss, norm = trainer.step(rows)
@@ -188,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_earlier_checkpo
     loss = experiment.problem.objective
 
     def broken(score, rows):
-        return loss(score, rows) * math.nan
+        return Losses(loss(score, rows).base * math.nan, None)
 
     object.__setattr__(experiment.problem, "objective", broken)
     with pytest.raises(FloatingPointError, match=r"loss nan, gradient norm nan at step 20; lower train\.lr"):
@@ -204,9 +205,10 @@ def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path):
 
     def breaks_last(score, rows):
         calls.append(1)
-        value = loss(score, rows)
+        value = loss(score, rows).base
         # Finite, but its derivative at 0 is not.
-        return value + ((value - value.detach()) ** 2).sqrt() if len(calls) == 10 else value
+        broken = value + ((value - value.detach()) ** 2).sqrt()
+        return Losses(broken if len(calls) == 10 else value, None)
 
     object.__setattr__(experiment.problem, "objective", breaks_last)
     try:
@@ -253,8 +255,8 @@ def test_training_lowers_the_loss(tmp_path):
     fresh.close()
     weight = problem.process.variance(rows["t"])
     with torch.no_grad():
-        initial = problem.objective(problem.model(torch.device("cpu")), rows) * weight
-        final = problem.objective(trainer.ema, rows) * weight
+        initial = problem.objective(problem.model(torch.device("cpu")), rows).base * weight
+        final = problem.objective(trainer.ema, rows).base * weight
     drop = (initial - final).numpy()
     # Rows of one path are dependent: average them first.
     drop = drop[: len(drop) // 5 * 5].reshape(-1, 5).mean(1)

@@ -1,0 +1,137 @@
+"""Variance of the objectives' per-sample gradients at one set of weights: what decides how fast training goes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndsm.config import Config, build_config, merge
+from ndsm.data import load
+from ndsm.errors import InputError
+from ndsm.experiment import build_problem, fingerprint, start
+from ndsm.objectives import ClosedFormEpsilon, ConstantEpsilon, Epsilon, GradientMoments
+from ndsm.processes import rollout
+from ndsm.training import Problem, Resume, Trainer, fit_mixture, local_source, open_replay, train
+
+FIFTHS = 5
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A name of the table, the objective it trains and its ε."""
+
+    kind: str
+    epsilon: float | None
+    """None: the closed form, fitted on rows of its own."""
+
+
+CONTENDERS = {
+    "ndsm-eps0": Contender("ndsm", 0.0),
+    "ndsm-eps1": Contender("ndsm", 1.0),
+    "ndsm-cv": Contender("ndsm", None),
+    "antithetic": Contender("antithetic", 0.0),
+}
+
+
+def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) -> dict[str, Any]:
+    """The table of `ndsm bench variance`.
+
+    A model is trained for `steps` steps as the configuration says; at its weights each objective's per-sample
+    gradients are taken on n fresh rows of its own.
+
+    Returns:
+        preset-independent part of the JSON: n, weighting, steps; objectives: total, the mean of |g - E g|²;
+        fifths, the same within each fifth of the rows by time; mean_gap_se, the distance between this mean
+        gradient and ndsm-eps0's, over its standard error (about 1 if they agree: they come from independent
+        rows); epsilon: the closed form's ε by bin of time.
+
+    Raises:
+        InputError: an unknown name, or an objective that the process does not allow.
+    """
+    if unknown := [name for name in names if name not in CONTENDERS]:
+        raise InputError(f"--objectives: expected some of {', '.join(CONTENDERS)}, found {unknown[0]!r}")
+    if n < 100 or steps < 1:
+        raise InputError(f"bench variance: expected at least 100 rows and 1 step, found {n} and {steps}")
+    config = build_config(
+        merge(
+            config.model_dump(mode="json"),
+            {"objective.kind": "ndsm", "train.steps": steps, "objective.epsilon": {}},
+        ),
+        "bench variance",
+    )
+    data = load(config.data, config.train.seed)
+    mixture, identity = fit_mixture(config, data.train), fingerprint(data)
+    trained = _trained(config, build_problem(config, mixture, identity), data.train)
+    table: dict[str, Any] = {}
+    optimum: dict[str, Any] = {}
+    base: tuple[Tensor, float] | None = None
+    for k, name in enumerate(["ndsm-eps0", *(x for x in names if x != "ndsm-eps0")]):
+        contender = CONTENDERS[name]
+        own = build_config(merge(config.model_dump(mode="json"), {"objective.kind": contender.kind}), name)
+        problem = build_problem(own, mixture, identity)
+        trainer, _ = start(problem, None)
+        trainer.model.load_state_dict(trained.state_dict())
+        rows = _rows(problem, data.train, n, 2 * k)
+        epsilon: Epsilon = ConstantEpsilon(contender.epsilon or 0.0)
+        if contender.epsilon is None:
+            epsilon = closed = ClosedFormEpsilon(problem.t_min, problem.process.horizon, memory=1.0)
+            other = _rows(problem, data.train, n, 2 * k + 1)
+            moments = trainer.gradient_moments(other)
+            closed.update(other["t"], moments.linear, moments.cv_cv, lambda x: x)
+            t = torch.logspace(np.log10(problem.t_min), np.log10(problem.process.horizon), 40)
+            optimum[name] = {"t": t.tolist(), "eps": closed(t).tolist()}
+        total, mean = _variance(trainer, rows, epsilon)
+        order = rows["t"].argsort()
+        fifths = [
+            _variance(trainer, {key: v[part] for key, v in rows.items()}, epsilon)[0]
+            for part in order.chunk(FIFTHS)
+        ]
+        if base is None:
+            base = (mean, total)
+        gap = float((mean - base[0]).norm()) / ((total + base[1]) / n) ** 0.5
+        table[name] = {"total": total, "fifths": fifths, "mean_gap_se": gap if name != "ndsm-eps0" else 0.0}
+    return {
+        "n": n,
+        "steps": steps,
+        "weighting": config.objective.weighting,
+        "objectives": {name: table[name] for name in names},
+        "epsilon": optimum,
+    }
+
+
+def _variance(trainer: Trainer, rows: dict[str, Tensor], epsilon: Epsilon) -> tuple[float, Tensor]:
+    """E |g - E g|² of g = g₀ + ε g_W, and the mean of g, (P,)."""
+    m: GradientMoments = trainer.gradient_moments(rows)
+    e = epsilon(rows["t"]).double()
+    squares = float((m.base_base + 2 * e * m.linear + e * e * m.cv_cv).mean())
+    trainer.epsilon = epsilon
+    mean = torch.autograd.grad(trainer.loss(rows), list(trainer.model.parameters()))
+    return squares - m.mean_mean, torch.cat([g.flatten() for g in mean])
+
+
+def _rows(problem: Problem, data: np.ndarray, n: int, index: int) -> dict[str, Tensor]:
+    """n fresh recorded rows by name; blocks far beyond those that training has seen."""
+    blocks, have, number = [], 0, 10**6 * (index + 1)
+    while have < n:
+        blocks.append(torch.from_numpy(rollout(problem.spec, data, number)))
+        have, number = have + len(blocks[-1]), number + 1
+    rows = torch.cat(blocks)
+    # A block lists its rows by time; the first n must not be the earliest ones.
+    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(index))[:n]
+    return problem.spec.layout.split(rows[chosen])
+
+
+def _trained(config: Config, problem: Problem, data: np.ndarray) -> torch.nn.Module:
+    """The model after `train.steps` steps, in this process."""
+    trainer, _ = start(problem, None)
+    resume = Resume()
+    replay = open_replay(problem, resume, 0, local_source(problem, data, resume))
+    try:
+        for _ in train(trainer, replay, problem, resume):
+            pass
+    finally:
+        replay.source.close()
+    return trainer.model

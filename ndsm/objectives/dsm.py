@@ -1,0 +1,21 @@
+"""Denoising score matching, for noising with a known kernel Y_t = mean + std·Z."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ndsm.objectives.ndsm import Losses, Score
+
+
+class DSM:
+    """½|s(Y, t) + Z/σ|² (Vincent 2011; dissertation, 5.2); one evaluation of the score per row."""
+
+    records: ClassVar[tuple[str, ...]] = ("mean", "noise", "t", "std")
+    rows_from: ClassVar[str] = "kernel"
+
+    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
+        """Loss of each row, (B,); there is no control variate."""
+        y = torch.addcmul(rows["mean"], rows["noise"], rows["std"][:, None])
+        error = score(y, rows["t"]) + rows["noise"] / rows["std"][:, None]
+        return Losses(0.5 * (error * error).sum(1), None)
