@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ndsm.config import Config, load_config
     from ndsm.errors import InputError
     from ndsm.estimator import NDSM, load
-    from ndsm.processes import Langevin
+    from ndsm.processes import OU, VE, VP, Langevin, SubVP
     from ndsm.reference import GaussianMixture
 
 _HOME = {
@@ -22,10 +22,27 @@ _HOME = {
     "load_config": "ndsm.config",
     "InputError": "ndsm.errors",
     "Langevin": "ndsm.processes",
+    "OU": "ndsm.processes",
+    "SubVP": "ndsm.processes",
+    "VE": "ndsm.processes",
+    "VP": "ndsm.processes",
     "GaussianMixture": "ndsm.reference",
 }
 
-__all__ = ["NDSM", "Config", "GaussianMixture", "InputError", "Langevin", "load", "load_config", "objectives"]
+__all__ = [
+    "NDSM",
+    "OU",
+    "VE",
+    "VP",
+    "Config",
+    "GaussianMixture",
+    "InputError",
+    "Langevin",
+    "SubVP",
+    "load",
+    "load_config",
+    "objectives",
+]
 
 
 def __getattr__(name: str) -> Any:
