@@ -12,9 +12,10 @@ from ndsm.config import Config, build_config, merge, read_preset
 from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.experiment import Generator, build_problem, describe_data, fingerprint, start
+from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run
-from ndsm.training import fit_mixture, local_source, open_replay, train
+from ndsm.training import fit_mixture, local_source, make_problem, open_replay, train
 
 DEFAULT_PRESET = "vectors"
 
@@ -33,6 +34,8 @@ class NDSM(BaseEstimator):
         batch_rows: rows per step, the preset's if None.
         lr: learning rate, the preset's if None.
         sample_steps: network evaluations per generated row, the preset's if None.
+        process: forward process of your own in place of the mixture's, in standardised units, e.g.
+            `ndsm.Langevin(drift=f, prior=p, horizon=1.0)`; such a model cannot be saved, since its drift is code.
         config: what else to use: a preset's name or a `Config`; its data section is ignored.
         random_state: seed; None draws one.
         device: `auto`, `cpu` or `cuda`.
@@ -40,7 +43,7 @@ class NDSM(BaseEstimator):
 
     Attributes:
         n_features_in_: columns of X.
-        mixture_: the fitted `GaussianMixture`, in standardised units.
+        mixture_: the fitted `GaussianMixture`, in standardised units; None with a process of your own.
         history_: metrics of training, one dict per report.
     """
 
@@ -54,6 +57,7 @@ class NDSM(BaseEstimator):
         batch_rows: int | None = None,
         lr: float | None = None,
         sample_steps: int | None = None,
+        process: Langevin | None = None,
         config: str | Config | None = None,
         random_state: int | None = None,
         device: str = "auto",
@@ -66,6 +70,7 @@ class NDSM(BaseEstimator):
         self.batch_rows = batch_rows
         self.lr = lr
         self.sample_steps = sample_steps
+        self.process = process
         self.config = config
         self.random_state = random_state
         self.device = device
@@ -81,8 +86,12 @@ class NDSM(BaseEstimator):
         config = self._resolve()
         dataset = self._dataset(rows, config, getattr(X, "columns", None))
         data = describe_data(dataset, fingerprint(dataset))
-        mixture = fit_mixture(config, dataset.train)
-        problem = build_problem(config, mixture, data["fingerprint"])
+        if self.process is None:
+            mixture = fit_mixture(config, dataset.train)
+            problem = build_problem(config, mixture, data["fingerprint"])
+        else:
+            mixture = None
+            problem = make_problem(config, self.process, rows.shape[1], data["fingerprint"])
         trainer, resume = start(problem, None)
         device = next(trainer.model.parameters()).device
         replay = open_replay(problem, resume, 0, local_source(problem, dataset.train, resume), device=device)
@@ -122,6 +131,10 @@ class NDSM(BaseEstimator):
             InputError: something that is not an empty folder is there already.
         """
         check_is_fitted(self, "n_features_in_")
+        if self.mixture_ is None:
+            raise InputError(
+                "save: expected a model of a fitted mixture, found a process of your own: code is not saved"
+            )
         run = Run(Path(path))
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise InputError(f"{path}: expected a new or empty folder, found one with files in it")
@@ -158,6 +171,7 @@ class NDSM(BaseEstimator):
             "train.seed": int(seed),
             "train.device": self.device,
             "train.workers": 1,
+            **({} if self.process is None else {"process.horizon": self.process.horizon}),
             **{k: v for k, v in given.items() if v is not None},
         }
         return build_config(merge(tree, overrides), "NDSM")
@@ -173,7 +187,11 @@ class NDSM(BaseEstimator):
         return Dataset(rows, rows[:0], scaling, schema, None, None, None)
 
     def _take(
-        self, mixture: GaussianMixture, data: dict[str, Any], raw: nn.Module | None, generator: Generator
+        self,
+        mixture: GaussianMixture | None,
+        data: dict[str, Any],
+        raw: nn.Module | None,
+        generator: Generator,
     ) -> None:
         self.mixture_, self.config_ = mixture, generator.problem.config
         self._data, self._raw, self._generator = data, raw, generator

@@ -195,7 +195,8 @@ class Generator:
             InputError: the run has no weights yet, or its files are damaged.
         """
         config, mixture = run.config(), run.mixture()
-        device = pick_device(config.train.device)
+        # A run trained on a GPU can be sampled where there is none.
+        device = pick_device("cpu" if config.train.device == "cpu" else "auto")
         problem = build_problem(config, mixture, run.data()["fingerprint"])
         model = problem.model(device)
         run.load_weights(model)

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 from ndsm.errors import InputError
 from ndsm.experiment import Experiment, begin, saved, start
 from ndsm.run import Run
-from ndsm.training import Flags, Problem, block_index, open_replay, pick_device, train
+from ndsm.training import Flags, Problem, block_index, open_replay, train
 from pipelines.ingest import Ingest
 from pipelines.resources import Cluster, check_budget
 from pipelines.simulators import start_simulators
@@ -54,7 +54,13 @@ def cluster() -> Iterator[Cluster]:
             ray.shutdown()
 
 
-def train_on_ray(problem: Problem, run: Run, data: Any, on_metrics: Callable[[dict[str, Any]], None]) -> None:
+def train_on_ray(
+    problem: Problem,
+    run: Run,
+    data: Any,
+    on_metrics: Callable[[dict[str, Any]], None],
+    use_gpu: bool = False,
+) -> None:
     """Train on the cluster this process is connected to; returns when the run is done or stopped.
 
     Training runs on a thread of its own: the main thread stays free for Ctrl-C, which asks the workers to
@@ -63,13 +69,13 @@ def train_on_ray(problem: Problem, run: Run, data: Any, on_metrics: Callable[[di
     Args:
         data: reference to the training rows, (N, d) float32.
         on_metrics: called with each new line of `metrics.jsonl`.
+        use_gpu: one GPU for each worker.
 
     Raises:
         Exception: what ended the training.
     """
     config = problem.config.train
     simulators = start_simulators(config.simulators, problem.spec, data)
-    use_gpu = pick_device(config.device).type == "cuda"
     trainer = TorchTrainer(
         worker,
         train_loop_config={"problem": problem, "run": str(run.path.resolve()), "simulators": simulators},
@@ -103,6 +109,7 @@ def train_on_ray(problem: Problem, run: Run, data: Any, on_metrics: Callable[[di
     try:
         while thread.is_alive():
             thread.join(timeout=0.3)
+            # After the last join too: the run's last line comes just before its thread ends.
             lines, position = run.metrics_since(position)
             for line in lines:
                 on_metrics(line)
@@ -209,8 +216,9 @@ def run_on_ray(
     problem, config = experiment.problem, experiment.config.train
     with cluster() as found:
         block_bytes = problem.spec.rows * problem.spec.layout.width * 4
-        use_gpu = pick_device(config.device).type == "cuda"
+        # What the workers' nodes have counts, not this process's.
+        use_gpu = config.device == "cuda" or (config.device == "auto" and found.gpus >= config.workers)
         check_budget(found, config, block_bytes, experiment.dataset.train.nbytes, use_gpu)
         begin(experiment)
         on_start()
-        train_on_ray(problem, experiment.run, ray.put(experiment.dataset.train), on_metrics)
+        train_on_ray(problem, experiment.run, ray.put(experiment.dataset.train), on_metrics, use_gpu)

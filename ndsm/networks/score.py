@@ -7,7 +7,6 @@ from ndsm.config import Config
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.mlp import MLP, ResidualMLP
 from ndsm.processes import Process
-from ndsm.reference import GaussianMixture
 from ndsm.streams import torch_stream
 
 REACH = 1.2
@@ -24,8 +23,8 @@ class ScoreModel(nn.Module):
     Args:
         network: (B, d), (B, e) → (B, d).
         embedding: times (B,) → (B, e).
-        process: gives V(t), and -∇V through its mixture.
-        residual: add -∇V(y); needs a mixture.
+        process: gives V(t) and -∇V.
+        residual: add -∇V(y), if the process has such a V.
         scaled: divide by sqrt(V(t)).
         center, spread: c (d,) and r, typical place and size of the states.
         reach: distance from the center, in units of r, beyond which the network sees the state pulled back
@@ -54,12 +53,13 @@ class ScoreModel(nn.Module):
         self.register_buffer("center", center)
         self.register_buffer("reach", torch.tensor(reach))
         self._process = process
-        self._mixture: GaussianMixture | None = process.mixture if residual else None
+        self._residual = residual
 
     def forward(self, y: Tensor, t: Tensor) -> Tensor:
         """s(y, t), (B, d), (B,) → (B, d)."""
         out = self.learned(y, t)
-        return out if self._mixture is None else out + self._mixture.score(y)
+        stationary = self._process.stationary_score(y) if self._residual else None
+        return out if stationary is None else out + stationary
 
     def learned(self, y: Tensor, t: Tensor) -> Tensor:
         """The part that depends on the weights, net(x, t) / sqrt(V(t)), (B, d), (B,) → (B, d)."""
@@ -110,7 +110,7 @@ def build_score_model(config: Config, process: Process, t_min: float, device: to
         network,
         embedding,
         process.to(device),
-        residual=net.residual and mixture is not None,
+        residual=net.residual,
         scaled=net.output_scale == "std",
         center=center,
         spread=spread,

@@ -5,12 +5,11 @@ from ndsm.objectives.control_variate import (
     ClosedFormEpsilon,
     ConstantEpsilon,
     Epsilon,
-    GradientMoments,
     NetworkEpsilon,
-    gradient_moments,
 )
 from ndsm.objectives.dsm import DSM
 from ndsm.objectives.ndsm import NDSM, Losses, Objective, Score
+from ndsm.objectives.per_sample import GradientMoments, gradient_moments
 
 __all__ = [
     "DSM",

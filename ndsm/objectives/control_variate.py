@@ -11,124 +11,14 @@ constant over a range of times is -E A / E B.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
 
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.mlp import zero_linear
-from ndsm.objectives.ndsm import Score
-
-CHUNK_BYTES = 256 * 2**20
-"""Memory that per-sample gradients may take at a time."""
-
-
-@dataclass(frozen=True)
-class GradientMoments:
-    """Inner products of per-sample gradients, each (B,) float64: with them any ε's variance is known."""
-
-    base_base: Tensor
-    """|g₀|²."""
-    base_cv: Tensor
-    """<g₀, g_W>; zeros without a control variate."""
-    cv_cv: Tensor
-    """|g_W|²."""
-    mean_cv: Tensor
-    """<ḡ, g_W>."""
-    mean_mean: float
-    """|ḡ|², ḡ the batch's mean of g₀."""
-
-    @property
-    def linear(self) -> Tensor:
-        """A = <g₀ - ḡ, g_W> of each row, (B,)."""
-        return self.base_cv - self.mean_cv
-
-
-def gradient_moments(
-    model: nn.Module,
-    losses: Callable[[Score], tuple[Tensor, Tensor | None]],
-    chunk_bytes: int = CHUNK_BYTES,
-) -> GradientMoments:
-    """The moments of per-sample gradients of a batch, without B copies of the gradient in memory.
-
-    A row's loss depends on θ only through the network's outputs on that row. Their cotangents are had for the
-    whole batch by one cheap backward pass that stops at the outputs; what is left, the network's own
-    vector-Jacobian product, is taken row by row in chunks.
-
-    Memory: two gradients per row of a chunk, at most `chunk_bytes`, beside the chunk's activations.
-    Cost: about three forward and backward passes of the batch.
-
-    Args:
-        model: s(y, t); its method `learned(y, t)` is the part that depends on the weights.
-        losses: given a score function that it calls once, on rows in order (several evaluations per row one
-            after the other, as `torch.cat` makes them), the base and control-variate losses (B,), weighted.
-    """
-    seen: list[Tensor] = []
-
-    def score(y: Tensor, t: Tensor) -> Tensor:
-        with torch.no_grad():
-            out = model(y, t)
-        seen.extend([y.detach(), t.detach(), out.requires_grad_()])
-        return seen[2]
-
-    base, cv = losses(score)
-    y, t, out = seen
-    rows = len(base)
-    per_row = len(y) // rows
-    (c_base,) = torch.autograd.grad(base.sum(), out, retain_graph=cv is not None)
-    c_cv = torch.zeros_like(out) if cv is None else torch.autograd.grad(cv.sum(), out)[0]
-    parameters = {f"model.{k}": p.detach() for k, p in model.named_parameters() if p.requires_grad}
-
-    def group(x: Tensor) -> Tensor:
-        # (per_row · B, ...) in evaluation-major order → (B, per_row, ...)
-        return x.reshape(per_row, rows, *x.shape[1:]).transpose(0, 1)
-
-    part = LearnedPart(model)
-
-    def learned(p: dict[str, Tensor], y: Tensor, t: Tensor) -> Tensor:
-        result: Tensor = functional_call(part, p, (y, t))
-        return result
-
-    total_pull = vjp(lambda p: learned(p, y, t), parameters)[1]
-    mean: dict[str, Tensor] = total_pull(c_base / rows)[0]
-
-    def moments(y: Tensor, t: Tensor, c0: Tensor, cw: Tensor) -> tuple[Tensor, ...]:
-        pull = vjp(lambda p: learned(p, y, t), parameters)[1]
-        (g0,) = pull(c0)
-        if cv is None:
-            zero = c0.new_zeros(())
-            return dot(g0, g0), zero, zero, zero
-        (gw,) = pull(cw)
-        return dot(g0, g0), dot(g0, gw), dot(gw, gw), dot(mean, gw)
-
-    count = sum(p.numel() for p in parameters.values())
-    chunk = max(1, int(chunk_bytes / (8 * count)))
-    parts = vmap(moments, chunk_size=chunk)(group(y), group(t), group(c_base), group(c_cv))
-    base_base, base_cv, cv_cv, mean_cv = (p.detach().double() for p in parts)
-    return GradientMoments(base_base, base_cv, cv_cv, mean_cv, float(dot(mean, mean)))
-
-
-class LearnedPart(nn.Module):
-    """A score model called for its learned part only, which is what `functional_call` can reach."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, y: Tensor, t: Tensor) -> Tensor:
-        """`model.learned(y, t)`."""
-        out: Tensor = self.model.learned(y, t)  # type: ignore[operator]
-        return out
-
-
-def dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
-    """<a, b> over all parameters."""
-    # As matrix products: the elementwise ones would make a temporary of every gradient's size.
-    return torch.stack([torch.dot(a[k].flatten(), b[k].flatten()) for k in a]).sum()
 
 
 class Epsilon(ABC):

@@ -66,6 +66,10 @@ class Process(Protocol):
         """g(t)."""
         ...
 
+    def stationary_score(self, y: Tensor) -> Tensor | None:
+        """The score that Y_t tends to, (B, d) → (B, d), or None if it is not known."""
+        ...
+
     def kernel(self, start: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of Y_t given Y_0, (B, d), (B,) → (B, d), (B,); if it is known."""
         ...
@@ -87,6 +91,8 @@ class Langevin:
         horizon: T.
         drift: f(y, t) of your own, (B, d) and a number → (B, d); then `prior` is needed too.
         prior: law that generation starts from; should be close to the law of Y_T.
+        stationary: whether f = -∇ log of the prior's density, at least roughly. The score is then learned as a
+            difference from -f, which keeps the reverse process from running away where f grows fast.
 
     Raises:
         InputError: neither a mixture nor a drift with its prior, or a prior that cannot be sampled.
@@ -99,6 +105,7 @@ class Langevin:
         horizon: float = 0.5,
         drift: Drift | None = None,
         prior: Prior | None = None,
+        stationary: bool = True,
     ) -> None:
         if (mixture is None) == (drift is None):
             raise InputError(
@@ -111,6 +118,7 @@ class Langevin:
         if not horizon > 0:
             raise InputError(f"Langevin: expected a horizon above 0, found {horizon}")
         self.mixture, self._drift, self.horizon = mixture, drift, float(horizon)
+        self._stationary = stationary
         self._prior: Prior = mixture if mixture is not None else prior  # type: ignore[assignment]
 
     @property
@@ -147,6 +155,12 @@ class Langevin:
     def stable_dt(self) -> float:
         """Step above which Euler-Maruyama diverges: twice the smallest variance; infinite if unknown."""
         return math.inf if self.mixture is None else 2.0 * self.mixture.min_variance
+
+    def stationary_score(self, y: Tensor) -> Tensor | None:
+        """-∇V(y), (B, d) → (B, d), or None for a drift that has no such V."""
+        if self.mixture is not None:
+            return self.mixture.score(y)
+        return -self.drift(y, 0.0) if self._stationary else None
 
     def kernel(self, start: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of Y_t if Y_0's likeliest component were alone; (B, d), (B,) → (B, d), (B,).

@@ -82,6 +82,10 @@ class Linear(ABC):
         """f(y, t) on columns, (d, B) → (d, B)."""
         return y * self.rate(t)
 
+    def stationary_score(self, y: Tensor) -> Tensor | None:
+        """The prior's score, (B, d) → (B, d)."""
+        return self.prior.score(y)
+
     def kernel(self, start: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean α(t) Y_0 and standard deviation σ(t) of Y_t given Y_0; (B, d), (B,) → (B, d), (B,)."""
         return start * self.log_alpha(t).exp()[:, None], self.std(t)

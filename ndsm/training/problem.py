@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ndsm.config import Config
+from ndsm.errors import InputError
 from ndsm.networks import ScoreModel, build_score_model
 from ndsm.objectives import (
     DSM,
@@ -175,7 +176,13 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of `train.device`; auto is a GPU where there is one."""
+    """The device of `train.device`; auto is a GPU where there is one.
+
+    Raises:
+        InputError: a GPU is asked for, and this process sees none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("train.device: expected a GPU for 'cuda', found none; use auto or cpu")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import (
@@ -180,3 +181,49 @@ def test_no_rows_are_not_generated(fitted):
 
 def test_one_column_is_enough():
     assert estimator().fit(data(1)).sample(5).shape == (5, 1)
+
+
+class StandardNormal:
+    """A prior: independent standard Gaussians."""
+
+    def __init__(self, d):
+        self.d = d
+
+    def sample(self, n, generator):
+        return torch.randn(n, self.d, generator=generator)
+
+
+def test_a_drift_of_ones_own_trains_with_every_simulated_objective():
+    """f(y, t) = y with prior N(0, I) is the Langevin process of a standard Gaussian."""
+    process = ndsm.Langevin(drift=lambda y, t: y, prior=StandardNormal(2), horizon=1.5)
+    x = data(2)
+    for objective in ("ndsm", "ndsm-cv", "antithetic"):
+        model = estimator().set_params(process=process, objective=objective).fit(x)
+        rows = model.sample(50)
+        assert rows.shape == (50, 2)
+        assert np.isfinite(rows).all()
+        assert model.mixture_ is None
+        with pytest.raises(ndsm.InputError, match="code is not saved"):
+            model.save("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("drift", "sentence"),
+    [
+        (lambda y, t: y[:, :1], r"drift: expected \(\d+, 2\) torch.float32 at t = 0, found \(\d+, 1\)"),
+        (lambda y, t: y.double(), r"found \(\d+, 2\) torch.float64"),
+        (
+            lambda y, t: y.log(),
+            r"expected finite trajectories, found NaN or infinity in row \d+ of block 0 at t =",
+        ),
+    ],
+)
+def test_a_wrong_drift_is_one_sentence_before_training(drift, sentence):
+    process = ndsm.Langevin(drift=drift, prior=StandardNormal(2))
+    with pytest.raises(ndsm.InputError, match=sentence):
+        estimator().set_params(process=process).fit(data(2))
+
+
+def test_a_prior_that_cannot_be_sampled_is_refused():
+    with pytest.raises(ndsm.InputError, match=r"needs a prior with sample\(n, generator\), found object"):
+        ndsm.Langevin(drift=lambda y, t: y, prior=object())
