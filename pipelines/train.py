@@ -43,7 +43,9 @@ def cluster() -> Iterator[Cluster]:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(**options)
         else:
-            ray.init(include_dashboard=True, dashboard_host="127.0.0.1", **options)
+            # "local" always starts one: without it Ray would join what `ray start` last noted on this machine,
+            # and wait minutes for it if it has died since.
+            ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", **options)
     for name in ("ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
