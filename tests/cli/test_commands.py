@@ -23,8 +23,8 @@ LONG = ["--data.n", "400", "--train.steps", "1000000", "--train.batch-rows", "32
         "--train.report-seconds", "0.1", "--train.checkpoint-seconds", "0.5"]  # fmt: skip
 
 
-def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+def start(*args: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment}
     return subprocess.Popen(
         [sys.executable, "-m", "ndsm.cli", *map(str, args)],
         cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -231,3 +231,20 @@ def test_wrong_objectives_are_one_sentence_and_exit_code_2(tmp_path, monkeypatch
     assert main(args) == 2
     assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_address_joins_a_running_cluster_and_leaves_it_running(tmp_path):
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        process = start("train", "toy-arcs", *TINY, cwd=tmp_path, RAY_ADDRESS=cluster.address)
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+        assert (tmp_path / "runs" / "toy-arcs" / "model.safetensors").exists()
+        assert not cluster.head_node.dead_processes()
+    finally:
+        cluster.shutdown()
