@@ -1,7 +1,8 @@
 """A run from its configuration to its evaluation; how the steps are executed is left to the caller.
 
-`prepare` reads the data and fits or reads the mixture, `begin` writes what the run is, `start` gives a trainer at the step where the run
-stands, `saved` keeps the run directory up to date while it trains, `finish` samples and evaluates.
+`prepare` reads the data and fits or reads the mixture, `begin` writes what the run is, `start` gives a trainer at
+the step where the run stands, `saved` keeps the run directory up to date while it trains, `evaluate_run` samples and
+compares with the data.
 """
 
 import hashlib
