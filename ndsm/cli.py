@@ -86,22 +86,30 @@ class VarianceOptions:
     """JSON file to write."""
 
 
-def with_preset(args: Sequence[str]) -> tuple[list[str], str | None, Config]:
-    """Arguments in tyro's spelling, the preset among them, and its configuration (the defaults without one)."""
-    preset = next((a for a in args if a in preset_names() or a.endswith((".yaml", ".yml"))), None)
+def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any:
+    """The options of a command that takes a preset, whose values are then the options' defaults."""
     # Options are typed as in Python; YAML's spelling is what presets and config.yaml use.
     spelling = {"true": "True", "false": "False", "null": "None"}
-    base = build_config(read_preset(preset), preset) if preset else Config()
-    return [spelling.get(a, a) for a in args], preset, base
+    spelled = [spelling.get(a, a) for a in args]
+    # The defaults are needed before the arguments are read: guess which one is the preset, then check.
+    values = {
+        i + 1
+        for i, a in enumerate(args)
+        if a.startswith("--") and "=" not in a and a not in ("--local", "--fresh")
+    }
+    free = [a for i, a in enumerate(args) if i not in values and not a.startswith("-")]
+    preset = next((a for a in free if a in preset_names() or a.endswith((".yaml", ".yml"))), None)
+    while True:
+        base = build_config(read_preset(preset), preset) if preset else Config()
+        options = parse(command, kind, spelled, kind(preset=preset or tyro.MISSING, config=base))
+        if options.preset == preset:
+            return options
+        preset = options.preset
 
 
 def train_command(args: Sequence[str]) -> None:
     """`ndsm train`."""
-    spelled, preset, base = with_preset(args)
-    options = parse("train", TrainOptions, spelled, TrainOptions(preset=preset or tyro.MISSING, config=base))
-    if options.preset != preset:
-        read_preset(options.preset)
-    train(options)
+    train(parse_with_preset("train", TrainOptions, args))
 
 
 def train(options: TrainOptions) -> None:
@@ -231,11 +239,7 @@ def bench_command(args: Sequence[str]) -> None:
             if args
             else "ndsm bench: expected 'variance'"
         )
-    spelled, preset, base = with_preset(args[1:])
-    default = VarianceOptions(preset=preset or tyro.MISSING, config=base)
-    options = parse("bench variance", VarianceOptions, spelled, default)
-    if options.preset != preset:
-        read_preset(options.preset)
+    options = parse_with_preset("bench variance", VarianceOptions, args[1:])
     if options.out is not None and not options.out.parent.is_dir():
         raise InputError(f"--out: expected a folder {options.out.parent}, found none")
     import json

@@ -95,7 +95,7 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
 
 
 def print_variance(result: dict[str, Any]) -> None:
-    """Print the table of `ndsm bench variance`, relative to ndsm-eps0 where that is in it."""
+    """Print the table of `ndsm bench variance`."""
     table = Table(
         title=f"{result['preset']}: per-sample gradient variance, {result['n']} rows, {result['weighting']}-weighted"
     )

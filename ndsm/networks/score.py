@@ -83,12 +83,10 @@ def build_score_model(config: Config, process: Process, t_min: float, device: to
         t_min: the smallest time that is trained on.
         device: where the model lives.
     """
-    generator = torch_stream(config.train.seed, "prior moments")
     # The law of a noised state lies between the data's and the prior's; the prior is known for any process.
     mixture = process.mixture
-    device_of_prior = mixture.device if mixture is not None else torch.device("cpu")
-    if device_of_prior.type != "cpu":
-        generator = torch_stream(config.train.seed, "prior moments", device=device_of_prior)
+    device_of_prior = mixture.device if mixture is not None else "cpu"
+    generator = torch_stream(config.train.seed, "prior moments", device=device_of_prior)
     y = process.prior.sample(4096, generator).float().cpu()
     d, net = y.shape[1], config.network
     embedding = TimeEmbedding(

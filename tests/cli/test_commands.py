@@ -98,6 +98,15 @@ def test_samples_have_the_schema_and_range_of_the_data(table_run):
     assert abs(np.mean(samples["pressure"]) - 1000) < 10
 
 
+def test_an_option_value_that_is_a_presets_name_is_not_taken_for_the_preset(table_run, monkeypatch, capsys):
+    monkeypatch.chdir(table_run)
+    # Taken for toy-arcs, the path would be refused, and digits' own error would not be the one that is seen.
+    assert main(["train", "--name", "toy-arcs", "vectors", "--local", "--data.path", "absent.parquet"]) == 2
+    assert "absent.parquet" in capsys.readouterr().err
+    assert main(["train", "--name", "toy-arcs", "digits", "--local", "--reference.n-components", "5000"]) == 2
+    assert "expected at most the 1438 rows" in capsys.readouterr().err
+
+
 def test_a_wrong_command_prints_no_traceback(tmp_path):
     done = run("sample", "nowhere", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
