@@ -86,6 +86,22 @@ class VarianceOptions:
     """JSON file to write."""
 
 
+@dataclass
+class ReproduceOptions:
+    """Run an experiment of the paper in full: all rows, all seeds; started again, it goes on."""
+
+    name: Annotated[Literal["fig2", "fig3"], tyro.conf.Positional]
+    """Figure of the paper."""
+    scale: float = 1.0
+    """Fraction of the training steps and generated rows."""
+    out: Path = Path("reproduce")
+    """Folder of the results; on several machines a path they all see."""
+    local: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """One run after the other in this process, without Ray."""
+    fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Delete earlier results and start over."""
+
+
 def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any:
     """The options of a command that takes a preset, whose values are then the options' defaults."""
     # Options are typed as in Python; YAML's spelling is what presets and config.yaml use.
@@ -254,6 +270,45 @@ def bench_command(args: Sequence[str]) -> None:
         options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
+def reproduce_command(args: Sequence[str]) -> None:
+    """`ndsm reproduce`."""
+    options = parse("reproduce", ReproduceOptions, args)
+    import shutil
+
+    from ndsm.console import print_study
+    from ndsm.reproduce import Folder, Job, Result, run_here
+
+    if not 0 < options.scale <= 1:
+        raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
+    path = options.out / options.name
+    if options.fresh:
+        shutil.rmtree(path, ignore_errors=True)
+    folder = Folder(path, options.name, options.scale)
+    jobs, runs = folder.missing(), (path / "runs").resolve()
+    total = len(folder.study.jobs(options.scale))
+    print(f"{folder.study.title}: {total - len(jobs)} of {total} runs done; results in {path}")
+
+    def done(job: Job, result: Result) -> None:
+        folder.add(job, result)
+        row = result[0][0]
+        left = len(folder.missing())
+        print(
+            f"{total - left}/{total} {job.name}: mode_std {row['mode_std']:.1f}, sliced W2 {row['swd2']:.4f}, trained "
+            f"{row['train_seconds']:.0f} s",
+            flush=True,
+        )
+
+    if options.local:
+        run_here(jobs, runs, done)
+    elif jobs:
+        from pipelines.reproduce import run_on_ray
+
+        run_on_ray(jobs, runs, done)
+    folder.finish()
+    print_study(folder.study.title, folder.results["rows"], folder.results["floor"])
+    print(f"{path}: results.json, figure.png")
+
+
 def presets_command(args: Sequence[str]) -> None:
     """`ndsm presets`."""
     from importlib import resources
@@ -287,6 +342,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "sample": (sample_command, "generate rows with a trained run"),
     "evaluate": (evaluate_command, "compare generated rows with the data"),
     "bench": (bench_command, "measure gradient variances: ndsm bench variance PRESET"),
+    "reproduce": (reproduce_command, "run an experiment of the paper: fig2, fig3"),
     "presets": (presets_command, "list the packaged presets"),
     "doctor": (doctor_command, "check the installation, cores, GPUs and Ray"),
 }

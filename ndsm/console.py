@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ndsm.reproduce import summarise
+
 PLAIN_SECONDS = 5.0
 """Seconds between plain lines."""
 
@@ -91,6 +93,27 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
         table.add_row(
             "rows with NaN or infinity", str(metrics["nonfinite"]), str(metrics["prior"]["nonfinite"]), ""
         )
+    Console(width=100 if not sys.stdout.isatty() else None).print(table)
+
+
+def print_study(title: str, rows: list[dict[str, Any]], floor: dict[str, float]) -> None:
+    """Print the table of `ndsm reproduce`."""
+    table = Table(title=f"{title}; medians over runs")
+    for name in ("row", "runs", "mode_std", "from - to", "swd2", "off support", "training s"):
+        table.add_column(name, justify="left" if name == "row" else "right")
+    for group in summarise(rows):
+        m = group.median
+        spread = f"{group.spread[0]:.0f} - {group.spread[1]:.0f}"
+        numbers = (f"{m['mode_std']:.1f}", spread, f"{m['swd2']:.4f}", f"{m['off_support']:.4f}")
+        table.add_row(group.label, str(group.runs), *numbers, f"{m['train_seconds']:.0f}")
+    table.add_row(
+        "true points (floor)",
+        "",
+        f"{floor['mode_std']:.1f}",
+        "",
+        f"{floor['swd2']:.4f}",
+        f"{floor['off_support']:.4f}",
+    )
     Console(width=100 if not sys.stdout.isatty() else None).print(table)
 
 

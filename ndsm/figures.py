@@ -60,6 +60,24 @@ def samples_figure(
     figure.savefig(path, dpi=120, format="png")
 
 
+def study_figure(panels: list[tuple[str, np.ndarray]], path: Path, title: str) -> None:
+    """Nothing; writes a PNG of scatters side by side on the first one's axes: a title and points (n, 2) each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained", figsize=(2.9 * len(panels), 3.6))
+    FigureCanvasAgg(figure)
+    frames = [_frame(panels[0][1][:, c]) for c in range(2)]
+    for k, (axes, (name, x)) in enumerate(
+        zip(figure.subplots(1, len(panels), sharex=True, sharey=True), panels, strict=True)
+    ):
+        _points(axes, x, frames, _COLOURS["samples" if k else "data"], name)
+        axes.set(aspect="equal")
+    figure.suptitle(title, fontsize=13)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, format="png")
+
+
 def _is_image(dataset: Dataset) -> bool:
     """Whether a row is a square grey image."""
     d = dataset.train.shape[1]
@@ -77,21 +95,27 @@ def _frame(values: np.ndarray) -> tuple[float, float]:
 def _scatter(figure: Any, rows: dict[str, np.ndarray], names: list[str], equal: bool) -> None:
     """Nothing; three scatter panels on the same axes."""
     frames = [_frame(rows["data"][:, c]) for c in range(2)]
-    lows, highs = np.array(frames).T
-    width, height = highs - lows
+    width, height = np.diff(frames)[:, 0]
     # Room for a square panel with its labels, or for a flat or tall one if the axes' units are the same.
     figure.set_size_inches(12, 1.2 + 3.7 * (np.clip(height / width, 0.3, 2.0) if equal else 1.0))
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes, (name, x) in zip(panels, rows.items(), strict=True):
-        inside = ((x >= lows) & (x <= highs)).all(axis=1)
-        outside = 1 - inside.mean() if len(x) else 0.0
-        note = f" ({outside:.1%} outside the frame)" if outside >= 0.0005 else ""
-        axes.set_title(name + note, fontsize=11)
-        points = x[inside][:_MAX_POINTS]
-        axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.45, linewidths=0, color=_COLOURS[name])
-        axes.set(xlim=frames[0], ylim=frames[1], xlabel=names[0], aspect="equal" if equal else "auto")
-        axes.spines[["top", "right"]].set_visible(False)
+        _points(axes, x, frames, _COLOURS[name], name)
+        axes.set(xlabel=names[0], aspect="equal" if equal else "auto")
     panels[0].set_ylabel(names[1])
+
+
+def _points(axes: Any, x: np.ndarray, frames: list[tuple[float, float]], colour: str, name: str) -> None:
+    """Nothing; a scatter of those of the points (n, 2) that lie in the frame, and how many do not."""
+    lows, highs = np.array(frames).T
+    inside = ((x >= lows) & (x <= highs)).all(axis=1)
+    outside = 1 - inside.mean() if len(x) else 0.0
+    note = f" ({outside:.1%} outside the frame)" if outside >= 0.0005 else ""
+    axes.set_title(name + note, fontsize=11)
+    points = x[inside][:_MAX_POINTS]
+    axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.45, linewidths=0, color=colour)
+    axes.set(xlim=frames[0], ylim=frames[1])
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _image_grids(figure: Any, rows: dict[str, np.ndarray]) -> None:
