@@ -12,6 +12,7 @@ from ndsm.config import Config, build_config, merge, read_preset
 from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.experiment import Generator, build_problem, describe_data, fingerprint, start
+from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run
@@ -29,7 +30,8 @@ class NDSM(BaseEstimator):
     Args:
         n_components: mixture components.
         covariance_type: `spherical`, `tied`, `diag` or `full`.
-        objective: the loss.
+        objective: the loss: a name of `objective.kind`, or an object of `ndsm.objectives`, e.g.
+            `ndsm.objectives.NDSM(control_variate="learned")`.
         max_steps: optimiser steps, the preset's if None.
         batch_rows: rows per step, the preset's if None.
         lr: learning rate, the preset's if None.
@@ -52,7 +54,7 @@ class NDSM(BaseEstimator):
         n_components: int = 10,
         *,
         covariance_type: str = "spherical",
-        objective: str = "ndsm",
+        objective: str | Objective = "ndsm",
         max_steps: int | None = None,
         batch_rows: int | None = None,
         lr: float | None = None,
@@ -167,7 +169,7 @@ class NDSM(BaseEstimator):
             "data": data,
             "reference.n_components": self.n_components,
             "reference.covariance_type": self.covariance_type,
-            "objective.kind": self.objective,
+            **self._objective_fields(),
             "train.seed": int(seed),
             "train.device": self.device,
             "train.workers": 1,
@@ -175,6 +177,25 @@ class NDSM(BaseEstimator):
             **{k: v for k, v in given.items() if v is not None},
         }
         return build_config(merge(tree, overrides), "NDSM")
+
+    def _objective_fields(self) -> dict[str, Any]:
+        """The fields of the `objective` section that the setting `objective` stands for."""
+        if isinstance(self.objective, str):
+            return {"objective.kind": self.objective}
+        if not hasattr(self.objective, "control_variate"):
+            raise InputError(
+                "objective: expected a name or an object of ndsm.objectives, found "
+                f"{type(self.objective).__name__}"
+            )
+        fields: dict[str, Any] = {"objective.kind": self.objective.kind}
+        match self.objective.control_variate:
+            case "learned":
+                fields["objective.epsilon.kind"] = "network"
+            case "closed-form":
+                fields["objective.epsilon.kind"] = "closed-form"
+            case value if self.objective.kind == "ndsm-cv":
+                fields |= {"objective.epsilon.kind": "constant", "objective.epsilon.value": value}
+        return fields
 
     def _dataset(self, rows: np.ndarray, config: Config, columns: Any) -> Dataset:
         names = [str(c) for c in columns] if columns is not None else [f"x{i}" for i in range(rows.shape[1])]

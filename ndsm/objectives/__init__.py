@@ -6,9 +6,10 @@ from ndsm.objectives.control_variate import (
     ConstantEpsilon,
     Epsilon,
     NetworkEpsilon,
+    make_epsilon,
 )
 from ndsm.objectives.dsm import DSM
-from ndsm.objectives.ndsm import NDSM, Losses, Objective, Score
+from ndsm.objectives.ndsm import NDSM, ControlVariate, Losses, Objective, Score
 from ndsm.objectives.per_sample import GradientMoments, gradient_moments
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "AntitheticNDSM",
     "ClosedFormEpsilon",
     "ConstantEpsilon",
+    "ControlVariate",
     "Epsilon",
     "GradientMoments",
     "Losses",
@@ -24,4 +26,5 @@ __all__ = [
     "Objective",
     "Score",
     "gradient_moments",
+    "make_epsilon",
 ]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.mlp import zero_linear
+from ndsm.objectives.ndsm import ControlVariate
 
 
 class Epsilon(ABC):
@@ -163,3 +164,28 @@ class NetworkEpsilon(Epsilon):
         """Take φ and Adam's moments."""
         self._net.load_state_dict(state["net"])
         self._optimizer.load_state_dict(state["optimizer"])
+
+
+def make_epsilon(
+    control_variate: ControlVariate,
+    t_min: float,
+    t_max: float,
+    *,
+    bins: int = 20,
+    lr: float = 1e-3,
+    seed: int = 0,
+) -> Epsilon:
+    """The ε(t) that an objective's `control_variate` names, before it has learned anything.
+
+    Args:
+        control_variate: as the objective's.
+        t_min, t_max: range of times.
+        bins: of the closed form.
+        lr, seed: of the network.
+    """
+    match control_variate:
+        case "closed-form":
+            return ClosedFormEpsilon(t_min, t_max, bins)
+        case "learned":
+            return NetworkEpsilon(t_min, t_max, lr, seed)
+    return ConstantEpsilon(float(control_variate))

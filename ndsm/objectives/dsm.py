@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ndsm.objectives.ndsm import Losses, Score
+from ndsm.objectives.ndsm import ControlVariate, Losses, Score
 
 
 class DSM:
@@ -13,6 +13,8 @@ class DSM:
 
     records: ClassVar[tuple[str, ...]] = ("mean", "noise", "t", "std")
     rows_from: ClassVar[str] = "kernel"
+    kind: ClassVar[str] = "dsm"
+    control_variate: ClassVar[ControlVariate] = 0.0
 
     def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
         """Loss of each row, (B,); there is no control variate."""

@@ -9,10 +9,16 @@ variance grow as 1/Δt_N.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
+
+from ndsm.errors import InputError
+
+ControlVariate = float | Literal["closed-form", "learned"]
+"""How the factor ε(t) of an objective's control variate is chosen: fixed, minimising eq. 22 within bins of log t, or
+the paper's network ε_φ(t)."""
 
 
 class Score(Protocol):
@@ -41,16 +47,42 @@ class Objective(Protocol):
     rows_from: ClassVar[str]
     """`path`: the process is simulated; `kernel`: rows are drawn from its known transition law."""
 
+    @property
+    def kind(self) -> str:
+        """Its name in `objective.kind`."""
+        ...
+
+    @property
+    def control_variate(self) -> ControlVariate:
+        """How its ε(t) is chosen; 0 if it has no control variate."""
+        ...
+
     def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
         """Losses of each row; calls the score once, evaluations of one row B rows apart (as `torch.cat`)."""
         ...
 
 
 class NDSM:
-    """The loss of eq. 9 and the control variate of eq. 20; two evaluations of the score per row, in one call."""
+    """The loss of eq. 9 and the control variate of eq. 20; two evaluations of the score per row, in one call.
+
+    Args:
+        control_variate: ε(t): a number (None is 0, which trains eq. 9 alone), "closed-form" or "learned".
+
+    Raises:
+        InputError: something else.
+    """
 
     records: ClassVar[tuple[str, ...]] = ("mean", "noise", "t", "std")
     rows_from: ClassVar[str] = "path"
+
+    def __init__(self, control_variate: ControlVariate | None = None) -> None:
+        value = 0.0 if control_variate is None else control_variate
+        if isinstance(value, bool) or (isinstance(value, str) and value not in ("closed-form", "learned")):
+            raise InputError(
+                f"control_variate: expected a number, 'closed-form' or 'learned', found {control_variate!r}"
+            )
+        self.control_variate: ControlVariate = value
+        self.kind = "ndsm" if control_variate is None else "ndsm-cv"
 
     def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
         """½|s(Y)|² + Z·(s(Y) - s(μ))/σ and W = s(μ)·Z/σ for each row, (B,).

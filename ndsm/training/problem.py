@@ -7,17 +7,17 @@ import numpy as np
 import torch
 
 from ndsm.config import Config
+from ndsm.config import Objective as ObjectiveConfig
 from ndsm.errors import InputError
 from ndsm.networks import ScoreModel, build_score_model
 from ndsm.objectives import (
     DSM,
     NDSM,
     AntitheticNDSM,
-    ClosedFormEpsilon,
-    ConstantEpsilon,
+    ControlVariate,
     Epsilon,
-    NetworkEpsilon,
     Objective,
+    make_epsilon,
 )
 from ndsm.processes import (
     OU,
@@ -62,17 +62,14 @@ class Problem:
     def epsilon(self) -> Epsilon:
         """The factor of the control variate, as it is before training."""
         setting, seed = self.config.objective.epsilon, self.config.train.seed
-        if self.config.objective.kind != "ndsm-cv":
-            return ConstantEpsilon(0.0)
-        match setting.kind:
-            case "constant":
-                return ConstantEpsilon(setting.value)
-            case "closed-form":
-                return ClosedFormEpsilon(self.t_min, self.process.horizon, setting.bins)
-            case "network":
-                return NetworkEpsilon(
-                    self.t_min, self.process.horizon, setting.lr, stream_seed(seed, "epsilon") % 2**32
-                )
+        return make_epsilon(
+            self.objective.control_variate,
+            self.t_min,
+            self.process.horizon,
+            bins=setting.bins,
+            lr=setting.lr,
+            seed=stream_seed(seed, "epsilon") % 2**32,
+        )
 
     def model(self, device: torch.device) -> ScoreModel:
         """The score model with its initial weights."""
@@ -90,16 +87,23 @@ class Problem:
         )
 
 
-def make_objective(kind: str) -> Objective:
-    """The objective of `objective.kind`."""
-    kinds: dict[str, type[Objective]] = {
-        "ndsm": NDSM,
-        "ndsm-cv": NDSM,
-        "antithetic": AntitheticNDSM,
-        "dsm": DSM,
-        "mixture-dsm": DSM,
-    }
-    return kinds[kind]()
+def make_objective(config: ObjectiveConfig) -> Objective:
+    """The objective of the `objective` section."""
+    match config.kind:
+        case "ndsm":
+            return NDSM()
+        case "ndsm-cv":
+            epsilon = config.epsilon
+            choices: dict[str, ControlVariate] = {
+                "constant": epsilon.value,
+                "closed-form": "closed-form",
+                "network": "learned",
+            }
+            return NDSM(choices[epsilon.kind])
+        case "antithetic":
+            return AntitheticNDSM()
+        case "dsm" | "mixture-dsm":
+            return DSM()
 
 
 def make_process(config: Config, mixture: GaussianMixture) -> Process:
@@ -154,7 +158,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     grid = config.process.grid
     last_dt = config.process.last_dt
     times = forward_grid(process, grid.kind, grid.steps, last_dt)
-    objective = make_objective(config.objective.kind)
+    objective = make_objective(config.objective)
     layout = RowLayout(objective.records, dimension)
     k = config.train.times_per_path
     paths = paths_per_block(config.train.block_mb, layout, k)

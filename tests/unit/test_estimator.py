@@ -88,6 +88,37 @@ def test_rows_come_back_in_the_units_of_the_data(fitted):
     np.testing.assert_allclose(other.sample(50), fitted.sample(50) * units, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("control_variate", "kind", "epsilon"),
+    [
+        (None, "ndsm", ("closed-form", 0.0)),
+        (0.5, "ndsm-cv", ("constant", 0.5)),
+        ("closed-form", "ndsm-cv", ("closed-form", 0.0)),
+        ("learned", "ndsm-cv", ("network", 0.0)),
+    ],
+)
+def test_the_objective_can_be_an_object(control_variate, kind, epsilon):
+    objective = ndsm.objectives.NDSM(control_variate=control_variate)
+    found = estimator(objective=objective)._resolve().objective
+    assert (found.kind, (found.epsilon.kind, found.epsilon.value)) == (kind, epsilon)
+
+
+def test_a_learned_control_variate_trains():
+    model = estimator(objective=ndsm.objectives.NDSM(control_variate="learned")).fit(data())
+    assert isinstance(model._generator.problem.epsilon(), ndsm.objectives.NetworkEpsilon)
+
+
+@pytest.mark.parametrize("bad", ["network", True])
+def test_an_unknown_control_variate_is_refused(bad):
+    with pytest.raises(ndsm.InputError, match="expected a number, 'closed-form' or 'learned', found"):
+        ndsm.objectives.NDSM(control_variate=bad)
+
+
+def test_an_objective_that_is_none_is_refused():
+    with pytest.raises(ndsm.InputError, match="expected a name or an object .* found int"):
+        estimator(objective=3).fit(data())
+
+
 def test_x_is_not_modified():
     x = data().astype(np.float32)
     before = x.copy()
