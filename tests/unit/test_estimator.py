@@ -115,7 +115,7 @@ def test_an_unknown_control_variate_is_refused(bad):
 
 
 def test_an_objective_that_is_none_is_refused():
-    with pytest.raises(ndsm.InputError, match="expected a name or an object .* found int"):
+    with pytest.raises(ndsm.InputError, match=r"expected a name or an object .* found int"):
         estimator(objective=3).fit(data())
 
 
