@@ -76,7 +76,7 @@ class VarianceOptions:
     preset: Annotated[str, tyro.conf.Positional]
     """A packaged preset or a YAML file."""
     config: Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
-    objectives: str = "ndsm-eps0,ndsm-eps1,ndsm-cv,antithetic"
+    objectives: str = "ndsm-eps0,ndsm-eps1,ndsm-cv,antithetic,path"
     """Which ones, separated by commas."""
     n: int = 4000
     """Recorded rows per objective."""

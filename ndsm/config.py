@@ -99,17 +99,19 @@ class Process(Section):
     grid: Grid = Grid()
     last_dt: float | None = Field(1e-3, gt=0.0)
     """Size of the recorded example's own last step (the paper's Δt_N); the grid's own step if null."""
-    integrator: Literal["euler-maruyama"] = "euler-maruyama"
-    """One-step scheme of the simulation."""
+    integrator: Literal["euler-maruyama", "exponential"] = "euler-maruyama"
+    """One-step scheme of the simulation; the exponential one is exact while a path stays in its mixture component,
+    and stable for any step."""
 
 
 class Epsilon(Section):
-    """The factor ε(t) of the control variate (Theorem 3.2); for objective.kind ndsm-cv."""
+    """The factor ε(t) of the control variate (Theorem 3.2); for objective.kind ndsm-cv and path."""
 
     kind: Literal["constant", "closed-form", "network"] = "closed-form"
     """A fixed value, the minimiser of eq. 22 per bin of log t, or the paper's network ε_φ."""
     value: float = 0.0
-    """The constant: 0 is NDSM, 1 undoes the cancellation of Theorem 3.1."""
+    """The constant. ndsm-cv: 0 is NDSM, 1 undoes the cancellation of Theorem 3.1. path: 0 is implicit score matching,
+    1 is closest to denoising score matching."""
     every: int = Field(20, ge=1)
     """Steps between updates of an ε that learns (the paper's N_CV)."""
     bins: int = Field(20, ge=1)
@@ -121,9 +123,10 @@ class Epsilon(Section):
 class Objective(Section):
     """What is minimised."""
 
-    kind: Literal["ndsm", "ndsm-cv", "antithetic", "dsm", "mixture-dsm"] = "ndsm"
+    kind: Literal["ndsm", "ndsm-cv", "antithetic", "path", "dsm", "mixture-dsm"] = "ndsm"
     """NDSM (Theorem 3.1); with a control variate (Theorem 3.2); averaged over both signs of the last increment;
-    denoising score matching (linear processes); each point noised by its own component's linear process."""
+    with a control variate from the whole path; denoising score matching (linear processes); each point noised by
+    its own component's linear process."""
     epsilon: Epsilon = Epsilon()
     weighting: Literal["none", "variance"] = "variance"
     """Weight of an example at time t: 1, or V(t), the variance the noising has added by then."""
@@ -233,10 +236,23 @@ class Config(Section):
             )
         if self.objective.kind == "mixture-dsm" and linear:
             raise ValueError("objective.kind 'mixture-dsm' goes with process.kind 'langevin'")
-        if self.objective.kind != "ndsm-cv" and self.objective.epsilon != Epsilon():
+        if self.objective.kind not in ("ndsm-cv", "path") and self.objective.epsilon != Epsilon():
             raise ValueError(
-                f"objective.epsilon goes with objective.kind 'ndsm-cv'; {self.objective.kind!r} has no control variate "
-                "to scale"
+                f"objective.epsilon goes with objective.kind 'ndsm-cv' or 'path'; {self.objective.kind!r} has no control "
+                "variate to scale"
+            )
+        if linear and self.objective.kind == "path":
+            raise ValueError("objective.kind 'path' goes with process.kind 'langevin'")
+        if linear and self.process.integrator == "exponential":
+            raise ValueError("process.integrator 'exponential' goes with process.kind 'langevin'")
+        if (
+            self.process.integrator == "exponential"
+            and self.process.last_dt is None
+            and self.objective.kind in ("ndsm", "ndsm-cv", "antithetic")
+        ):
+            raise ValueError(
+                f"process.integrator 'exponential' with objective.kind {self.objective.kind!r} needs process.last_dt, the "
+                "size of the recorded example's own step"
             )
         if self.process.sigma_max <= self.process.sigma_min or self.process.beta_max < self.process.beta_min:
             raise ValueError("process.sigma_max and beta_max must lie above sigma_min and beta_min")

@@ -33,6 +33,9 @@ CONTENDERS = {
     "ndsm-eps1": Contender("ndsm", 1.0),
     "ndsm-cv": Contender("ndsm", None),
     "antithetic": Contender("antithetic", 0.0),
+    "path": Contender("path", None),
+    "path-eps0": Contender("path", 0.0),
+    "path-eps1": Contender("path", 1.0),
 }
 
 

@@ -368,6 +368,13 @@ class GaussianMixture:
         centered = self._centered(y)
         return self._components.average(centered, self._joint(centered))
 
+    def score_and_share_columns(self, y: Tensor, component: Tensor) -> tuple[Tensor, Tensor]:
+        """∇log η*(y), (d, B) → (d, B), and the responsibility of each column's given component, (B,)."""
+        centered = self._centered(y)
+        joint = self._joint(centered)
+        share = joint.gather(0, component[None])[0] / joint.sum(0)
+        return self._components.average(centered, joint), share
+
     # ---- on rows, (B, d) ----
 
     def log_prob(self, y: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from ndsm.objectives.control_variate import (
 )
 from ndsm.objectives.dsm import DSM
 from ndsm.objectives.ndsm import NDSM, ControlVariate, Losses, Objective, Score
+from ndsm.objectives.path import Path
 from ndsm.objectives.per_sample import GradientMoments, gradient_moments
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Losses",
     "NetworkEpsilon",
     "Objective",
+    "Path",
     "Score",
     "gradient_moments",
     "make_epsilon",

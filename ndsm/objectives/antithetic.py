@@ -5,10 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ndsm.objectives.ndsm import ControlVariate, Losses, Score
+from ndsm.objectives.ndsm import ControlVariate, Losses, OneStep, Score
 
 
-class AntitheticNDSM:
+class AntitheticNDSM(OneStep):
     """¼(|s₊|² + |s₋|²) + Z·(s₊ - s₋)/(2σ), s± = s(μ ± σZ).
 
     Z and -Z have the same law, so this is the mean of the NDSM loss (eq. 9) over both; s(μ) and with it the

@@ -5,10 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ndsm.objectives.ndsm import ControlVariate, Losses, Score
+from ndsm.objectives.ndsm import ControlVariate, Losses, OneStep, Score
 
 
-class DSM:
+class DSM(OneStep):
     """½|s(Y, t) + Z/σ|² (Vincent 2011; dissertation, 5.2); one evaluation of the score per row."""
 
     records: ClassVar[tuple[str, ...]] = ("mean", "noise", "t", "std")

@@ -8,6 +8,7 @@ The subtracted term has mean zero (Z_N is independent of μ_{N-1}) and cancels w
 variance grow as 1/Δt_N.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -61,8 +62,36 @@ class Objective(Protocol):
         """Losses of each row; calls the score once, evaluations of one row B rows apart (as `torch.cat`)."""
         ...
 
+    def combined(self, score: Score, rows: dict[str, Tensor], epsilon: Tensor) -> Tensor:
+        """base + ε · control_variate of each row, (B,), at the least cost."""
+        ...
 
-class NDSM:
+
+def checked_control_variate(value: ControlVariate) -> ControlVariate:
+    """The same value.
+
+    Raises:
+        InputError: it is not a number, "closed-form" or "learned".
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and value not in ("closed-form", "learned")):
+        raise InputError(f"control_variate: expected a number, 'closed-form' or 'learned', found {value!r}")
+    return value
+
+
+class OneStep(ABC):
+    """What the objectives share whose loss and control variate cost the same evaluations of the score."""
+
+    @abstractmethod
+    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
+        """Losses of each row."""
+
+    def combined(self, score: Score, rows: dict[str, Tensor], epsilon: Tensor) -> Tensor:
+        """base + ε · control_variate of each row, (B,), for ε (B,)."""
+        found = self(score, rows)
+        return found.base if found.control_variate is None else found.base + epsilon * found.control_variate
+
+
+class NDSM(OneStep):
     """The loss of eq. 9 and the control variate of eq. 20; two evaluations of the score per row, in one call.
 
     Args:
@@ -76,12 +105,7 @@ class NDSM:
     rows_from: ClassVar[str] = "path"
 
     def __init__(self, control_variate: ControlVariate | None = None) -> None:
-        value = 0.0 if control_variate is None else control_variate
-        if isinstance(value, bool) or (isinstance(value, str) and value not in ("closed-form", "learned")):
-            raise InputError(
-                f"control_variate: expected a number, 'closed-form' or 'learned', found {control_variate!r}"
-            )
-        self.control_variate: ControlVariate = value
+        self.control_variate = checked_control_variate(0.0 if control_variate is None else control_variate)
         self.kind = "ndsm" if control_variate is None else "ndsm-cv"
 
     def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:

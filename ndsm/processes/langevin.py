@@ -22,6 +22,7 @@ ACCURATE = 0.1
 component's stationary variance by 1/(1 - share): at 0.1 by 11 %, and past 0.5 the reverse process expands."""
 
 Drift = Callable[[Tensor, float], Tensor]
+JacobianProduct = Callable[[Tensor, Tensor, float], Tensor]
 
 
 class Prior(Protocol):
@@ -91,6 +92,8 @@ class Langevin:
         horizon: T.
         drift: f(y, t) of your own, (B, d) and a number → (B, d); then `prior` is needed too.
         prior: law that generation starts from; should be close to the law of Y_T.
+        jacobian_product: Df(y, t) v of a drift of your own, (B, d), (B, d) and a number → (B, d); by automatic
+            differentiation if not given. Only the path objective needs it.
         stationary: whether f = -∇ log of the prior's density, at least roughly. The score is then learned as a
             difference from -f, which keeps the reverse process from running away where f grows fast.
 
@@ -105,6 +108,7 @@ class Langevin:
         horizon: float = 0.5,
         drift: Drift | None = None,
         prior: Prior | None = None,
+        jacobian_product: JacobianProduct | None = None,
         stationary: bool = True,
     ) -> None:
         if (mixture is None) == (drift is None):
@@ -118,6 +122,7 @@ class Langevin:
         if not horizon > 0:
             raise InputError(f"Langevin: expected a horizon above 0, found {horizon}")
         self.mixture, self._drift, self.horizon = mixture, drift, float(horizon)
+        self._jacobian_product = jacobian_product
         self._stationary = stationary
         self._prior: Prior = mixture if mixture is not None else prior  # type: ignore[assignment]
 
@@ -146,6 +151,21 @@ class Langevin:
             found = f"{tuple(f.shape)} {f.dtype}" if isinstance(f, Tensor) else type(f).__name__
             raise InputError(f"drift: expected {tuple(y.T.shape)} {y.dtype} at t = {t:g}, found {found}")
         return f.T
+
+    def drift_and_own_share(self, y: Tensor, t: float, component: Tensor) -> tuple[Tensor, Tensor | None]:
+        """f(y, t) on columns, and the responsibility of each column's given component, (B,), if there is a mixture."""
+        if self.mixture is None:
+            return self.drift_columns(y, t), None
+        score, share = self.mixture.score_and_share_columns(y, component)
+        return score.neg_(), share
+
+    def drift_derivative_columns(self, y: Tensor, v: Tensor, t: float) -> Tensor:
+        """Df(y, t) v on columns, (d, B), (d, B) → (d, B)."""
+        if self.mixture is not None:
+            return self.mixture.hessian_vector_product(y.T, v.T).T.neg()
+        if self._jacobian_product is not None:
+            return self._jacobian_product(y.T, v.T, t).T
+        return torch.func.jvp(lambda x: self.drift_columns(x, t), (y,), (v,))[1]
 
     def diffusion(self, t: float) -> float:
         """σ̃(t) = sqrt(2)."""
@@ -189,8 +209,10 @@ class Langevin:
         return -v * torch.expm1(-2.0 * t / v)
 
 
-def forward_grid(process: Process, kind: str, steps: int, last_dt: float | None) -> np.ndarray:
-    """The simulation's times, (steps + 1,), checked against the stability of Euler-Maruyama.
+def forward_grid(
+    process: Process, kind: str, steps: int, last_dt: float | None, integrator: str = "euler-maruyama"
+) -> np.ndarray:
+    """The simulation's times, (steps + 1,), checked against the stability of Euler-Maruyama where that takes them.
 
     Args:
         kind: `uniform` or `geometric` (first step `last_dt`, later ones at most `ACCURATE` of the stable size).
@@ -199,12 +221,15 @@ def forward_grid(process: Process, kind: str, steps: int, last_dt: float | None)
     Raises:
         InputError: a step is above the stability limit, or the horizon cannot be reached.
     """
+    exact = integrator == "exponential"
     if kind == "geometric":
         first = last_dt if last_dt is not None else process.horizon / steps / 100
-        times = geometric_grid(process.horizon, steps, first, ACCURATE * process.stable_dt)
+        largest = math.inf if exact else ACCURATE * process.stable_dt
+        times = geometric_grid(process.horizon, steps, first, largest)
     else:
         times = uniform_grid(process.horizon, steps)
-    largest = max(float(np.diff(times).max()), last_dt or 0.0)
+    # An example's own step is Euler-Maruyama's whatever takes the others.
+    largest = max(0.0 if exact else float(np.diff(times).max()), last_dt or 0.0)
     if largest >= process.stable_dt:
         needed = math.ceil(process.horizon / (0.5 * process.stable_dt))
         raise InputError(

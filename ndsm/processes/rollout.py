@@ -16,10 +16,16 @@ import torch
 from torch import Tensor
 
 from ndsm.errors import InputError
-from ndsm.processes.langevin import Process
+from ndsm.processes.integrators import INTEGRATORS, EulerMaruyama, IntegratorName
+from ndsm.processes.langevin import Langevin, Process
+from ndsm.processes.modes import Modes
+from ndsm.processes.tangent import PathSums
 from ndsm.streams import torch_stream
 
-RECORDABLE = ("mean", "noise", "t", "std")
+ONE_STEP = ("mean", "noise", "t", "std")
+"""What the one-step objectives record: μ_{N-1}, Z_N, t_N, σ_{N-1}."""
+WHOLE_PATH = ("state", "weight", "probe", "tangent", "t", "std")
+"""What the path objective records: Y_n, G_n, u, D_n u, t_n, sqrt(V_n)."""
 SCALARS = ("t", "std")
 """Those with one number per row."""
 
@@ -28,15 +34,16 @@ SCALARS = ("t", "std")
 class RowLayout:
     """Where each recorded quantity lies in a row.
 
-    mean μ_{N-1} (d), noise Z_N (d), t t_N (1), std σ_{N-1} (1); Y_N = mean + std · noise.
+    `ONE_STEP`: mean (d), noise (d), t (1), std (1), with Y_N = mean + std · noise. `WHOLE_PATH`: state, weight, probe
+    and tangent (d each), t (1), std (1).
     """
 
     records: tuple[str, ...]
     dimension: int
 
     def __post_init__(self) -> None:
-        if unknown := set(self.records) - set(RECORDABLE):
-            raise ValueError(f"records: expected some of {RECORDABLE}, found {sorted(unknown)}")
+        if self.records not in (ONE_STEP, WHOLE_PATH):
+            raise ValueError(f"records: expected {ONE_STEP} or {WHOLE_PATH}, found {self.records}")
 
     @property
     def widths(self) -> dict[str, int]:
@@ -68,6 +75,7 @@ class RolloutSpec:
         seed: the run's seed.
         rows_from: `path` simulates, `kernel` draws from the known transition law.
         jitter: each group of trajectories moves its grid by up to this fraction of a step.
+        integrator: scheme of the grid's steps; an example's own step of size last_dt is Euler-Maruyama's.
     """
 
     process: Process
@@ -79,6 +87,7 @@ class RolloutSpec:
     seed: int
     jitter: float = 0.0
     rows_from: str = "path"
+    integrator: IntegratorName = "euler-maruyama"
     stamp: str = field(default="", compare=False)
     """Identifies (data, mixture, process, grid): a block that carries another stamp is not ours."""
 
@@ -147,10 +156,11 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
     start = torch.randint(len(data), (spec.paths,), generator=generator).numpy()
     groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths, data.shape[1]))))
     parts = block.split([len(group) * spec.times_per_path for group in groups])
+    simulate = _simulate if spec.layout.records == ONE_STEP else _simulate_with_tangents
     for group, part in zip(groups, parts, strict=True):
         shift = 1.0 - spec.jitter * float(torch.rand((), generator=generator))
         y = torch.from_numpy(data[group].T.copy())
-        _simulate(spec, y, shifted_grid(spec.times, shift), spec.layout.split(part), generator)
+        simulate(spec, y, shifted_grid(spec.times, shift), spec.layout.split(part), generator)
         _check_finite(part, spec, index)
     return block.numpy()
 
@@ -196,6 +206,8 @@ def _simulate(
     noise = torch.empty_like(mean)
     if spec.last_dt is not None:
         noise.normal_(generator=generator)
+    modes = None if spec.integrator == "euler-maruyama" else Modes(spec.process.mixture, y)
+    integrator = INTEGRATORS[spec.integrator](spec.process, modes)  # type: ignore[arg-type]
     z, position = torch.empty_like(y), 0
     for n, recorded in enumerate(recording):
         t = float(times[n])
@@ -208,7 +220,7 @@ def _simulate(
             if spec.last_dt is None:
                 noise[:, here] = z.index_select(1, recorded)
             position += m
-        y.sub_(f, alpha=float(h[n])).add_(z, alpha=spec.process.diffusion(t) * math.sqrt(h[n]))
+        integrator.advance(y, f, z, float(h[n]), t)
     sigma = np.array([spec.process.diffusion(float(t)) for t in times[:-1]])
     values = {
         "mean": mean.T,
@@ -218,6 +230,52 @@ def _simulate(
     }
     for name, target in out.items():
         target.copy_(values[name])
+
+
+def _simulate_with_tangents(
+    spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], generator: torch.Generator
+) -> None:
+    """As `_simulate`, recording what the path objective needs (`ndsm.processes.tangent`)."""
+    process = spec.process
+    assert isinstance(process, Langevin)
+    d, paths = y.shape
+    recording = recorded_steps(paths, len(times) - 1, spec.times_per_path, generator)
+    modes = Modes(process.mixture, y)
+    integrator, own_integrator = INTEGRATORS[spec.integrator](process, modes), EulerMaruyama(process, modes)
+    sums = PathSums(process, modes, d, generator)
+    z = torch.empty_like(y)
+    found: dict[str, list[Tensor]] = {name: [] for name in WHOLE_PATH}
+    for n, recorded in enumerate(recording):
+        t, h = float(times[n]), float(times[n + 1] - times[n])
+        f, own_share = process.drift_and_own_share(y, t, modes.component)
+        sums.leave_modes(own_share)
+        z.normal_(generator=generator)
+        a, s = integrator.coefficients(h, t)
+        if len(recorded):
+            state, slope = y.index_select(1, recorded), f.index_select(1, recorded)
+            if spec.last_dt is None:
+                step, own_a, own_s, own_z = h, a, s, z.index_select(1, recorded)
+            else:
+                step, own_z = spec.last_dt, torch.empty_like(state).normal_(generator=generator)
+                own_a, own_s = own_integrator.coefficients(step, t)
+            weight, tangent, std = sums.recorded(state, t, own_a, own_s, own_z, recorded)
+            taken = integrator if spec.last_dt is None else own_integrator
+            taken.advance(state, slope, own_z, step, t, recorded)
+            values = (
+                state,
+                weight,
+                sums.probe.index_select(1, recorded),
+                tangent,
+                torch.full_like(std, t + step),
+                std,
+            )
+            for name, value in zip(WHOLE_PATH, values, strict=True):
+                found[name].append(value)
+        sums.advance(y, t, a, s, z)
+        integrator.advance(y, f, z, h, t)
+    for name, target in out.items():
+        value = torch.cat(found[name], dim=-1)
+        target.copy_(value if name in SCALARS else value.T)
 
 
 def _check_finite(rows: Tensor, spec: RolloutSpec, index: int) -> None:

@@ -17,6 +17,7 @@ from ndsm.objectives import (
     ControlVariate,
     Epsilon,
     Objective,
+    Path,
     make_epsilon,
 )
 from ndsm.processes import (
@@ -93,17 +94,23 @@ def make_objective(config: ObjectiveConfig) -> Objective:
         case "ndsm":
             return NDSM()
         case "ndsm-cv":
-            epsilon = config.epsilon
-            choices: dict[str, ControlVariate] = {
-                "constant": epsilon.value,
-                "closed-form": "closed-form",
-                "network": "learned",
-            }
-            return NDSM(choices[epsilon.kind])
+            return NDSM(_control_variate(config))
         case "antithetic":
             return AntitheticNDSM()
+        case "path":
+            return Path(_control_variate(config))
         case "dsm" | "mixture-dsm":
             return DSM()
+
+
+def _control_variate(config: ObjectiveConfig) -> ControlVariate:
+    """What `objective.epsilon` says."""
+    choices: dict[str, ControlVariate] = {
+        "constant": config.epsilon.value,
+        "closed-form": "closed-form",
+        "network": "learned",
+    }
+    return choices[config.epsilon.kind]
 
 
 def make_process(config: Config, mixture: GaussianMixture) -> Process:
@@ -157,7 +164,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     """
     grid = config.process.grid
     last_dt = config.process.last_dt
-    times = forward_grid(process, grid.kind, grid.steps, last_dt)
+    times = forward_grid(process, grid.kind, grid.steps, last_dt, config.process.integrator)
     objective = make_objective(config.objective)
     layout = RowLayout(objective.records, dimension)
     k = config.train.times_per_path
@@ -173,8 +180,9 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         config.train.seed,
     )
     spec = RolloutSpec(
-        process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, objective.rows_from, stamp
-    )
+        process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, objective.rows_from,
+        config.process.integrator, stamp,
+    )  # fmt: skip
     end_dt = last_dt or float(times[1])
     return Problem(config, process, objective, spec, reverse_grid(process, config.sample.steps, end_dt))
 

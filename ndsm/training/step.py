@@ -72,10 +72,7 @@ class Trainer:
 
     def loss(self, rows: dict[str, Tensor]) -> Tensor:
         """Mean weighted loss of rows by name, a scalar to differentiate."""
-        losses = self._objective(self._wrapped, rows)
-        total = losses.base
-        if losses.control_variate is not None:
-            total = total + self.epsilon(rows["t"]) * losses.control_variate
+        total = self._objective.combined(self._wrapped, rows, self.epsilon(rows["t"]))
         if self._weighted:
             total = total * self._process.variance(rows["t"])
         return total.mean()

@@ -1,0 +1,72 @@
+"""Score matching with the path control variate (docs/path-control-variate.md).
+
+For a chain of Gaussian steps and the sums G_n, D_n u of `ndsm.processes.tangent`,
+
+    W = s(Y_n)·G_n - uᵀ Ds(Y_n) D_n u
+
+has mean zero for every s, so that
+
+    L_ε = ½ |s(Y_n)|² + ε(t_n) s(Y_n)·G_n + uᵀ Ds(Y_n) (u - ε(t_n) D_n u)
+
+is a score-matching loss for every ε(t): ε = 0 is implicit score matching (Hyvärinen 2005) with one probe, ε = 1
+replaces the noisy divergence by a target like denoising score matching's. Where a path stayed in its mode D_n u = u,
+and with ε = 1 nothing is left of the last term.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ndsm.objectives.ndsm import ControlVariate, Losses, Score, checked_control_variate
+
+DIFFERENCE = 1e-2
+"""Length of the difference step for uᵀ Ds w, in standard deviations of the noise that the path has added."""
+NEGLIGIBLE = 1e-3
+"""Rows whose direction u - ε D_n u is shorter than this fraction of |u| have no residual term."""
+
+
+class Path:
+    """L_ε; one evaluation of the score per row, and a second one on the rows that have a residual term.
+
+    The directional derivative is a one-sided difference of s. Its first-order error is odd in u, whose law is
+    symmetric, so that what remains in the mean is of second order.
+
+    Args:
+        control_variate: ε(t): a number, "closed-form" or "learned".
+    """
+
+    records: ClassVar[tuple[str, ...]] = ("state", "weight", "probe", "tangent", "t", "std")
+    rows_from: ClassVar[str] = "path"
+    kind: ClassVar[str] = "path"
+
+    def __init__(self, control_variate: ControlVariate = 1.0) -> None:
+        self.control_variate = checked_control_variate(control_variate)
+
+    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
+        """The loss at ε = 0 and W of each row, (B,); three evaluations of the score per row, in one call."""
+        y, t, u, tangent = rows["state"], rows["t"], rows["probe"], rows["tangent"]
+        towards_u, length_u = _step(u, rows["std"])
+        towards_tangent, length_tangent = _step(tangent, rows["std"])
+        everything = score(torch.cat([y, y + towards_u, y + towards_tangent]), t.repeat(3))
+        s, s_u, s_tangent = everything.chunk(3)
+        divergence = (u * (s_u - s)).sum(1) / length_u
+        along_tangent = (u * (s_tangent - s)).sum(1) / length_tangent
+        return Losses(0.5 * (s * s).sum(1) + divergence, (s * rows["weight"]).sum(1) - along_tangent)
+
+    def combined(self, score: Score, rows: dict[str, Tensor], epsilon: Tensor) -> Tensor:
+        """L_ε of each row, (B,), for ε (B,)."""
+        y, t, u = rows["state"], rows["t"], rows["probe"]
+        rest = u - epsilon[:, None] * rows["tangent"]
+        some = (rest.norm(dim=1) > NEGLIGIBLE * u.norm(dim=1)).nonzero()[:, 0]
+        towards, length = _step(rest[some], rows["std"][some])
+        s, s_moved = score(torch.cat([y, y[some] + towards]), torch.cat([t, t[some]])).tensor_split([len(y)])
+        loss = 0.5 * (s * s).sum(1) + epsilon * (s * rows["weight"]).sum(1)
+        return loss.index_add(0, some, (u[some] * (s_moved - s[some])).sum(1) / length)
+
+
+def _step(direction: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """A step along each direction, (B, d), and its length as a multiple of the direction, (B,)."""
+    size = direction.pow(2).mean(1).sqrt().clamp(min=1e-12)
+    length = DIFFERENCE * std / size
+    return direction * length[:, None], length
