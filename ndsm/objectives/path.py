@@ -27,7 +27,10 @@ NEGLIGIBLE = 1e-3
 
 
 class Path:
-    """L_ε; one evaluation of the score per row, and a second one on the rows that have a residual term.
+    """L_ε averaged over a path and its mirror, which sees the opposite noise and whose G_n is therefore the opposite.
+
+    The mean over both has ½ ε (s(Y⁺) - s(Y⁻))·G in place of ε s(Y)·G, whose variance does not grow as t → 0. Two
+    evaluations of the score per row, and one more for each of the two that has a residual term.
 
     The directional derivative is a one-sided difference of s. Its first-order error is odd in u, whose law is
     symmetric, so that what remains in the mean is of second order.
@@ -36,7 +39,9 @@ class Path:
         control_variate: ε(t): a number, "closed-form" or "learned".
     """
 
-    records: ClassVar[tuple[str, ...]] = ("state", "weight", "probe", "tangent", "t", "std")
+    records: ClassVar[tuple[str, ...]] = (
+        "state", "mirror", "weight", "probe", "tangent", "mirror_tangent", "t", "std"
+    )  # fmt: skip
     rows_from: ClassVar[str] = "path"
     kind: ClassVar[str] = "path"
 
@@ -44,25 +49,49 @@ class Path:
         self.control_variate = checked_control_variate(control_variate)
 
     def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
-        """The loss at ε = 0 and W of each row, (B,); three evaluations of the score per row, in one call."""
-        y, t, u, tangent = rows["state"], rows["t"], rows["probe"], rows["tangent"]
-        towards_u, length_u = _step(u, rows["std"])
-        towards_tangent, length_tangent = _step(tangent, rows["std"])
-        everything = score(torch.cat([y, y + towards_u, y + towards_tangent]), t.repeat(3))
-        s, s_u, s_tangent = everything.chunk(3)
+        """The loss at ε = 0 and W of each row, (B,); six evaluations of the score per row, in one call."""
+        y, t, u, tangent, std = _both(rows)
+        towards_u, length_u = _step(u, std)
+        towards_tangent, length_tangent = _step(tangent, std)
+        s, s_u, s_tangent = score(torch.cat([y, y + towards_u, y + towards_tangent]), t.repeat(3)).chunk(3)
         divergence = (u * (s_u - s)).sum(1) / length_u
         along_tangent = (u * (s_tangent - s)).sum(1) / length_tangent
-        return Losses(0.5 * (s * s).sum(1) + divergence, (s * rows["weight"]).sum(1) - along_tangent)
+        base = 0.5 * (s * s).sum(1) + divergence
+        return Losses(_mean(base), 0.5 * _against_weight(s, rows) - _mean(along_tangent))
 
     def combined(self, score: Score, rows: dict[str, Tensor], epsilon: Tensor) -> Tensor:
         """L_ε of each row, (B,), for ε (B,)."""
-        y, t, u = rows["state"], rows["t"], rows["probe"]
-        rest = u - epsilon[:, None] * rows["tangent"]
+        y, t, u, tangent, std = _both(rows)
+        rest = u - epsilon.repeat(2)[:, None] * tangent
         some = (rest.norm(dim=1) > NEGLIGIBLE * u.norm(dim=1)).nonzero()[:, 0]
-        towards, length = _step(rest[some], rows["std"][some])
+        towards, length = _step(rest[some], std[some])
         s, s_moved = score(torch.cat([y, y[some] + towards]), torch.cat([t, t[some]])).tensor_split([len(y)])
-        loss = 0.5 * (s * s).sum(1) + epsilon * (s * rows["weight"]).sum(1)
-        return loss.index_add(0, some, (u[some] * (s_moved - s[some])).sum(1) / length)
+        loss = 0.5 * (s * s).sum(1)
+        loss = loss.index_add(0, some, (u[some] * (s_moved - s[some])).sum(1) / length)
+        return _mean(loss) + 0.5 * epsilon * _against_weight(s, rows)
+
+
+def _both(rows: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """State, time, probe, tangent and standard deviation of the paths and then of their mirrors, 2B rows."""
+    return (
+        torch.cat([rows["state"], rows["mirror"]]),
+        rows["t"].repeat(2),
+        rows["probe"].repeat(2, 1),
+        torch.cat([rows["tangent"], rows["mirror_tangent"]]),
+        rows["std"].repeat(2),
+    )
+
+
+def _mean(both: Tensor) -> Tensor:
+    """Mean over path and mirror, (2B,) → (B,)."""
+    path, mirror = both.chunk(2)
+    return 0.5 * (path + mirror)
+
+
+def _against_weight(s: Tensor, rows: dict[str, Tensor]) -> Tensor:
+    """(s(Y⁺) - s(Y⁻))·G, (2B, d) → (B,)."""
+    path, mirror = s.chunk(2)
+    return ((path - mirror) * rows["weight"]).sum(1)
 
 
 def _step(direction: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,8 +24,9 @@ from ndsm.streams import torch_stream
 
 ONE_STEP = ("mean", "noise", "t", "std")
 """What the one-step objectives record: μ_{N-1}, Z_N, t_N, σ_{N-1}."""
-WHOLE_PATH = ("state", "weight", "probe", "tangent", "t", "std")
-"""What the path objective records: Y_n, G_n, u, D_n u, t_n, sqrt(V_n)."""
+WHOLE_PATH = ("state", "mirror", "weight", "probe", "tangent", "mirror_tangent", "t", "std")
+"""What the path objective records: Y_n, the same of the path with the opposite noise, G_n (the other path's is -G_n),
+u, D_n u on either path, t_n, sqrt(V_n)."""
 SCALARS = ("t", "std")
 """Those with one number per row."""
 
@@ -34,8 +35,8 @@ SCALARS = ("t", "std")
 class RowLayout:
     """Where each recorded quantity lies in a row.
 
-    `ONE_STEP`: mean (d), noise (d), t (1), std (1), with Y_N = mean + std · noise. `WHOLE_PATH`: state, weight, probe
-    and tangent (d each), t (1), std (1).
+    `ONE_STEP`: mean (d), noise (d), t (1), std (1), with Y_N = mean + std · noise. `WHOLE_PATH`: the first six
+    (d each), t (1), std (1).
     """
 
     records: tuple[str, ...]
@@ -235,40 +236,41 @@ def _simulate(
 def _simulate_with_tangents(
     spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], generator: torch.Generator
 ) -> None:
-    """As `_simulate`, recording what the path objective needs (`ndsm.processes.tangent`)."""
+    """As `_simulate`, recording what the path objective needs (`ndsm.processes.tangent`).
+
+    Every path has a mirror that starts at the same point and sees the opposite noise: columns p and p + paths.
+    """
     process = spec.process
     assert isinstance(process, Langevin)
     d, paths = y.shape
     recording = recorded_steps(paths, len(times) - 1, spec.times_per_path, generator)
+    y = y.repeat(1, 2)
     modes = Modes(process.mixture, y)
     integrator, own_integrator = INTEGRATORS[spec.integrator](process, modes), EulerMaruyama(process, modes)
     sums = PathSums(process, modes, d, generator)
-    z = torch.empty_like(y)
+    half = torch.empty(d, paths)
     found: dict[str, list[Tensor]] = {name: [] for name in WHOLE_PATH}
-    for n, recorded in enumerate(recording):
+    for n, first in enumerate(recording):
         t, h = float(times[n]), float(times[n + 1] - times[n])
         f, own_share = process.drift_and_own_share(y, t, modes.component)
         sums.leave_modes(own_share)
-        z.normal_(generator=generator)
+        half.normal_(generator=generator)
+        z = torch.cat([half, -half], 1)
         a, s = integrator.coefficients(h, t)
-        if len(recorded):
-            state, slope = y.index_select(1, recorded), f.index_select(1, recorded)
-            if spec.last_dt is None:
-                step, own_a, own_s, own_z = h, a, s, z.index_select(1, recorded)
-            else:
-                step, own_z = spec.last_dt, torch.empty_like(state).normal_(generator=generator)
-                own_a, own_s = own_integrator.coefficients(step, t)
-            weight, tangent, std = sums.recorded(state, t, own_a, own_s, own_z, recorded)
-            taken = integrator if spec.last_dt is None else own_integrator
-            taken.advance(state, slope, own_z, step, t, recorded)
+        if m := len(first):
+            both = torch.cat([first, first + paths])
+            state, slope = y.index_select(1, both), f.index_select(1, both)
+            taken, step, own_z = integrator, h, z.index_select(1, both)
+            if spec.last_dt is not None:
+                taken, step = own_integrator, spec.last_dt
+                own_z = torch.empty(d, m).normal_(generator=generator)
+                own_z = torch.cat([own_z, -own_z], 1)
+            weight, tangent, std = sums.recorded(state, t, *taken.coefficients(step, t), own_z, both)
+            taken.advance(state, slope, own_z, step, t, both)
+            probe, time = sums.probe.index_select(1, first), torch.full_like(std[:m], t + step)
             values = (
-                state,
-                weight,
-                sums.probe.index_select(1, recorded),
-                tangent,
-                torch.full_like(std, t + step),
-                std,
-            )
+                state[:, :m], state[:, m:], weight[:, :m], probe, tangent[:, :m], tangent[:, m:], time, std[:m]
+            )  # fmt: skip
             for name, value in zip(WHOLE_PATH, values, strict=True):
                 found[name].append(value)
         sums.advance(y, t, a, s, z)

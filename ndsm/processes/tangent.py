@@ -26,7 +26,7 @@ class PathSums:
 
     Args:
         process: gives Df.
-        modes: the paths' modes.
+        modes: the modes of the paths and, in the second half, of their mirrors.
         dimension: d.
         generator: draws the probes.
     """
@@ -40,10 +40,12 @@ class PathSums:
         # Paths whose tangent is E = V u so far: they have not been near another mode.
         self._inside = torch.full((paths,), process.mixture is not None)
         self._axis: Tensor | None = None
+        # A path and its mirror, the two halves, share their probe: they share what does not depend on the noise.
         if modes.isotropic:
-            self.probe = torch.randint(2, (dimension, paths), generator=generator).float().mul_(2).sub_(1)
+            signs = torch.randint(2, (dimension, paths // 2), generator=generator)
+            self.probe = signs.float().mul_(2).sub_(1).repeat(1, 2)
         else:
-            self._axis = torch.randint(dimension, (paths,), generator=generator)
+            self._axis = torch.randint(dimension, (paths // 2,), generator=generator).repeat(2)
             chosen = torch.zeros(dimension, paths)
             chosen[self._axis, torch.arange(paths)] = dimension**0.5
             self.probe = modes.from_axes(chosen)

@@ -56,10 +56,6 @@ def fixed_network(d=2):
     return lambda y, t: torch.tanh(torch.cat([y, t[:, None]], 1) @ a) @ b / 2
 
 
-def jacobian_product(score, rows, v):
-    return torch.func.jvp(lambda y: score(y, rows["t"]), (rows["state"],), (v,))[1]
-
-
 @pytest.mark.parametrize(("integrator", "last_dt"), [("euler-maruyama", 2e-2), ("exponential", None)])
 @pytest.mark.parametrize("covariance_type", ["spherical", "diag", "tied", "full"])
 def test_the_control_variate_has_mean_zero(covariance_type, integrator, last_dt, mean_within):
@@ -69,8 +65,8 @@ def test_the_control_variate_has_mean_zero(covariance_type, integrator, last_dt,
     score = fixed_network()
     mean_within(Path()(score, rows).control_variate, 0.0)
     # With the tangent of paths that never left their mode it is not: the check above can fail.
-    products = jacobian_product(score, rows, rows["probe"])
-    bare = (score(rows["state"], rows["t"]) * rows["weight"]).sum(1) - (rows["probe"] * products).sum(1)
+    straight = {**rows, "tangent": rows["probe"], "mirror_tangent": rows["probe"]}
+    bare = Path()(score, straight).control_variate
     assert abs(float(bare.mean())) > 4 * float(bare.std()) / math.sqrt(len(bare))
 
 
@@ -105,10 +101,12 @@ def test_in_one_mode_the_loss_is_that_of_denoising_score_matching(covariance_typ
     target = -torch.linalg.solve(variance, rows["state"] - expected)
     torch.testing.assert_close(rows["weight"], -target, rtol=2e-3, atol=2e-4)
     torch.testing.assert_close(rows["tangent"], rows["probe"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rows["mirror"] - expected, expected - rows["state"], rtol=1e-4, atol=1e-4)
     score = fixed_network()
-    s = score(rows["state"], rows["t"])
-    dsm = 0.5 * ((s - target) ** 2).sum(1) - 0.5 * (target**2).sum(1)
-    found = Path().combined(score, rows, torch.ones(len(s), dtype=torch.float64))
+    dsm = torch.zeros(500, dtype=torch.float64)
+    for y, goal in ((rows["state"], target), (rows["mirror"], -target)):
+        dsm += 0.25 * ((score(y, rows["t"]) - goal) ** 2).sum(1) - 0.25 * (goal**2).sum(1)
+    found = Path().combined(score, rows, torch.ones(500, dtype=torch.float64))
     torch.testing.assert_close(found, dsm, rtol=2e-3, atol=2e-3)
 
 
@@ -116,9 +114,10 @@ def test_without_control_variate_it_is_implicit_score_matching():
     """ε = 0: ½|s|² + uᵀ Ds u, by an exact Jacobian product; the difference costs 1 % of the curvature."""
     rows = simulate(Langevin(overlapping("spherical"), horizon=0.4), "exponential", None, 2000)
     score = fixed_network()
-    exact = 0.5 * score(rows["state"], rows["t"]).pow(2).sum(1) + (
-        rows["probe"] * jacobian_product(score, rows, rows["probe"])
-    ).sum(1)
+    exact = torch.zeros(2000, dtype=torch.float64)
+    for y in (rows["state"], rows["mirror"]):
+        products = torch.func.jvp(lambda y: score(y, rows["t"]), (y,), (rows["probe"],))[1]
+        exact += 0.25 * score(y, rows["t"]).pow(2).sum(1) + 0.5 * (rows["probe"] * products).sum(1)
     found = Path().combined(score, rows, torch.zeros(len(exact), dtype=torch.float64))
     assert float((found - exact).abs().max()) < 0.02 * float(exact.std())
 
