@@ -51,7 +51,7 @@ class SampleOptions:
     """Rows."""
     out: Path = Path("samples.parquet")
     """File to write: .parquet, .arrow, .csv or .npy."""
-    sampler: Literal["em"] | None = None
+    sampler: Literal["em", "exponential"] | None = None
     """Sampler, the run's if not given."""
     steps: int | None = None
     """Network evaluations per row, the run's sample.steps if not given."""
@@ -230,7 +230,7 @@ def sample_command(args: Sequence[str]) -> None:
     run = Run.open(options.run)
     generator, scaling = Generator.of(run), run.scaling()
     with TableWriter(options.out, run.schema()) as out:
-        for rows in generator.rows(options.n, options.seed, options.steps):
+        for rows in generator.rows(options.n, options.seed, options.steps, options.sampler):
             out.write(scaling.invert(rows))
     print(f"{options.n} rows in {options.out}")
 

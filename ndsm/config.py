@@ -198,8 +198,8 @@ class Train(Section):
 class Sample(Section):
     """Generation by the reverse process."""
 
-    sampler: Literal["em"] = "em"
-    """Euler-Maruyama on the reverse SDE."""
+    sampler: Literal["em", "exponential"] = "em"
+    """The reverse SDE by Euler-Maruyama, or by steps that are exact inside a mode of the mixture: fewer are enough."""
     steps: int = Field(250, ge=2)
     """Network evaluations per sample."""
 
@@ -243,8 +243,10 @@ class Config(Section):
             )
         if linear and self.objective.kind == "path":
             raise ValueError("objective.kind 'path' goes with process.kind 'langevin'")
-        if linear and self.process.integrator == "exponential":
-            raise ValueError("process.integrator 'exponential' goes with process.kind 'langevin'")
+        if linear and "exponential" in (self.process.integrator, self.sample.sampler):
+            raise ValueError(
+                "process.integrator and sample.sampler 'exponential' go with process.kind 'langevin'"
+            )
         if (
             self.process.integrator == "exponential"
             and self.process.last_dt is None

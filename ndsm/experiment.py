@@ -203,12 +203,17 @@ class Generator:
         run.load_weights(model)
         return cls(problem, model.eval(), device)
 
-    def rows(self, n: int, seed: int, steps: int | None = None) -> Iterator[np.ndarray]:
-        """n generated rows in model units, (m, d) float32 at a time."""
+    def rows(
+        self, n: int, seed: int, steps: int | None = None, sampler: str | None = None
+    ) -> Iterator[np.ndarray]:
+        """n generated rows in model units, (m, d) float32 at a time; steps and sampler are the run's if not given."""
         problem = self.problem
         process = problem.process.to(self.device)
-        times = problem.reverse_times if steps is None else reverse_grid(process, steps, problem.end_dt)
-        for x in generate(process, self.model, times, n, seed, self.device):
+        chosen = sampler or problem.config.sample.sampler
+        times = problem.reverse_times
+        if steps is not None or sampler is not None:
+            times = reverse_grid(process, steps or problem.config.sample.steps, problem.end_dt, chosen)
+        for x in generate(process, self.model, times, n, seed, self.device, chosen):
             yield x.cpu().numpy()
 
     def prior_rows(self, n: int, seed: int) -> np.ndarray:

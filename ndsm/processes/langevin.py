@@ -240,10 +240,15 @@ def forward_grid(
     return times
 
 
-def reverse_grid(process: Process, steps: int, end_dt: float) -> np.ndarray:
+def reverse_grid(process: Process, steps: int, end_dt: float, sampler: str = "em") -> np.ndarray:
     """Times of generation from T down to 0, (steps + 1,): fine near 0, where the score changes fast.
 
     The last step, from about `end_dt` to 0, is the final denoising step. A uniform grid would add noise of
-    std sqrt(2h) in its last step, often more than the data's thin directions have.
+    std sqrt(2h) in its last step, often more than the data's thin directions have. Steps of the exponential sampler
+    grow up to the smallest variance or, if they are few, twice their mean: beyond, a step multiplies the score's
+    error by exp(h/v).
     """
-    return geometric_grid(process.horizon, steps, end_dt, ACCURATE * process.stable_dt)[::-1].copy()
+    largest = ACCURATE * process.stable_dt
+    if sampler == "exponential":
+        largest = max(0.5 * process.stable_dt, 2 * process.horizon / steps)
+    return geometric_grid(process.horizon, steps, end_dt, largest)[::-1].copy()

@@ -184,7 +184,13 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         config.process.integrator, stamp,
     )  # fmt: skip
     end_dt = last_dt or float(times[1])
-    return Problem(config, process, objective, spec, reverse_grid(process, config.sample.steps, end_dt))
+    return Problem(
+        config,
+        process,
+        objective,
+        spec,
+        reverse_grid(process, config.sample.steps, end_dt, config.sample.sampler),
+    )
 
 
 def pick_device(name: str) -> torch.device:

@@ -3,12 +3,14 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
+from ndsm.errors import InputError
 from ndsm.processes import Langevin, reverse_grid
 from ndsm.reference import GaussianMixture
 from ndsm.samplers import generate
-from ndsm.samplers.reverse_sde import CHUNK, chunk_sizes, reverse_sde, sample_prior
+from ndsm.samplers.reverse_sde import CHUNK, STEPS, chunk_sizes, reverse_sde, sample_prior
 from ndsm.streams import torch_stream
 
 V, MU, M0, V0 = 0.8, 0.5, -0.7, 0.15
@@ -57,6 +59,53 @@ def test_reverse_process_with_exact_score_returns_the_data_law(mean_within):
     mean_within((x[:, 0] - mean) * (x[:, 1] - mean), 0.0)
     mean_within(x, M0, abs(mean - M0))
     mean_within((x - M0) ** 2, V0, abs(variance - V0) + (mean - M0) ** 2)
+
+
+def exponential_moments(times):
+    """As `chain_moments`, for the exponential sampler."""
+    mean, variance = MU, V
+    for t, h in zip(times[:-1], times[:-1] - times[1:], strict=True):
+        (m_t, v_t), q, growth = noised(t), V * -np.expm1(-2 * h / V), np.exp(h / V)
+        mean = MU + growth * ((mean - MU) + q * (m_t - mean) / v_t)
+        variance = (growth * (1 - q / v_t)) ** 2 * variance + (q if t != times[-2] else 0.0)
+    return mean, variance
+
+
+def test_exponential_steps_need_fewer_and_keep_the_mean_exactly(mean_within):
+    """40 steps: the mean of the data at once, the variance to 8 %; and the moments of that recursion within 4 SE."""
+    process = ornstein_uhlenbeck()
+    times = reverse_grid(process, 40, 1e-3, "exponential")
+    mean, variance = exponential_moments(times)
+    assert abs(mean - M0) < 1e-3
+    assert abs(variance - V0) < 0.08 * V0
+    x = torch.cat(list(generate(process, exact_score, times, 4096, seed=0, sampler="exponential"))).double()
+    mean_within(x, mean)
+    mean_within((x - mean) ** 2, variance)
+
+
+@pytest.mark.parametrize("covariance_type", ["spherical", "diag", "tied", "full"])
+def test_exponential_steps_keep_a_stationary_mode_for_any_step(covariance_type, random_mixture, mean_within):
+    """K = 1 with its own score: the step is the exact transition of a stationary process, so the law stays."""
+    mixture = random_mixture(covariance_type, 1, 3, torch.float32)
+    process = Langevin(mixture, horizon=2.0)
+    start = mixture.sample(20_000, torch_stream(0, "start"))
+    noise = torch.randn(20_000, 3, generator=torch_stream(0, "noise"))
+    x = STEPS["exponential"](process, start, mixture.score(start), 2.0, 0.7, noise).double()
+    mean_within(x, mixture.means[0].numpy())
+    covariance = mixture.covariances.double()
+    centered = x - mixture.means[0]
+    if covariance_type in ("tied", "full"):
+        full = covariance if covariance_type == "tied" else covariance[0]
+    else:
+        full = torch.eye(3, dtype=torch.float64) * covariance[0]
+    products = centered[:, :, None] * centered[:, None, :]
+    mean_within(products.reshape(-1, 9), full.reshape(9).numpy())
+
+
+def test_exponential_steps_need_a_mixture():
+    process = Langevin(drift=lambda y, t: y, prior=ornstein_uhlenbeck().prior)
+    with pytest.raises(InputError, match="expected a process with a mixture, found a drift without one"):
+        list(generate(process, exact_score, np.array([0.1, 0.0]), 5, 0, sampler="exponential"))
 
 
 def test_finer_grids_come_closer_to_the_data():
