@@ -1,0 +1,101 @@
+"""What a training step of each objective costs, simulation included, as multiples of a DSM step of the same batch.
+
+    python benchmarks/step_cost.py
+
+The paper's network (7 x 32 GELU) on toy-arcs, 250 rows, one thread. A step needs batch_rows / samples_per_insert new
+rows; their simulation is timed in the same thread and added. Objectives take turns, so that a busy machine slows
+all of them alike. A path row holds two states and is compared at 125 rows too: the network sees as many states as in a
+DSM step of 250.
+"""
+
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from ndsm.config import Config, load_config
+from ndsm.data import load
+from ndsm.experiment import build_problem, fingerprint, start
+from ndsm.processes import rollout
+from ndsm.training import fit_mixture
+
+ROWS: dict[str, dict[str, Any]] = {
+    "dsm": {
+        "process.kind": "vp",
+        "process.horizon": 1.0,
+        "objective.kind": "dsm",
+        "process.grid.kind": "uniform",
+    },
+    "ndsm": {"objective.kind": "ndsm"},
+    "ndsm-cv": {"objective.kind": "ndsm-cv", "objective.epsilon": {"kind": "network"}},
+    "antithetic": {"objective.kind": "antithetic"},
+    "path": {"objective.kind": "path", "objective.epsilon": {"kind": "constant", "value": 1.0}},
+    "path, 125 rows": {
+        "objective.kind": "path",
+        "objective.epsilon": {"kind": "constant", "value": 1.0},
+        "train.batch_rows": 125,
+    },
+}
+
+
+class Contender:
+    """An objective with warm rows."""
+
+    def __init__(self, config: Config) -> None:
+        self.data = load(config.data, 0)
+        self.problem = build_problem(config, fit_mixture(config, self.data.train), fingerprint(self.data))
+        self.trainer, _ = start(self.problem, None)
+        self.batch_rows = config.train.batch_rows
+        self.rows = torch.from_numpy(rollout(self.problem.spec, self.data.train, 0))
+        # Rows of a block are ordered by time.
+        self.rows = self.rows[torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(0))]
+        self.blocks = 1
+
+    def step_seconds(self, steps: int) -> float:
+        """Mean seconds of an optimiser step."""
+        started = time.perf_counter()
+        for k in range(steps):
+            first = k * self.batch_rows % (len(self.rows) - self.batch_rows)
+            self.trainer.step(self.rows[first : first + self.batch_rows])
+        return (time.perf_counter() - started) / steps
+
+    def simulation_seconds(self) -> float:
+        """Seconds of simulating the rows that a step needs."""
+        started = time.perf_counter()
+        rollout(self.problem.spec, self.data.train, self.blocks)
+        self.blocks += 1
+        reuse = self.problem.config.train.samples_per_insert
+        return (time.perf_counter() - started) * self.batch_rows / reuse / self.problem.spec.rows
+
+
+def main() -> None:
+    """Print one line per objective."""
+    torch.set_num_threads(1)
+    base = {"network.width": 32, "network.depth": 7}
+    contenders = {
+        name: Contender(load_config("toy-arcs", {**base, **fields})) for name, fields in ROWS.items()
+    }
+    steps: dict[str, list[float]] = {name: [] for name in ROWS}
+    whole: dict[str, list[float]] = {name: [] for name in ROWS}
+    for c in contenders.values():
+        c.step_seconds(20)
+    for _ in range(9):
+        for name, c in contenders.items():
+            step = c.step_seconds(40)
+            steps[name].append(step)
+            whole[name].append(step + c.simulation_seconds())
+    for name in ROWS:
+        alone, total = (
+            statistics.median(x / y for x, y in zip(seconds[name], seconds["dsm"], strict=True))
+            for seconds in (steps, whole)
+        )
+        share = statistics.median(1 - s / w for s, w in zip(steps[name], whole[name], strict=True))
+        print(
+            f"{name:15} {1e3 * statistics.median(whole[name]):6.2f} ms a step, {total:.2f} of DSM's; without simulation "
+            f"{alone:.2f}; simulation is {100 * share:.0f} % of it"
+        )
+
+
+if __name__ == "__main__":
+    main()
