@@ -56,7 +56,7 @@ class Modes:
 
     def of_paths(self, table: Tensor, paths: Tensor | None = None) -> Tensor:
         """Columns (r, B) of a table (r, K) for each path, or for some of them."""
-        return table[:, self.component if paths is None else self.component[paths]]
+        return table.index_select(1, self.component if paths is None else self.component[paths])
 
     def to_axes(self, x: Tensor, paths: Tensor | None = None) -> Tensor:
         """Coordinates along the axes of each path's mode, (d, B) → (d, B); `paths` says which ones x holds."""
@@ -79,5 +79,5 @@ class Modes:
         out = torch.empty_like(x)
         for q, group in zip(axes, groups, strict=True):
             if len(group):
-                out[:, group] = q @ x[:, group]
+                out[:, group] = q @ x.index_select(1, group)
         return out

@@ -248,33 +248,28 @@ def _simulate_with_tangents(
     modes = Modes(process.mixture, y)
     integrator, own_integrator = INTEGRATORS[spec.integrator](process, modes), EulerMaruyama(process, modes)
     sums = PathSums(process, modes, d, generator)
-    half = torch.empty(d, paths)
+    z = torch.empty(d, paths)
     found: dict[str, list[Tensor]] = {name: [] for name in WHOLE_PATH}
     for n, first in enumerate(recording):
         t, h = float(times[n]), float(times[n + 1] - times[n])
         f, own_share = process.drift_and_own_share(y, t, modes.component)
         sums.leave_modes(own_share)
-        half.normal_(generator=generator)
-        z = torch.cat([half, -half], 1)
-        a, s = integrator.coefficients(h, t)
+        z.normal_(generator=generator)
         if m := len(first):
             both = torch.cat([first, first + paths])
             state, slope = y.index_select(1, both), f.index_select(1, both)
-            taken, step, own_z = integrator, h, z.index_select(1, both)
+            taken, step, own_z = integrator, h, z.index_select(1, first)
             if spec.last_dt is not None:
                 taken, step = own_integrator, spec.last_dt
-                own_z = torch.empty(d, m).normal_(generator=generator)
-                own_z = torch.cat([own_z, -own_z], 1)
+                own_z.normal_(generator=generator)
             weight, tangent, std = sums.recorded(state, t, *taken.coefficients(step, t), own_z, both)
-            taken.advance(state, slope, own_z, step, t, both)
-            probe, time = sums.probe.index_select(1, first), torch.full_like(std[:m], t + step)
-            values = (
-                state[:, :m], state[:, m:], weight[:, :m], probe, tangent[:, :m], tangent[:, m:], time, std[:m]
-            )  # fmt: skip
+            taken.advance(state, slope, torch.cat([own_z, -own_z], 1), step, t, both)
+            probe, time = sums.probe.index_select(1, first), torch.full_like(std, t + step)
+            values = (state[:, :m], state[:, m:], weight, probe, tangent[:, :m], tangent[:, m:], time, std)
             for name, value in zip(WHOLE_PATH, values, strict=True):
                 found[name].append(value)
-        sums.advance(y, t, a, s, z)
-        integrator.advance(y, f, z, h, t)
+        sums.advance(y, t, *integrator.coefficients(h, t), z)
+        integrator.advance(y, f, torch.cat([z, -z], 1), h, t)
     for name, target in out.items():
         value = torch.cat(found[name], dim=-1)
         target.copy_(value if name in SCALARS else value.T)
