@@ -144,6 +144,9 @@ def test_evaluate_rewrites_metrics(table_run):
         (["sample", "runs/mine", "--out", "s.xlsx"], "s.xlsx"),
         (["sample", "runs/mine", "--n", "0"], "--n"),
         (["sample", "runs/mine", "--steps", "3"], "steps"),
+        (["sample", "runs/mine", "--sampler", "ode"], "invalid choice 'ode'"),
+        (["reproduce", "fig9"], "invalid choice 'fig9'"),
+        (["reproduce", "fig2", "--scale", "2"], "--scale: expected more than 0 and at most 1, found 2"),
         (["tune"], "no command 'tune'"),
     ],
 )  # fmt: skip
@@ -215,7 +218,7 @@ def test_bench_variance_writes_the_promised_json(tmp_path):
     done = run(*args, "--train.block-mb", "0.1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "v.json").read_text())
-    assert set(found["objectives"]) == {"ndsm-eps0", "ndsm-eps1", "ndsm-cv", "antithetic"}
+    assert set(found["objectives"]) == {"ndsm-eps0", "ndsm-eps1", "ndsm-cv", "antithetic", "path"}
     for row in found["objectives"].values():
         assert len(row["fifths"]) == 5
         assert row["total"] > 0
@@ -227,7 +230,7 @@ def test_bench_variance_writes_the_promised_json(tmp_path):
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["bench", "variance", "toy-arcs", "--objectives", "path"], "--objectives: expected some of"),
+        (["bench", "variance", "toy-arcs", "--objectives", "pfad"], "--objectives: expected some of"),
         (["bench", "speed", "toy-arcs"], "expected 'variance', found 'speed'"),
         (["train", "toy-arcs", "--objective.epsilon.kind", "network"], "has no control variate"),
         (["train", "toy-arcs", "--objective.kind", "ndsm-cv", "--objective.epsilon.every", "0"], "every"),
