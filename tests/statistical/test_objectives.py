@@ -20,7 +20,7 @@ from ndsm.streams import numpy_stream
 
 pytestmark = pytest.mark.statistical
 
-ROWS = 90_000
+ROWS = 60_000
 DATA = (numpy_stream(6, "normal").normal(size=(20_000, 2)) * [0.4, 0.7] + [1.2, -0.5]).astype(np.float32)
 MEAN, VARIANCE = (torch.from_numpy(f(DATA.astype(np.float64), axis=0)) for f in (np.mean, np.var))
 Law = Callable[[Tensor], tuple[Tensor, Tensor]]
