@@ -158,6 +158,8 @@ class Train(Section):
     """Optimiser steps."""
     batch_rows: int = Field(250, ge=1)
     """Rows per optimiser step, over all workers."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches per optimiser step: each worker's rows are split into as many, which bounds the memory."""
     lr: float = Field(1e-3, gt=0.0)
     """Adam's learning rate."""
     lr_schedule: Literal["constant", "cosine"] = "cosine"
@@ -263,9 +265,10 @@ class Config(Section):
                 f"train.times_per_path {self.train.times_per_path} exceeds process.grid.steps "
                 f"{self.process.grid.steps}: a path has no more recorded times than steps"
             )
-        if self.train.batch_rows % self.train.workers:
+        if self.train.batch_rows % (self.train.workers * self.train.accumulate):
             raise ValueError(
-                f"train.batch_rows {self.train.batch_rows} does not divide by train.workers {self.train.workers}"
+                f"train.batch_rows {self.train.batch_rows} does not divide into train.workers {self.train.workers} x "
+                f"train.accumulate {self.train.accumulate} equal parts"
             )
         if self.train.min_blocks > self.train.ring_blocks:
             raise ValueError(

@@ -37,6 +37,7 @@ from ndsm.training import Resume, Trainer
 
 OPERATIONAL = (
     "train.workers",
+    "train.accumulate",
     "train.simulators",
     "train.window",
     "train.device",

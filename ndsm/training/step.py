@@ -3,6 +3,8 @@
 import copy
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +25,10 @@ class Trainer:
         every: steps between updates of an ε that learns (N_CV).
         process: gives V(t) for the weighting.
         layout: how a row is laid out.
-        config: learning rate, schedule, EMA, clipping, steps.
+        config: learning rate, schedule, EMA, clipping, steps, micro-batches.
         weighting: `none`, or `variance` for V(t).
-        wrapped: the module that is called and differentiated, if not `model` itself.
+        wrapped: the module that is called and differentiated, if not `model` itself; its backward pass leaves the
+            mean over all workers in the gradients, except under its `no_sync()`.
         reduce: sums a tensor over all workers.
     """
 
@@ -55,20 +58,45 @@ class Trainer:
         """Steps taken."""
 
     def step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one step on rows (B, width); mean weighted loss and gradient norm, before clipping."""
+        """Take one step on this worker's rows (B, width).
+
+        Returns:
+            mean weighted loss of these rows; norm of the gradient over all workers' rows, before clipping.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.steps)
         named = self._layout.split(rows)
         if self.epsilon.learns and self.steps % self._every == 0:
             self._update_epsilon(named)
-        loss = self.loss(named)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self._backward(named)
+        # After the last backward pass: what is clipped is the gradient that all workers share.
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._config.grad_clip)
         self.optimizer.step()
         self._average()
         self.steps += 1
-        return loss.detach(), norm.detach()
+        return loss, norm.detach()
+
+    def _backward(self, rows: dict[str, Tensor]) -> Tensor:
+        """Leave the gradient of the mean loss in the parameters, one micro-batch at a time; that loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=rows["t"].device)
+        *earlier, last = self._micro_batches(rows)
+        # Workers exchange gradients once per step, with the last micro-batch.
+        with getattr(self._wrapped, "no_sync", nullcontext)():
+            for part in earlier:
+                total += self._backward_part(part, len(rows["t"]))
+        return total + self._backward_part(last, len(rows["t"]))
+
+    def _backward_part(self, part: dict[str, Tensor], rows: int) -> Tensor:
+        """Add a micro-batch's share of the gradient of the mean loss over `rows` rows; its share of that loss."""
+        loss = self.loss(part) * (len(part["t"]) / rows)
+        loss.backward()
+        return loss.detach()
+
+    def _micro_batches(self, rows: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """The rows in order, in `accumulate` parts."""
+        parts = zip(*(value.chunk(self._config.accumulate) for value in rows.values()), strict=True)
+        return [dict(zip(rows, part, strict=True)) for part in parts]
 
     def loss(self, rows: dict[str, Tensor]) -> Tensor:
         """Mean weighted loss of rows by name, a scalar to differentiate."""
@@ -83,15 +111,16 @@ class Trainer:
         self.epsilon.update(rows["t"], moments.linear, moments.cv_cv, self._reduce)
 
     def gradient_moments(self, rows: dict[str, Tensor]) -> GradientMoments:
-        """Moments of the per-sample gradients of the weighted losses on rows by name."""
-        weight = self._process.variance(rows["t"]) if self._weighted else torch.ones_like(rows["t"])
+        """Moments of the per-sample gradients of the weighted losses on rows by name, ḡ over all workers."""
 
-        def losses(score: Score) -> tuple[Tensor, Tensor | None]:
-            found = self._objective(score, rows)
+        def losses(part: dict[str, Tensor], score: Score) -> tuple[Tensor, Tensor | None]:
+            weight = self._process.variance(part["t"]) if self._weighted else torch.ones_like(part["t"])
+            found = self._objective(score, part)
             cv = found.control_variate
             return found.base * weight, None if cv is None else cv * weight
 
-        return gradient_moments(self.model, losses)
+        parts = [partial(losses, part) for part in self._micro_batches(rows)]
+        return gradient_moments(self.model, parts, self._reduce)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of step number `step`."""

@@ -9,7 +9,14 @@ import torch
 from ndsm.config import load_config
 from ndsm.data import load
 from ndsm.experiment import build_problem, fingerprint, start
-from ndsm.objectives import NDSM, AntitheticNDSM, ClosedFormEpsilon, NetworkEpsilon, gradient_moments
+from ndsm.objectives import (
+    NDSM,
+    AntitheticNDSM,
+    ClosedFormEpsilon,
+    GradientMoments,
+    NetworkEpsilon,
+    gradient_moments,
+)
 from ndsm.processes import rollout
 from ndsm.training import fit_mixture
 
@@ -65,26 +72,50 @@ def test_gradient_moments_equal_those_of_single_backward_passes():
     assert moments.mean_mean == pytest.approx(float(mean @ mean), rel=1e-3)
 
 
-@pytest.mark.parametrize("network", ["mlp", "resmlp"])
-def test_both_ways_to_the_moments_agree(network, monkeypatch):
-    """Layer by layer, and by torch.func in chunks of one row or of all."""
-    trainer, problem, rows = setting(**{"network.kind": network})
-    named = by_name(problem, rows[:30])
+MOMENTS = ("base_base", "base_cv", "cv_cv", "mean_cv")
 
+
+def losses_of(rows):
     def losses(score):
-        found = NDSM()(score, named)
+        found = NDSM()(score, rows)
         return found.base, found.control_variate
 
-    layers = gradient_moments(trainer.model, losses)
+    return losses
+
+
+def assert_same_moments(found, expected, rtol=1e-4):
+    for name in MOMENTS:
+        a, b = getattr(found, name), getattr(expected, name)
+        torch.testing.assert_close(a, b, rtol=rtol, atol=rtol / 10 * float(b.abs().max()))
+    assert found.mean_mean == pytest.approx(expected.mean_mean, rel=rtol)
+
+
+@pytest.mark.parametrize("network", ["mlp", "resmlp"])
+def test_both_ways_to_the_moments_agree_however_the_batch_is_split(network, monkeypatch):
+    """Layer by layer, and by torch.func in chunks of one row or of all; on the batch, and on uneven parts of it."""
+    trainer, problem, rows = setting(**{"network.kind": network})
+    whole = [losses_of(by_name(problem, rows[:30]))]
+    parts = [losses_of(by_name(problem, rows[i:j])) for i, j in itertools.pairwise((0, 7, 8, 30))]
+    layers = gradient_moments(trainer.model, whole)
+    assert_same_moments(gradient_moments(trainer.model, parts), layers)
     monkeypatch.setattr("ndsm.objectives.per_sample._is_layered", lambda model: False)
-    for chunked in (
-        gradient_moments(trainer.model, losses),
-        gradient_moments(trainer.model, losses, chunk_bytes=1),
-    ):
-        for name in ("base_base", "base_cv", "cv_cv", "mean_cv"):
-            a, b = getattr(layers, name), getattr(chunked, name)
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
-        assert layers.mean_mean == pytest.approx(chunked.mean_mean, rel=1e-4)
+    assert_same_moments(gradient_moments(trainer.model, whole), layers)
+    assert_same_moments(gradient_moments(trainer.model, parts, chunk_bytes=1), layers)
+
+
+def test_the_mean_gradient_of_the_moments_is_that_of_all_workers():
+    """Two workers' uneven shares, each told the sum over both, have the moments of the whole batch."""
+    trainer, problem, rows = setting()
+    shares = [losses_of(by_name(problem, rows[:10])), losses_of(by_name(problem, rows[10:30]))]
+    sent = []
+    alone = [gradient_moments(trainer.model, [share], lambda x: (sent.append(x), x)[1]) for share in shares]
+    both = [gradient_moments(trainer.model, [share], lambda x: sent[0] + sent[1]) for share in shares]
+    whole = gradient_moments(trainer.model, [losses_of(by_name(problem, rows[:30]))])
+    assert both[0].mean_mean == both[1].mean_mean
+    stacked = {name: torch.cat([getattr(m, name) for m in both]) for name in MOMENTS}
+    assert_same_moments(GradientMoments(**stacked, mean_mean=both[0].mean_mean), whole)
+    # Each share's own mean gradient is another one.
+    assert abs(alone[0].mean_mean / whole.mean_mean - 1) > 0.1
 
 
 def test_the_control_variates_gradient_has_mean_zero():

@@ -93,45 +93,6 @@ def directional(score, direction, rows):
     return 0.5 * (plus - minus)
 
 
-def test_the_minimiser_among_linear_scores_is_the_true_one():
-    """Gaussian data under K = 1: Y_n is normal with m ← m - h(m - μ)/v, V ← (1 - h/v)²V + 2h. The loss is
-    quadratic in (a, b) of s = a·y + b; its sample minimiser is (-1/V, m/V) within 4 (sandwich) SE."""
-    v, mu, h, steps = 0.7, 0.3, 0.02, 12
-    mixture = GaussianMixture(torch.ones(1), torch.tensor([[mu]]), torch.tensor([v]))
-    x = 1.2 + 0.4 * numpy_stream(6, "normal").normal(size=(200_000, 1))
-    m, var = float(x.mean()), float(x.var())
-    rows = simulate(mixture, x, uniform_grid(h * steps, steps), None, 30_000, per_path=steps)
-    features = [lambda y, t: y, lambda y, t: torch.ones_like(y)]
-
-    def zero(y, t):
-        return torch.zeros_like(y)
-
-    for n in range(1, steps + 1):
-        m, var = m - h * (m - mu) / v, (1 - h / v) ** 2 * var + 2 * h
-        if n not in (1, 4, 12):
-            continue
-        at = rows_at(rows, n * h)
-        y = at["mean"] + at["std"][:, None] * at["noise"]
-        design = torch.cat([f(y, at["t"]) for f in features], 1)
-        inverse = torch.linalg.inv(design.T @ design / len(y))
-        gradient = torch.stack([directional(zero, f, at) for f in features], 1)
-        a, b = (-inverse @ gradient.mean(0)).tolist()
-
-        def fitted(y, t, a=a, b=b):
-            return a * y + b
-
-        residual = torch.stack([directional(fitted, f, at) for f in features], 1)
-        # The fit is where the loss's own gradient vanishes.
-        assert float(residual.mean(0).abs().max()) < 1e-6
-        error = (inverse @ residual.T.cov() @ inverse / len(y)).diagonal().sqrt()
-        assert len(y) == 30_000
-        assert abs(a + 1 / var) <= 4 * float(error[0])
-        assert abs(b - m / var) <= 4 * float(error[1])
-        # A wrong score is told apart: the stationary one is many standard errors away at early times.
-        if n <= 4:
-            assert abs(-1 / v + 1 / var) > 8 * float(error[0])
-
-
 def true_score(mixture, p, grid, steps, h, last_dt):
     """Score on the grid after `steps` steps of h and one of last_dt from the density p, by quadrature."""
     f = mixture.to(dtype=torch.float64).score(torch.from_numpy(grid)[:, None]).numpy()[:, 0]

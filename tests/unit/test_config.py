@@ -64,6 +64,10 @@ def test_a_bad_field_is_named_with_what_was_found(overrides, name, found):
         ({"data.columns": ["a"]}, ["data.columns", "'arcs'"]),
         ({"train.times_per_path": 200}, ["train.times_per_path 200", "process.grid.steps 160"]),
         ({"train.workers": 3}, ["train.batch_rows 250", "train.workers 3"]),
+        (
+            {"train.workers": 2, "train.accumulate": 4},
+            ["train.batch_rows 250", "workers 2", "train.accumulate 4"],
+        ),
         ({"train.min_blocks": 20}, ["train.min_blocks 20", "train.ring_blocks 16"]),
     ],
 )

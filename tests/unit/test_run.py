@@ -161,6 +161,7 @@ def test_fields_that_change_the_training_are_named_with_both_values():
 def test_fields_that_say_how_a_run_is_executed_may_differ():
     changed = {
         "train.workers": 2,
+        "train.accumulate": 5,
         "train.simulators": 3,
         "train.window": 4,
         "train.device": "auto",

@@ -8,7 +8,7 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.experiment import begin, prepare, start, train_locally
-from ndsm.objectives import Losses
+from ndsm.objectives import NDSM, Losses
 from ndsm.run import Run
 from ndsm.training import Resume, block_index, local_source, open_replay, resumed, train
 
@@ -186,12 +186,12 @@ def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_earlier_checkpo
     list(train_locally(experiment))
     run.stop_file.unlink()
     before = saved_tensors(run)
-    loss = experiment.problem.objective
 
-    def broken(score, rows):
-        return Losses(loss(score, rows).base * math.nan, None)
+    class Broken(NDSM):
+        def __call__(self, score, rows):
+            return Losses(super().__call__(score, rows).base * math.nan, None)
 
-    object.__setattr__(experiment.problem, "objective", broken)
+    object.__setattr__(experiment.problem, "objective", Broken())
     with pytest.raises(FloatingPointError, match=r"loss nan, gradient norm nan at step 20; lower train\.lr"):
         list(train_locally(experiment))
     assert run.last_step() == 10
@@ -201,16 +201,17 @@ def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_earlier_checkpo
 
 def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path):
     experiment = begun(tmp_path / "run", tiny(train__steps=10))
-    loss, calls = experiment.problem.objective, []
+    calls = []
 
-    def breaks_last(score, rows):
-        calls.append(1)
-        value = loss(score, rows).base
-        # Finite, but its derivative at 0 is not.
-        broken = value + ((value - value.detach()) ** 2).sqrt()
-        return Losses(broken if len(calls) == 10 else value, None)
+    class BreaksLast(NDSM):
+        def __call__(self, score, rows):
+            calls.append(1)
+            value = super().__call__(score, rows).base
+            # Finite, but its derivative at 0 is not.
+            broken = value + ((value - value.detach()) ** 2).sqrt()
+            return Losses(broken if len(calls) == 10 else value, None)
 
-    object.__setattr__(experiment.problem, "objective", breaks_last)
+    object.__setattr__(experiment.problem, "objective", BreaksLast())
     try:
         list(train_locally(experiment))
     except FloatingPointError:
