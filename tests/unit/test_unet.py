@@ -118,18 +118,27 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_ways_to_the_moments_agree(name, monkeypatch):
-    """Layer by layer, for all rows at once or one by one, and by torch.func."""
+def test_both_ways_to_the_moments_agree_however_the_batch_is_split(name, monkeypatch):
+    """Layer by layer, for all rows at once, one by one or in uneven parts, and by torch.func."""
     net = NETWORKS[name]()
-    rows = recorded({"unet": 64, "unet on an odd side": 81}.get(name, 60), 5)
+    d = {"unet": 64, "unet on an odd side": 81}.get(name, 60)
+    rows = recorded(d, 5)
+    parts = [{k: v[:2] for k, v in rows.items()}, {k: v[2:] for k, v in rows.items()}]
 
-    def losses(score):
-        found = NDSM()(score, rows)
-        return found.base, found.control_variate
+    def losses(rows):
+        def of_score(score):
+            found = NDSM()(score, rows)
+            return found.base, found.control_variate
 
-    layers = [gradient_moments(net, losses), gradient_moments(net, losses, chunk_bytes=1)]
+        return of_score
+
+    layers = [
+        gradient_moments(net, [losses(rows)]),
+        gradient_moments(net, [losses(rows)], chunk_bytes=1),
+        gradient_moments(net, [losses(part) for part in parts]),
+    ]
     monkeypatch.setattr("ndsm.objectives.per_sample._is_layered", lambda model: False)
-    chunked = gradient_moments(net, losses)
+    chunked = gradient_moments(net, [losses(rows)])
     for found in layers:
         for field in ("base_base", "base_cv", "cv_cv", "mean_cv"):
             a, b = getattr(found, field), getattr(chunked, field)
@@ -137,24 +146,20 @@ def test_both_ways_to_the_moments_agree(name, monkeypatch):
         assert found.mean_mean == pytest.approx(chunked.mean_mean, rel=1e-3)
 
 
-def test_layers_without_a_formula_of_their_own_are_left_to_torch_func():
-    """A convolution in two groups has the moments of its two halves side by side."""
-    grouped = shaken(Layers(nn.Conv2d(2, 2, 3, padding=1, groups=2, bias=False)))
-    whole = Layers(nn.Conv2d(2, 2, 3, padding=1, bias=False))
-    weight = torch.zeros(2, 2, 3, 3)
-    weight[[0, 1], [0, 1]] = grouped.layers[1].weight.detach()[:, 0]
-    whole.layers[1].weight.data = weight
+@pytest.mark.parametrize("groups", [1, 2])
+def test_moments_of_one_convolution_are_sums_over_its_windows(groups):
+    """In two groups it has no formula of its own, and its first output sees the first channel only."""
+    net = Layers(nn.Conv2d(2, 2, 3, padding=1, groups=groups, bias=False))
     rows = recorded(60, 4)
 
-    def square(net):
-        """Only the first half of the output is used: the whole's cross weights then have gradients too."""
-        moments = gradient_moments(net, lambda score: (score(rows["mean"], rows["t"])[:, :30].sum(1), None))
-        return moments.base_base
+    def sum_of_first_channel(score):
+        return score(rows["mean"], rows["t"])[:, :30].sum(1), None
 
-    first = (torch.nn.functional.unfold(rows["mean"].reshape(4, 2, 6, 5), 3, padding=1).sum(2)).double()
-    t = rows["t"].double()[:, None]
-    torch.testing.assert_close(square(grouped), ((t * first[:, :9]) ** 2).sum(1), rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(square(whole), ((t * first) ** 2).sum(1), rtol=1e-3, atol=1e-6)
+    images = rows["mean"].reshape(4, 2, 6, 5)[:, : 2 // groups]
+    gradient = rows["t"][:, None] * nn.functional.unfold(images, 3, padding=1).sum(2)
+    found = gradient_moments(net, [sum_of_first_channel])
+    torch.testing.assert_close(found.base_base, (gradient.double() ** 2).sum(1), rtol=1e-3, atol=1e-6)
+    assert not found.cv_cv.any()
 
 
 def test_a_short_training_on_digits_lowers_the_loss():
