@@ -135,12 +135,14 @@ class Objective(Section):
 class Network(Section):
     """The score network s(y, t)."""
 
-    kind: Literal["mlp", "resmlp"] = "mlp"
-    """Plain multilayer perceptron (the paper's), or one of residual blocks modulated by the time."""
+    kind: Literal["mlp", "resmlp", "unet"] = "mlp"
+    """Plain multilayer perceptron (the paper's), one of residual blocks modulated by the time, or the paper's U-Net for
+    rows that are square grey images, pixel row by pixel row."""
     width: int = Field(32, ge=1)
-    """Units per hidden layer."""
+    """Units per hidden layer; channels of the U-Net's first level, a multiple of 8, doubled at each further one."""
     depth: int = Field(7, ge=1)
-    """Hidden layers (mlp) or residual blocks (resmlp)."""
+    """Hidden layers (mlp), residual blocks (resmlp), or levels of the U-Net, each at half the side of the one before
+    (the paper's has 4)."""
     residual: bool = True
     """Learn the difference from the stationary score: s = -grad V + net/scale."""
     output_scale: Literal["none", "std"] = "std"

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ndsm.config import Config
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.mlp import MLP, ResidualMLP
+from ndsm.networks.unet import UNet
 from ndsm.processes import Process
 from ndsm.streams import torch_stream
 
@@ -82,6 +83,9 @@ def build_score_model(config: Config, process: Process, t_min: float, device: to
         process: the forward process; its prior's mean and spread scale the network's input.
         t_min: the smallest time that is trained on.
         device: where the model lives.
+
+    Raises:
+        InputError: the network does not fit the data's dimension, see `image_side`.
     """
     # The law of a noised state lies between the data's and the prior's; the prior is known for any process.
     mixture = process.mixture
@@ -96,7 +100,7 @@ def build_score_model(config: Config, process: Process, t_min: float, device: to
         net.time_scale,
         torch_stream(config.train.seed, "time features"),
     )
-    kinds = {"mlp": MLP, "resmlp": ResidualMLP}
+    kinds = {"mlp": MLP, "resmlp": ResidualMLP, "unet": UNet}
     # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(config.train.seed, "weights").initial_seed())

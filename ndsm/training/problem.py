@@ -9,7 +9,7 @@ import torch
 from ndsm.config import Config
 from ndsm.config import Objective as ObjectiveConfig
 from ndsm.errors import InputError
-from ndsm.networks import ScoreModel, build_score_model
+from ndsm.networks import ScoreModel, build_score_model, image_side
 from ndsm.objectives import (
     DSM,
     NDSM,
@@ -160,8 +160,10 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         identity: what the data and the mixture are (hashes or arrays), for the blocks' stamp.
 
     Raises:
-        InputError: a time grid is unstable or does not reach the horizon.
+        InputError: a time grid is unstable or does not reach the horizon, or the network does not fit the data.
     """
+    if config.network.kind == "unet":
+        image_side(dimension, config.network.width, config.network.depth)
     grid = config.process.grid
     last_dt = config.process.last_dt
     times = forward_grid(process, grid.kind, grid.steps, last_dt, config.process.integrator)
