@@ -8,8 +8,7 @@ rows, NDSM's from trajectories recorded at 5 times), length (50,000 steps), gene
 What the paper leaves open is the same for all rows: times fed as log t with Fourier features, output divided by
 sqrt(V(t)), loss weighted by V(t), averaged weights, cosine learning rate, forward grids shifted at random,
 generation on a grid refined towards 0. The NDSM rows do not get this project's -∇V term (`network.residual`):
-with it an untrained network already has the mixture's class balance, and the comparison would show little. Figure 2 has
-one row that the paper has not: `path`, this project's objective (docs/path-control-variate.md).
+with it an untrained network already has the mixture's class balance, and the comparison would show little.
 """
 
 import json
@@ -78,7 +77,6 @@ ROWS: dict[str, dict[str, Any]] = {
         "objective.kind": "ndsm-cv",
         "objective.epsilon": {"kind": "network", "every": 20},
     },
-    "path": {**LANGEVIN, "objective.kind": "path"},
 }
 
 
@@ -131,7 +129,7 @@ STUDIES = {
     "fig2": Study(
         "Figure 2: eight uneven modes",
         "gaussians",
-        (("ou-dsm", {}), ("ndsm-eps1", {}), ("ndsm-eps0", {}), ("ndsm-cv", {}), ("path", {})),
+        (("ou-dsm", {}), ("ndsm-eps1", {}), ("ndsm-eps0", {}), ("ndsm-cv", {})),
     ),
     "fig3": Study(
         "Figure 3: Δt_N on thin arcs",
