@@ -167,6 +167,31 @@ class Langevin:
             return self._jacobian_product(y.T, v.T, t).T
         return torch.func.jvp(lambda x: self.drift_columns(x, t), (y,), (v,))[1]
 
+    def check_jacobian_product(self) -> None:
+        """Nothing, if a Jacobian product that was given agrees with a finite difference at a few draws of the prior.
+
+        Raises:
+            InputError: it does not.
+        """
+        if self._jacobian_product is None:
+            return
+        generator = torch.Generator().manual_seed(0)
+        y = self.prior.sample(8, generator).double()
+        v = torch.randn(y.shape, generator=generator, dtype=y.dtype)
+        expected = (self.drift(y + 1e-5 * v, 0.0) - self.drift(y - 1e-5 * v, 0.0)) / 2e-5
+        found = self._jacobian_product(y, v, 0.0)
+        if found.shape != expected.shape:
+            raise InputError(
+                f"jacobian_product: expected shape {tuple(expected.shape)}, found {tuple(found.shape)}"
+            )
+        difference = (found - expected).norm(dim=1)
+        worst = int((difference / (expected.norm(dim=1) + 1e-3)).argmax())
+        if float(difference[worst]) > 1e-2 * (float(expected[worst].norm()) + 1e-3):
+            raise InputError(
+                f"jacobian_product: expected {expected[worst].tolist()} by a finite difference of the drift at "
+                f"y = {y[worst].tolist()}, v = {v[worst].tolist()}, found {found[worst].tolist()}"
+            )
+
     def diffusion(self, t: float) -> float:
         """σ̃(t) = sqrt(2)."""
         return math.sqrt(2.0)

@@ -168,6 +168,12 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     last_dt = config.process.last_dt
     times = forward_grid(process, grid.kind, grid.steps, last_dt, config.process.integrator)
     objective = make_objective(config.objective)
+    if process.mixture is None and config.process.integrator == "exponential":
+        raise InputError(
+            "process.integrator 'exponential': expected a process with a mixture, found a drift without one"
+        )
+    if objective.kind == "path" and isinstance(process, Langevin):
+        process.check_jacobian_product()
     layout = RowLayout(objective.records, dimension)
     k = config.train.times_per_path
     paths = paths_per_block(config.train.block_mb, layout, k)

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+import ndsm
+from ndsm.config import build_config
+from ndsm.errors import InputError
 from ndsm.objectives import Path
 from ndsm.processes import Langevin, RolloutSpec, RowLayout, geometric_grid, rollout, uniform_grid
 from ndsm.reference import GaussianMixture
@@ -141,3 +144,29 @@ def test_probes_have_the_identity_as_second_moment(integrator):
         products = rows["probe"][:, :, None] * rows["probe"][:, None, :]
         error = products.std(0) / math.sqrt(len(products)) + 1e-6
         assert ((products.mean(0) - torch.eye(2)).abs() <= 4 * error).all()
+
+
+def test_a_wrong_jacobian_product_is_refused():
+    well = DoubleWell()
+
+    def process(product):
+        return Langevin(drift=well.drift, prior=well, jacobian_product=product)
+
+    process(lambda y, v, t: (6 * y * y - 2) * v).check_jacobian_product()
+    with pytest.raises(InputError, match="by a finite difference of the drift at y = "):
+        process(lambda y, v, t: (6 * y * y - 1.8) * v).check_jacobian_product()
+    with pytest.raises(InputError, match=r"expected shape \(8, 2\), found \(8,\)"):
+        process(lambda y, v, t: v[:, 0]).check_jacobian_product()
+
+
+def test_a_drift_without_a_mixture_trains_with_the_path_objective_but_not_by_exponential_steps():
+    well = DoubleWell()
+    process = Langevin(drift=well.drift, prior=well, horizon=0.5)
+    x = numpy_stream(0, "x").normal(size=(200, 2))
+    settings = {"process": process, "objective": "path", "max_steps": 5, "random_state": 0}
+    tree = {"train": {"block_mb": 0.1}, "process": {"grid": {"steps": 100}}, "sample": {"steps": 100}}
+    model = ndsm.NDSM(config=build_config(tree, "test"), **settings).fit(x)
+    assert np.isfinite(model.history_[-1]["loss"])
+    tree["process"]["integrator"] = "exponential"
+    with pytest.raises(InputError, match="expected a process with a mixture, found a drift without one"):
+        ndsm.NDSM(config=build_config(tree, "test"), **settings).fit(x)
