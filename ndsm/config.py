@@ -38,8 +38,13 @@ class Section(BaseModel):
 class Data(Section):
     """Where the rows come from and how they are prepared."""
 
-    name: Literal["digits", "arcs", "rings", "checkerboard", "gaussians", "vectors"] = "digits"
-    """Data set: scikit-learn's digits, a 2-D toy, or `vectors` (the table at data.path)."""
+    name: Literal["digits", "mnist", "c2-mnist", "arcs", "rings", "checkerboard", "gaussians", "vectors"] = (
+        "digits"
+    )
+    """Data set: scikit-learn's digits, MNIST, MNIST with every other image turned and halved, a 2-D toy, or `vectors`
+    (the table at data.path)."""
+    root: Path = Path("data")
+    """Folder with MNIST/raw; its files are downloaded there if they are missing."""
     path: Path | None = None
     """Table for `vectors`: .npy, .csv, .parquet or .arrow/.feather."""
     columns: tuple[str, ...] | None = None
@@ -49,7 +54,7 @@ class Data(Section):
     n: int | None = Field(None, ge=2)
     """Use the first n rows after the seeded shuffle (toys: how many to draw, 10,000 if not given)."""
     validation_fraction: float = Field(0.1, ge=0.0, lt=1.0)
-    """Share of the rows held out for evaluation."""
+    """Share of the rows held out for evaluation; MNIST has a test split of its own."""
 
 
 class Reference(Section):

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ndsm.config import Data
+from ndsm.data.images import MNIST_SCHEMA, halve_and_turn, load_mnist
 from ndsm.data.scaling import Scaling
 from ndsm.data.tables import TableSchema, open_table
 from ndsm.data.toys import Toy, make_toy
@@ -54,6 +55,8 @@ def load(config: Data, seed: int) -> Dataset:
     """
     labels: np.ndarray | None = None
     toy: Toy | None = None
+    if config.name in ("mnist", "c2-mnist"):
+        return _load_mnist(config, seed)
     if config.name == "vectors":
         rows, schema, source = _load_table(config, seed)
     elif config.name == "digits":
@@ -92,6 +95,27 @@ def load(config: Data, seed: int) -> Dataset:
         train_labels=None if labels is None else labels[:cut],
         validation_labels=None if labels is None else labels[cut:],
         toy=toy,
+    )
+
+
+def _load_mnist(config: Data, seed: int) -> Dataset:
+    """MNIST's own splits; the labels are the digits, plus 10 for images that were turned and halved."""
+    rows, labels = {}, {}
+    for split in ("train", "test"):
+        images, digits = load_mnist(config.root, split == "train")
+        if config.name == "c2-mnist":
+            images, changed = halve_and_turn(images, numpy_stream(seed, f"c2 {split}"))
+            digits = digits + 10 * changed
+        n = config.n if split == "train" else None
+        position = _shuffled_positions(len(images), n, config.name, seed)
+        rows[split], labels[split] = _place(images, position, n), _place(digits, position, n)
+    scaling = Scaling.identity(rows["train"].shape[1])
+    if config.standardize:
+        scaling = Scaling.fit(rows["train"], MNIST_SCHEMA.dimension_names, config.name, one_scale=True)
+        for images in rows.values():
+            scaling.apply_(images)
+    return Dataset(
+        rows["train"], rows["test"], scaling, MNIST_SCHEMA, labels["train"], labels["test"], toy=None
     )
 
 
