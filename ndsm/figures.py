@@ -65,7 +65,7 @@ def study_figure(panels: list[tuple[str, np.ndarray]], path: Path, title: str) -
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(layout="constrained", figsize=(2.9 * len(panels), 3.6))
+    figure = Figure(layout="constrained", figsize=(2.9 * len(panels), 4.4))
     FigureCanvasAgg(figure)
     frames = [_frame(panels[0][1][:, c]) for c in range(2)]
     for k, (axes, (name, x)) in enumerate(
@@ -110,7 +110,7 @@ def _points(axes: Any, x: np.ndarray, frames: list[tuple[float, float]], colour:
     lows, highs = np.array(frames).T
     inside = ((x >= lows) & (x <= highs)).all(axis=1)
     outside = 1 - inside.mean() if len(x) else 0.0
-    note = f" ({outside:.1%} outside the frame)" if outside >= 0.0005 else ""
+    note = f"\n{outside:.1%} outside the frame" if outside >= 0.0005 else ""
     axes.set_title(name + note, fontsize=11)
     points = x[inside][:_MAX_POINTS]
     axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.45, linewidths=0, color=colour)
