@@ -32,15 +32,6 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def ray_cluster():
-    ray = pytest.importorskip("ray")
-    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield ray
-    ray.shutdown()
-
-
 def experiment(folder: Path, name: str, **overrides: object) -> Experiment:
     config = load_config("toy-arcs", {**TINY, **overrides})
     made = prepare(config, Run(folder / name))

@@ -1,0 +1,43 @@
+"""The independent runs of a study as Ray tasks."""
+
+import numpy as np
+import pytest
+
+from ndsm.config import build_config, merge
+from ndsm.errors import InputError
+from ndsm.reproduce import STUDIES, Job, run_job
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TINY = {"sample.steps": 40, "train.steps": 20, "train.block_mb": 0.1, "data.n": 200, "reference.n_init": 1}
+
+
+def tiny(job):
+    return Job(
+        job.row, job.setting, job.seed, build_config(merge(job.config.model_dump(mode="json"), TINY), "tiny")
+    )
+
+
+def test_tasks_give_the_rows_and_points_of_this_process(ray_cluster, tmp_path):
+    from pipelines.reproduce import run_on_ray
+
+    jobs = [tiny(job) for job in STUDIES["fig2"].jobs(0.01) if job.seed == 0][2:3]
+    found = {}
+    run_on_ray(jobs, tmp_path / "ray", lambda job, result: found.update({job.name: result}))
+    for job in jobs:
+        rows, samples = run_job(job, tmp_path / "here")
+        for a, b in zip(found[job.name][0], rows, strict=True):
+            assert {**a, "train_seconds": 0} == {**b, "train_seconds": 0}
+        np.testing.assert_array_equal(found[job.name][1], samples)
+
+
+def test_a_failing_run_leaves_the_others_and_ends_with_its_own_error(ray_cluster, tmp_path):
+    from pipelines.reproduce import run_on_ray
+
+    bad, good = [tiny(j) for j in STUDIES["fig2"].jobs(0.01) if j.row == "ndsm-eps0"][:2]
+    (tmp_path / bad.name).mkdir()
+    (tmp_path / bad.name / "notes.txt").write_text("not a run", encoding="utf-8")
+    done = []
+    with pytest.raises(InputError, match=r"expected a new or a run's folder, found .*: notes\.txt"):
+        run_on_ray([bad, good], tmp_path, lambda job, result: done.append(job.name))
+    assert done == [good.name]
