@@ -34,7 +34,7 @@ def test_tasks_give_the_rows_and_points_of_this_process(ray_cluster, tmp_path):
 def test_a_failing_run_leaves_the_others_and_ends_with_its_own_error(ray_cluster, tmp_path):
     from pipelines.reproduce import run_on_ray
 
-    bad, good = [tiny(j) for j in STUDIES["fig2"].jobs(0.01) if j.row == "ndsm-eps0"][:2]
+    good, bad = [tiny(j) for j in STUDIES["fig2"].jobs(0.01) if j.row == "ndsm-eps0"][:2]
     (tmp_path / bad.name).mkdir()
     (tmp_path / bad.name / "notes.txt").write_text("not a run", encoding="utf-8")
     done = []
