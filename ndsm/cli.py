@@ -276,7 +276,7 @@ def reproduce_command(args: Sequence[str]) -> None:
     import shutil
 
     from ndsm.console import print_study
-    from ndsm.reproduce import Folder, Job, Result, run_here
+    from ndsm.reproduce import Folder, Job, Result, run_here, summarise
 
     if not 0 < options.scale <= 1:
         raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
@@ -305,7 +305,7 @@ def reproduce_command(args: Sequence[str]) -> None:
 
         run_on_ray(jobs, runs, done)
     folder.finish()
-    print_study(folder.study.title, folder.results["rows"], folder.results["floor"])
+    print_study(folder.study.title, summarise(folder.results["rows"]), folder.results["floor"])
     print(f"{path}: results.json, figure.png")
 
 

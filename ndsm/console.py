@@ -3,13 +3,14 @@
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ndsm.reproduce import summarise
+if TYPE_CHECKING:
+    from ndsm.reproduce import Group
 
 PLAIN_SECONDS = 5.0
 """Seconds between plain lines."""
@@ -93,15 +94,15 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
         table.add_row(
             "rows with NaN or infinity", str(metrics["nonfinite"]), str(metrics["prior"]["nonfinite"]), ""
         )
-    Console(width=100 if not sys.stdout.isatty() else None).print(table)
+    _print(table)
 
 
-def print_study(title: str, rows: list[dict[str, Any]], floor: dict[str, float]) -> None:
+def print_study(title: str, groups: "list[Group]", floor: dict[str, float]) -> None:
     """Print the table of `ndsm reproduce`."""
     table = Table(title=f"{title}; medians over runs")
     for name in ("row", "runs", "mode_std", "from - to", "swd2", "off support", "training s"):
         table.add_column(name, justify="left" if name == "row" else "right")
-    for group in summarise(rows):
+    for group in groups:
         m = group.median
         spread = f"{group.spread[0]:.0f} - {group.spread[1]:.0f}"
         numbers = (f"{m['mode_std']:.1f}", spread, f"{m['swd2']:.4f}", f"{m['off_support']:.4f}")
@@ -114,7 +115,7 @@ def print_study(title: str, rows: list[dict[str, Any]], floor: dict[str, float])
         f"{floor['swd2']:.4f}",
         f"{floor['off_support']:.4f}",
     )
-    Console(width=100 if not sys.stdout.isatty() else None).print(table)
+    _print(table)
 
 
 def print_variance(result: dict[str, Any]) -> None:
@@ -128,4 +129,9 @@ def print_variance(result: dict[str, Any]) -> None:
     for name, row in result["objectives"].items():
         numbers = [row["total"], *row["fifths"], row["mean_gap_se"]]
         table.add_row(name, *(f"{x:.3g}" for x in numbers))
-    Console(width=110 if not sys.stdout.isatty() else None).print(table)
+    _print(table, 110)
+
+
+def _print(table: Table, width: int = 100) -> None:
+    """Print a table in the terminal's width, or in this one where there is no terminal."""
+    Console(width=width if not sys.stdout.isatty() else None).print(table)

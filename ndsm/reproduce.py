@@ -96,6 +96,11 @@ class Job:
         """Its run directory's name."""
         return "-".join([self.row, *(f"{k}-{v:g}" for k, v in self.setting.items()), str(self.seed)])
 
+    @property
+    def key(self) -> str:
+        """Tells it from the study's other jobs, as its row in results.json does."""
+        return _key(self.row, self.setting, self.seed)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -196,7 +201,7 @@ class Folder:
     """
 
     def __init__(self, path: Path, name: str, scale: float) -> None:
-        self.path, self.name, self.scale = path, name, scale
+        self.path, self.scale = path, scale
         self.study = STUDIES[name]
         self.results: dict[str, Any] = {"name": name, "scale": scale, "rows": [], "floor": {}}
         file = path / "results.json"
@@ -216,12 +221,8 @@ class Folder:
 
     def missing(self) -> list[Job]:
         """Jobs without a result."""
-        done = {_key(row) for row in self.results["rows"]}
-        return [
-            job
-            for job in self.study.jobs(self.scale)
-            if _key({"row": job.row, "setting": job.setting, "seed": job.seed}) not in done
-        ]
+        done = {_key(row["row"], row["setting"], row["seed"]) for row in self.results["rows"]}
+        return [job for job in self.study.jobs(self.scale) if job.key not in done]
 
     def add(self, job: Job, result: Result) -> None:
         """Keep a job's result."""
@@ -233,8 +234,14 @@ class Folder:
 
     def write(self) -> None:
         """Write results.json, its rows in the study's order."""
-        order = [job.row for job in self.study.jobs(self.scale)]
-        self.results["rows"].sort(key=lambda r: (order.index(r["row"]) if r["row"] in order else -1, _key(r)))
+        order = [row for row, _ in self.study.rows]
+        # The mixture's rows come first: they are no row of the study.
+        self.results["rows"].sort(
+            key=lambda r: (
+                order.index(r["row"]) if r["row"] in order else -1,
+                _key(r["row"], r["setting"], r["seed"]),
+            )
+        )
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self.path / ".results.json.partial"
         partial.write_text(json.dumps(self.results, indent=1), encoding="utf-8")
@@ -242,18 +249,16 @@ class Folder:
 
     def finish(self) -> None:
         """Add the floor, and draw the figure."""
-        first = self.study.jobs(self.scale)[0]
+        jobs = {job.key: job for job in self.study.jobs(self.scale)}
+        first = next(iter(jobs.values()))
         self.results["floor"] = floor(self.study, first.config.evaluate.n)
         self.write()
         truth = load(first.config.data.model_copy(update={"standardize": False}), 0).train
+        groups = {group.label: group for group in summarise(self.results["rows"])}
         panels = []
         for row, setting in self.study.rows:
-            group = next(g for g in summarise(self.results["rows"]) if (g.row, g.setting) == (row, setting))
-            job = next(
-                j
-                for j in self.study.jobs(self.scale)
-                if (j.row, j.setting, j.seed) == (row, setting, group.seed)
-            )
+            group = groups[_label(row, setting)]
+            job = jobs[_key(row, setting, group.seed)]
             samples = np.load(self.path / "samples" / f"{job.name}.npy", allow_pickle=False)
             panels.append((f"{group.label}\nmode_std {group.median['mode_std']:.0f}", samples))
         study_figure([("data", truth), *panels], self.path / "figure.png", self.study.title)
@@ -276,7 +281,7 @@ class Group:
     @property
     def label(self) -> str:
         """Row and setting."""
-        return " ".join([self.row, *(f"{key} {value:g}" for key, value in self.setting.items())])
+        return _label(self.row, self.setting)
 
 
 def summarise(rows: Iterable[dict[str, Any]]) -> list[Group]:
@@ -297,8 +302,12 @@ def summarise(rows: Iterable[dict[str, Any]]) -> list[Group]:
     return found
 
 
-def _key(row: dict[str, Any]) -> str:
-    return json.dumps([row["row"], row["setting"], row["seed"]])
+def _label(row: str, setting: dict[str, Any]) -> str:
+    return " ".join([row, *(f"{key} {value:g}" for key, value in setting.items())])
+
+
+def _key(row: str, setting: dict[str, Any], seed: int) -> str:
+    return json.dumps([row, setting, seed])
 
 
 def run_here(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], None]) -> None:

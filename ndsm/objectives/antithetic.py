@@ -15,7 +15,6 @@ class AntitheticNDSM(OneStep):
     control variate W cancel exactly, and two evaluations of the score per row are enough as before.
     """
 
-    records: ClassVar[tuple[str, ...]] = ("mean", "noise", "t", "std")
     rows_from: ClassVar[str] = "path"
     kind: ClassVar[str] = "antithetic"
     control_variate: ClassVar[ControlVariate] = 0.0

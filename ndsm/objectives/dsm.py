@@ -11,7 +11,6 @@ from ndsm.objectives.ndsm import ControlVariate, Losses, OneStep, Score
 class DSM(OneStep):
     """½|s(Y, t) + Z/σ|² (Vincent 2011; dissertation, 5.2); one evaluation of the score per row."""
 
-    records: ClassVar[tuple[str, ...]] = ("mean", "noise", "t", "std")
     rows_from: ClassVar[str] = "kernel"
     kind: ClassVar[str] = "dsm"
     control_variate: ClassVar[ControlVariate] = 0.0

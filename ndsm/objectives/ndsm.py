@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ndsm.errors import InputError
+from ndsm.processes import ONE_STEP
 
 ControlVariate = float | Literal["closed-form", "learned"]
 """How the factor ε(t) of an objective's control variate is chosen: fixed, minimising eq. 22 within bins of log t, or
@@ -79,7 +80,9 @@ def checked_control_variate(value: ControlVariate) -> ControlVariate:
 
 
 class OneStep(ABC):
-    """What the objectives share whose loss and control variate cost the same evaluations of the score."""
+    """What the objectives of a single Gaussian step share: its record, and that a control variate costs no evaluation."""
+
+    records: ClassVar[tuple[str, ...]] = ONE_STEP
 
     @abstractmethod
     def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
@@ -101,7 +104,6 @@ class NDSM(OneStep):
         InputError: something else.
     """
 
-    records: ClassVar[tuple[str, ...]] = ("mean", "noise", "t", "std")
     rows_from: ClassVar[str] = "path"
 
     def __init__(self, control_variate: ControlVariate | None = None) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ndsm.objectives.ndsm import ControlVariate, Losses, Score, checked_control_variate
+from ndsm.processes import WHOLE_PATH
 
 DIFFERENCE = 1e-2
 """Length of the difference step for uᵀ Ds w, in standard deviations of the noise that the path has added."""
@@ -39,9 +40,7 @@ class Path:
         control_variate: ε(t): a number, "closed-form" or "learned".
     """
 
-    records: ClassVar[tuple[str, ...]] = (
-        "state", "mirror", "weight", "probe", "tangent", "mirror_tangent", "t", "std"
-    )  # fmt: skip
+    records: ClassVar[tuple[str, ...]] = WHOLE_PATH
     rows_from: ClassVar[str] = "path"
     kind: ClassVar[str] = "path"
 

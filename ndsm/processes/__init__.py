@@ -3,12 +3,22 @@
 from ndsm.processes.grids import geometric_grid, uniform_grid
 from ndsm.processes.langevin import Langevin, Prior, Process, forward_grid, reverse_grid
 from ndsm.processes.linear import OU, VE, VP, Linear, SubVP
-from ndsm.processes.rollout import RolloutSpec, RowLayout, make_stamp, paths_per_block, rollout
+from ndsm.processes.rollout import (
+    ONE_STEP,
+    WHOLE_PATH,
+    RolloutSpec,
+    RowLayout,
+    make_stamp,
+    paths_per_block,
+    rollout,
+)
 
 __all__ = [
+    "ONE_STEP",
     "OU",
     "VE",
     "VP",
+    "WHOLE_PATH",
     "Langevin",
     "Linear",
     "Prior",

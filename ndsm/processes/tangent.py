@@ -39,7 +39,7 @@ class PathSums:
         self._first = torch.arange(paths)
         self._v = torch.zeros_like(modes.variance)
         # E where it is not V u: for paths that have been near another mode.
-        self._e = torch.empty(dimension, 2 * paths)
+        self._e = torch.zeros(dimension, 2 * paths)
         self._inside = torch.full((2 * paths,), process.mixture is not None)
         self._axis: Tensor | None = None
         # A path and its mirror share their probe: they share what does not depend on the noise.
@@ -51,8 +51,6 @@ class PathSums:
             chosen = torch.zeros(dimension, 2 * paths)
             chosen[self._axis, torch.arange(2 * paths)] = dimension**0.5
             self.probe = modes.from_axes(chosen)
-        if process.mixture is None:
-            self._e.zero_()
 
     def _on_probe(self, table: Tensor, paths: Tensor) -> Tensor:
         """Entries of a table (r, K) for some paths along their probes, (m,)."""
