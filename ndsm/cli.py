@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -87,11 +87,22 @@ class VarianceOptions:
 
 
 @dataclass
+class ReproduceData:
+    """Where the images are."""
+
+    root: Path = Path("data")
+    """Folder with MNIST/raw; its files are downloaded there if they are missing."""
+
+
+@dataclass
 class ReproduceOptions:
     """Run an experiment of the paper in full: all rows, all seeds; started again, it goes on."""
 
-    name: Annotated[Literal["fig2", "fig3"], tyro.conf.Positional]
-    """Figure of the paper."""
+    name: Annotated[
+        Literal["fig2", "fig3", "fig6", "fig8", "table1", "table2", "table3"], tyro.conf.Positional
+    ]
+    """Figure or table of the paper."""
+    data: ReproduceData = field(default_factory=ReproduceData)
     scale: float = 1.0
     """Fraction of the training steps and generated rows."""
     out: Path = Path("reproduce")
@@ -276,26 +287,26 @@ def reproduce_command(args: Sequence[str]) -> None:
     import shutil
 
     from ndsm.console import print_study
-    from ndsm.reproduce import Folder, Job, Result, run_here, summarise
+    from ndsm.reproduce import STUDIES, Folder, Job, Result, run_here
 
     if not 0 < options.scale <= 1:
         raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
     path = options.out / options.name
     if options.fresh:
         shutil.rmtree(path, ignore_errors=True)
-    folder = Folder(path, options.name, options.scale)
+    study = STUDIES[options.name]
+    folder = Folder(path, options.name, study, options.scale, study.data_fields(options.data.root.resolve()))
     jobs, runs = folder.missing(), (path / "runs").resolve()
-    total = len(folder.study.jobs(options.scale))
-    print(f"{folder.study.title}: {total - len(jobs)} of {total} runs done; results in {path}")
+    total = len(folder.jobs)
+    print(f"{study.title}: {total - len(jobs)} of {total} runs done; results in {path}")
 
     def done(job: Job, result: Result) -> None:
         folder.add(job, result)
         row = result[0][0]
         left = len(folder.missing())
+        numbers = ", ".join(f"{key} {row[key]:.4g}" for key in study.shown)
         print(
-            f"{total - left}/{total} {job.name}: mode_std {row['mode_std']:.1f}, sliced W2 {row['swd2']:.4f}, trained "
-            f"{row['train_seconds']:.0f} s",
-            flush=True,
+            f"{total - left}/{total} {job.name}: {numbers}, trained {row['train_seconds']:.0f} s", flush=True
         )
 
     if options.local:
@@ -305,7 +316,7 @@ def reproduce_command(args: Sequence[str]) -> None:
 
         run_on_ray(jobs, runs, done)
     folder.finish()
-    print_study(folder.study.title, summarise(folder.results["rows"]), folder.results["floor"])
+    print_study(study.title, study.shown, folder.groups(), folder.results["floor"])
     print(f"{path}: results.json, figure.png")
 
 
@@ -342,7 +353,10 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "sample": (sample_command, "generate rows with a trained run"),
     "evaluate": (evaluate_command, "compare generated rows with the data"),
     "bench": (bench_command, "measure gradient variances: ndsm bench variance PRESET"),
-    "reproduce": (reproduce_command, "run an experiment of the paper: fig2, fig3"),
+    "reproduce": (
+        reproduce_command,
+        "run an experiment of the paper: fig2, fig3, fig6, fig8, table1, table2, table3",
+    ),
     "presets": (presets_command, "list the packaged presets"),
     "doctor": (doctor_command, "check the installation, cores, GPUs and Ray"),
 }

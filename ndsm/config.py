@@ -38,11 +38,11 @@ class Section(BaseModel):
 class Data(Section):
     """Where the rows come from and how they are prepared."""
 
-    name: Literal["digits", "mnist", "c2-mnist", "arcs", "rings", "checkerboard", "gaussians", "vectors"] = (
-        "digits"
-    )
-    """Data set: scikit-learn's digits, MNIST, MNIST with every other image turned and halved, a 2-D toy, or `vectors`
-    (the table at data.path)."""
+    name: Literal[
+        "digits", "mnist", "mnist-latent", "c2-mnist", "arcs", "rings", "checkerboard", "gaussians", "vectors"
+    ] = "digits"
+    """Data set: scikit-learn's digits; MNIST, its latent space (an autoencoder's four numbers), MNIST with every other
+    image turned and halved; a 2-D toy; or `vectors` (the table at data.path)."""
     root: Path = Path("data")
     """Folder with MNIST/raw; its files are downloaded there if they are missing."""
     path: Path | None = None

@@ -71,6 +71,11 @@ class TrainingProgress:
 
 
 LABELS = {
+    "fid": "Fréchet distance (FID)",
+    "fid_images": "the same against real images",
+    "is": "inception score",
+    "fake_share": "fake images, share",
+    "nearest": "distance to the nearest training image",
     "swd2": "sliced Wasserstein-2",
     "class_share_tv": "class shares, total variation",
     "class_share_std": "class shares, std of error",
@@ -97,25 +102,29 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
     _print(table)
 
 
-def print_study(title: str, groups: "list[Group]", floor: dict[str, float]) -> None:
-    """Print the table of `ndsm reproduce`."""
+def print_study(title: str, metrics: tuple[str, ...], groups: "list[Group]", floor: dict[str, float]) -> None:
+    """Print the table of `ndsm reproduce`: the medians of the metrics, of the first one also its range."""
+    first, *others = metrics
+    timed = any("equal_time" in group.median for group in groups)
     table = Table(title=f"{title}; medians over runs")
-    for name in ("row", "runs", "mode_std", "from - to", "swd2", "off support", "training s"):
+    further = ("core s", f"{first} at equal core s") if timed else ()
+    for name in ("row", "runs", first, "from - to", *others, "training s", *further):
         table.add_column(name, justify="left" if name == "row" else "right")
     for group in groups:
         m = group.median
-        spread = f"{group.spread[0]:.0f} - {group.spread[1]:.0f}"
-        numbers = (f"{m['mode_std']:.1f}", spread, f"{m['swd2']:.4f}", f"{m['off_support']:.4f}")
-        table.add_row(group.label, str(group.runs), *numbers, f"{m['train_seconds']:.0f}")
+        row = [group.label, str(group.runs), f"{m[first]:.4g}", " - ".join(f"{x:.4g}" for x in group.spread)]
+        row += [f"{m[key]:.4g}" for key in others] + [f"{m['train_seconds']:.0f}"]
+        if timed:
+            row += [f"{m[key]:.4g}" if key in m else "" for key in ("cpu_seconds", "equal_time")]
+        table.add_row(*row)
     table.add_row(
-        "true points (floor)",
+        "true data (floor)",
         "",
-        f"{floor['mode_std']:.1f}",
+        f"{floor[first]:.4g}",
         "",
-        f"{floor['swd2']:.4f}",
-        f"{floor['off_support']:.4f}",
+        *(f"{floor.get(key, 0):.4g}" if key in floor else "" for key in others),
     )
-    _print(table)
+    _print(table, 120)
 
 
 def print_variance(result: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ the step where the run stands, `saved` keeps the run directory up to date while 
 compares with the data.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from ndsm.processes import reverse_grid
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run, differing_fields
 from ndsm.samplers import generate, sample_prior
+from ndsm.stamps import make_stamp
 from ndsm.training import (
     Problem,
     Record,
@@ -60,10 +60,7 @@ class Experiment:
 
 def fingerprint(dataset: Dataset) -> str:
     """Hash of the training and validation rows."""
-    digest = hashlib.blake2s(digest_size=8)
-    for rows in (dataset.train, dataset.validation):
-        digest.update(np.ascontiguousarray(rows).data)
-    return digest.hexdigest()
+    return make_stamp(dataset.train, dataset.validation)
 
 
 def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
@@ -164,8 +161,14 @@ def saved(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Rec
         yield record
 
 
-def train_locally(experiment: Experiment) -> Iterator[Record]:
-    """Train in this process, simulating on one thread; yields each record once it is saved."""
+def train_locally(
+    experiment: Experiment, watch: Callable[[Record, Trainer], None] = lambda record, trainer: None
+) -> Iterator[Record]:
+    """Train in this process, simulating on one thread; yields each record once it is saved.
+
+    Args:
+        watch: called with each record and the trainer as it then is.
+    """
     problem, run = experiment.problem, experiment.run
     trainer, resume = start(problem, run.load_checkpoint())
     if trainer.steps >= problem.config.train.steps:
@@ -175,7 +178,9 @@ def train_locally(experiment: Experiment) -> Iterator[Record]:
         problem, resume, trainer.steps, source, device=next(trainer.model.parameters()).device
     )
     try:
-        yield from saved(train(trainer, replay, problem, resume, stop=run.stop_file.exists), trainer, run)
+        for record in saved(train(trainer, replay, problem, resume, stop=run.stop_file.exists), trainer, run):
+            watch(record, trainer)
+            yield record
     finally:
         replay.source.close()
 

@@ -39,16 +39,20 @@ def samples_figure(
     from matplotlib.figure import Figure
 
     # The rows are shuffled; the first ones picture a large table as well as all of them.
-    models = (np.concatenate([dataset.train[:_MAX_ROWS], dataset.validation[:_MAX_ROWS]]), samples, prior)
+    most = _MAX_ROWS if dataset.view is None else _IMAGES_PER_SIDE**2
+    models = (np.concatenate([dataset.train[:most], dataset.validation[:most]]), samples, prior)
     with np.errstate(over="ignore", invalid="ignore"):
         rows = {
-            name: dataset.scaling.invert(np.asarray(model[:_MAX_ROWS], dtype=np.float32)).astype(np.float64)
+            name: dataset.scaling.invert(np.asarray(model[:most], dtype=np.float32)).astype(np.float64)
             for name, model in zip(_COLOURS, models, strict=True)
         }
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     names = dataset.schema.dimension_names
-    if len(names) == 2:
+    if dataset.view is not None:
+        view = dataset.view
+        _image_grids(figure, {name: view.images(x.astype(np.float32)) for name, x in rows.items()})
+    elif len(names) == 2:
         _scatter(figure, rows, names, equal=dataset.toy is not None)
     elif _is_image(dataset):
         _image_grids(figure, rows)
@@ -73,6 +77,48 @@ def study_figure(panels: list[tuple[str, np.ndarray]], path: Path, title: str) -
     ):
         _points(axes, x, frames, _COLOURS["samples" if k else "data"], name)
         axes.set(aspect="equal")
+    figure.suptitle(title, fontsize=13)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, format="png")
+
+
+def image_study_figure(panels: list[tuple[str, np.ndarray, dict[str, Any]]], path: Path, title: str) -> None:
+    """Nothing; writes a PNG of image grids side by side, the class shares below, and FID against training time.
+
+    Args:
+        panels: a title, images (64, 784) in [0, 1], and the row of results.json with its `class_share` and `curve`; an
+            empty row for the data.
+        path: file to write; its folder is made if needed.
+        title: line above the panels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curves = [(name.splitlines()[0], row["curve"]) for name, _, row in panels if row.get("curve")]
+    figure = Figure(layout="constrained", figsize=(2.6 * len(panels), 4.6 + 3.2 * bool(curves)))
+    FigureCanvasAgg(figure)
+    upper, *lower = figure.subfigures(
+        1 + bool(curves), 1, height_ratios=[1.4, 1.0][: 1 + bool(curves)], squeeze=False
+    )[:, 0]
+    axes = upper.subplots(2, len(panels), height_ratios=[2.4, 1.0], sharey="row", squeeze=False)
+    for (grid, bars), (name, images, row) in zip(axes.T, panels, strict=True):
+        grid.imshow(_mosaic(images, _IMAGES_PER_SIDE), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        grid.set_title(name, fontsize=10)
+        grid.set(xticks=[], yticks=[])
+        shares = row.get("class_share") or []
+        bars.bar(range(len(shares)), shares, color=_COLOURS["samples"])
+        bars.spines[["top", "right"]].set_visible(False)
+        bars.tick_params(labelsize=8)
+        bars.set_visible(bool(shares))
+    for part in lower:
+        line = part.subplots()
+        for name, curve in curves:
+            line.plot(
+                [c["cpu_seconds"] for c in curve], [c["fid"] for c in curve], marker="o", ms=3, label=name
+            )
+        line.set(xlabel="training time, seconds of one core", ylabel="FID", yscale="log")
+        line.spines[["top", "right"]].set_visible(False)
+        line.legend(frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=13)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, format="png")

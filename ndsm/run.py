@@ -36,6 +36,7 @@ from ndsm.reference import GaussianMixture
 from ndsm.training import Resume, Trainer
 
 OPERATIONAL = (
+    "data.root",
     "train.workers",
     "train.accumulate",
     "train.simulators",

@@ -46,6 +46,41 @@ def mean_within(
     assert (difference <= 4 * error + allowance).all(), f"off by {difference}, standard error {error}"
 
 
+def mnist_image(digit, number):
+    """A picture that tells its digit and number apart from all others, bright in the upper left corner."""
+    pixels = np.zeros((28, 28), dtype=np.uint8)
+    pixels[2, 2:4], pixels[3, 2], pixels[20, 5] = 255, number, 10 * digit + 1
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def mnist_root(tmp_path_factory):
+    """Folder of MNIST's four files with 60 and 20 pictures, in the format of the originals."""
+    folder = tmp_path_factory.mktemp("data")
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for split, n in {"train": 60, "t10k": 20}.items():
+        digits = (np.arange(n) % 10).astype(np.uint8)
+        pictures = np.stack([mnist_image(d, i) for i, d in enumerate(digits)])
+        for name, array in (("images-idx3", pictures), ("labels-idx1", digits)):
+            header = b"".join(int(x).to_bytes(4, "big") for x in (0x800 + array.ndim, *array.shape))
+            (raw / f"{split}-{name}-ubyte").write_bytes(header + array.tobytes())
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Networks that tests train are not kept beside the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NDSM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(name="mnist_image", scope="session")
+def _mnist_image():
+    return mnist_image
+
+
 @pytest.fixture(name="random_mixture", scope="session")
 def _random_mixture():
     return random_mixture

@@ -5,8 +5,9 @@ goes between the two, `TableSchema` keeps the source's columns so that generated
 """
 
 from ndsm.data.dataset import Dataset, load
+from ndsm.data.images import ImageView
 from ndsm.data.scaling import Scaling
 from ndsm.data.tables import TableSchema, TableWriter
 from ndsm.data.toys import Toy, make_toy
 
-__all__ = ["Dataset", "Scaling", "TableSchema", "TableWriter", "Toy", "load", "make_toy"]
+__all__ = ["Dataset", "ImageView", "Scaling", "TableSchema", "TableWriter", "Toy", "load", "make_toy"]

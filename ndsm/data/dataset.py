@@ -11,7 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from ndsm.config import Data
-from ndsm.data.images import MNIST_SCHEMA, halve_and_turn, load_mnist
+from ndsm.data.images import (
+    LATENT_SCHEMA,
+    MNIST_SCHEMA,
+    ImageView,
+    halve_and_turn,
+    latent_view,
+    load_mnist,
+)
 from ndsm.data.scaling import Scaling
 from ndsm.data.tables import TableSchema, open_table
 from ndsm.data.toys import Toy, make_toy
@@ -40,6 +47,8 @@ class Dataset:
     """(M,) int64, as train_labels."""
     toy: Toy | None
     """The true law of a toy, in original units."""
+    view: ImageView | None = None
+    """How MNIST's rows are seen as images."""
 
 
 def load(config: Data, seed: int) -> Dataset:
@@ -55,7 +64,7 @@ def load(config: Data, seed: int) -> Dataset:
     """
     labels: np.ndarray | None = None
     toy: Toy | None = None
-    if config.name in ("mnist", "c2-mnist"):
+    if config.name in ("mnist", "mnist-latent", "c2-mnist"):
         return _load_mnist(config, seed)
     if config.name == "vectors":
         rows, schema, source = _load_table(config, seed)
@@ -100,22 +109,27 @@ def load(config: Data, seed: int) -> Dataset:
 
 def _load_mnist(config: Data, seed: int) -> Dataset:
     """MNIST's own splits; the labels are the digits, plus 10 for images that were turned and halved."""
+    latent, symmetric = config.name == "mnist-latent", config.name == "c2-mnist"
+    view = latent_view(config.root) if latent else ImageView(config.root, symmetric=symmetric)
     rows, labels = {}, {}
     for split in ("train", "test"):
         images, digits = load_mnist(config.root, split == "train")
-        if config.name == "c2-mnist":
+        if symmetric:
             images, changed = halve_and_turn(images, numpy_stream(seed, f"c2 {split}"))
             digits = digits + 10 * changed
         n = config.n if split == "train" else None
         position = _shuffled_positions(len(images), n, config.name, seed)
         rows[split], labels[split] = _place(images, position, n), _place(digits, position, n)
+        if view.autoencoder is not None:
+            rows[split] = view.autoencoder.apply(view.autoencoder.network.encode, rows[split])
+    schema = LATENT_SCHEMA if latent else MNIST_SCHEMA
     scaling = Scaling.identity(rows["train"].shape[1])
     if config.standardize:
-        scaling = Scaling.fit(rows["train"], MNIST_SCHEMA.dimension_names, config.name, one_scale=True)
-        for images in rows.values():
-            scaling.apply_(images)
+        scaling = Scaling.fit(rows["train"], schema.dimension_names, config.name, one_scale=not latent)
+        for part in rows.values():
+            scaling.apply_(part)
     return Dataset(
-        rows["train"], rows["test"], scaling, MNIST_SCHEMA, labels["train"], labels["test"], toy=None
+        rows["train"], rows["test"], scaling, schema, labels["train"], labels["test"], toy=None, view=view
     )
 
 

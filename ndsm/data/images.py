@@ -1,14 +1,54 @@
-"""MNIST, and its approximately symmetric variant (section 5.1 of the paper), as rows of 784 pixels in [0, 1]."""
+"""MNIST, its approximately symmetric variant and its latent space (section 5.1 of the paper).
 
+Images are rows of 784 pixels in [0, 1]; in latent space they are the four numbers of the paper's autoencoder.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
+from ndsm.networks.autoencoder import LATENT, Autoencoder
+from ndsm.pretrained import LabelledImages, Pretrained, autoencoder
 
 SIDE = 28
 MNIST_SCHEMA = TableSchema(tuple((f"pixel_{i}_{j}", "float") for i in range(SIDE) for j in range(SIDE)))
+LATENT_SCHEMA = TableSchema(tuple((f"code_{i}", "float") for i in range(LATENT)))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageView:
+    """How rows of a data set are seen as images of MNIST.
+
+    Args:
+        root: folder that holds `MNIST/raw`.
+        autoencoder: whose codes the rows are; None if they are pixels.
+        real: held-out images that the autoencoder has not touched, (M, 784); None if the rows are pixels.
+        symmetric: whether the labels tell turned and halved images (plus 10) from the others.
+    """
+
+    root: Path
+    autoencoder: Pretrained[Autoencoder] | None = None
+    real: np.ndarray | None = None
+    symmetric: bool = False
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """Rows in original units (n, d) as images, (n, 784) float32 in [0, 1]."""
+        if self.autoencoder is None:
+            return rows.clip(0.0, 1.0)
+        return self.autoencoder.apply(self.autoencoder.network.decode, rows)
+
+
+def latent_view(root: Path) -> ImageView:
+    """The view of MNIST's latent space; trains its autoencoder at the first call on a machine.
+
+    Raises:
+        InputError: as `load_mnist`; or what is kept of the autoencoder is damaged.
+    """
+    train, test = (LabelledImages(*load_mnist(root, is_train)) for is_train in (True, False))
+    return ImageView(root, autoencoder("mnist-autoencoder", train, test), test.images)
 
 
 def load_mnist(root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -37,6 +77,19 @@ def load_mnist(root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
     return images.reshape(len(images), SIDE * SIDE).astype(np.float32) / 255.0, digits.astype(np.int64)
 
 
+def turned(images: np.ndarray) -> np.ndarray:
+    """Images (n, 784) turned by 180°."""
+    return images[:, ::-1]
+
+
+def halved(images: np.ndarray) -> np.ndarray:
+    """Images (n, 784) at half their size, in the middle."""
+    half, margin = SIDE // 2, SIDE // 4
+    out = np.zeros((len(images), SIDE, SIDE), dtype=np.float32)
+    out[:, margin : margin + half, margin : margin + half] = images.reshape(-1, half, 2, half, 2).mean((2, 4))
+    return out.reshape(-1, SIDE * SIDE)
+
+
 def halve_and_turn(images: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Approx.-C2-MNIST: each image, with probability 1/2, turned by 180° and resized to half its size in the middle.
 
@@ -48,10 +101,6 @@ def halve_and_turn(images: np.ndarray, generator: np.random.Generator) -> tuple[
         The images, (n, 784), and which of them were changed, (n,) int64 of 0 and 1.
     """
     changed = generator.random(len(images)) < 0.5
-    out, half, margin = images.copy(), SIDE // 2, SIDE // 4
-    squares = images[changed].reshape(-1, SIDE, SIDE)[:, ::-1, ::-1]
-    small = squares.reshape(-1, half, 2, half, 2).mean((2, 4))
-    placed = np.zeros((len(small), SIDE, SIDE), dtype=np.float32)
-    placed[:, margin : margin + half, margin : margin + half] = small
-    out[changed] = placed.reshape(-1, SIDE * SIDE)
+    out = images.copy()
+    out[changed] = halved(turned(images[changed]))
     return out, changed.astype(np.int64)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ndsm.metrics.balance import class_share, label_classifier, mode_std, share_std, total_variation
+from ndsm.metrics.images import ImageJudge
 from ndsm.metrics.wasserstein import sliced_wasserstein
 from ndsm.streams import numpy_stream
 
@@ -40,7 +41,7 @@ Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 """Numbers of (n, d) finite rows in model units and the same rows in original units."""
 
 
-def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int) -> dict[str, Any]:
+def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, seed: int) -> dict[str, Any]:
     """The metrics of generated rows, JSON-ready, and of rows of the mixture alone under `prior`.
 
     Keys:
@@ -53,16 +54,20 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int
             fitted on the data's labels) or of a toy's modes, those of the data, and how far they are apart.
         classifier_accuracy: of that classifier, on rows it was not fitted on.
         mode_std, off_support, off_support_floor: toys only.
+        fid, is, nearest, their floors, and for latent data fid_images: images only, see `ImageJudge`.
     A metric that needs a finite row is None if there is none.
 
     Args:
         dataset: the data.
         samples: (n, d) generated rows, model units.
-        prior: (n', d) rows of the fitted mixture, model units.
+        prior: (n', d) rows of the fitted mixture, model units; None leaves that part out.
         seed: of the true samples, the choice of rows and the directions.
     """
     if dataset.toy is not None:
         shared_balance, balance = _mode_balance(dataset, dataset.toy, seed)
+    elif dataset.view is not None:
+        judge = ImageJudge(dataset, dataset.view)
+        shared_balance, balance = judge.facts(), judge
     elif dataset.train_labels is not None:
         shared_balance, balance = _class_balance(dataset, dataset.train_labels, seed)
     else:
@@ -89,7 +94,7 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int
             result["off_support"] = (result["off_support"] * (len(rows) - nonfinite) + nonfinite) / len(rows)
         return result
 
-    return {**metrics(samples), "prior": metrics(prior)}
+    return metrics(samples) if prior is None else {**metrics(samples), "prior": metrics(prior)}
 
 
 def _reference(dataset: Dataset, n: int, seed: int) -> Reference:

@@ -8,7 +8,6 @@ from ndsm.processes.rollout import (
     WHOLE_PATH,
     RolloutSpec,
     RowLayout,
-    make_stamp,
     paths_per_block,
     rollout,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "SubVP",
     "forward_grid",
     "geometric_grid",
-    "make_stamp",
     "paths_per_block",
     "reverse_grid",
     "rollout",

@@ -5,11 +5,8 @@ random times), laid out as a `RowLayout` says. A block is a pure function of its
 anywhere, makes the identical block again.
 """
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -101,15 +98,6 @@ class RolloutSpec:
 def paths_per_block(block_mb: float, layout: RowLayout, times_per_path: int) -> int:
     """Trajectories that fill a block of `block_mb` MB of float32 rows; at least 16."""
     return max(16, int(block_mb * 2**20 / 4 / layout.width / times_per_path))
-
-
-def make_stamp(*parts: Any) -> str:
-    """Short hash of JSON-serialisable parts and arrays."""
-    digest = hashlib.blake2s(digest_size=8)
-    for part in parts:
-        array = isinstance(part, np.ndarray)
-        digest.update(np.ascontiguousarray(part).data if array else json.dumps(part, sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 def recorded_steps(paths: int, steps: int, per_path: int, generator: torch.Generator) -> list[Tensor]:

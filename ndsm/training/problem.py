@@ -30,11 +30,11 @@ from ndsm.processes import (
     RowLayout,
     SubVP,
     forward_grid,
-    make_stamp,
     paths_per_block,
     reverse_grid,
 )
 from ndsm.reference import GaussianMixture
+from ndsm.stamps import make_stamp
 from ndsm.streams import stream_seed
 from ndsm.training.limiter import SamplesPerInsert
 

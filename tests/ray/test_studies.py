@@ -1,11 +1,13 @@
 """The independent runs of a study as Ray tasks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ndsm.config import build_config, merge
 from ndsm.errors import InputError
-from ndsm.reproduce import STUDIES, Job, run_job
+from ndsm.reproduce import STUDIES, run_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -13,9 +15,7 @@ TINY = {"sample.steps": 40, "train.steps": 20, "train.block_mb": 0.1, "data.n": 
 
 
 def tiny(job):
-    return Job(
-        job.row, job.setting, job.seed, build_config(merge(job.config.model_dump(mode="json"), TINY), "tiny")
-    )
+    return replace(job, config=build_config(merge(job.config.model_dump(mode="json"), TINY), "tiny"))
 
 
 def test_tasks_give_the_rows_and_points_of_this_process(ray_cluster, tmp_path):

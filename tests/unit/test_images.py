@@ -11,33 +11,9 @@ from ndsm.data import load
 from ndsm.data.images import halve_and_turn
 from ndsm.errors import InputError
 
-SIZES = {"train": 60, "t10k": 20}
 
-
-def image(digit, number):
-    """A picture that tells its digit and number apart from all others, bright in the upper left corner."""
-    pixels = np.zeros((28, 28), dtype=np.uint8)
-    pixels[2, 2:4], pixels[3, 2], pixels[20, 5] = 255, number, 10 * digit + 1
-    return pixels
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """MNIST's four files with a few pictures, in the format of the originals."""
-    folder = tmp_path_factory.mktemp("data")
-    raw = folder / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for split, n in SIZES.items():
-        digits = (np.arange(n) % 10).astype(np.uint8)
-        pictures = np.stack([image(d, i) for i, d in enumerate(digits)])
-        for name, array in (("images-idx3", pictures), ("labels-idx1", digits)):
-            header = b"".join(int(x).to_bytes(4, "big") for x in (0x800 + array.ndim, *array.shape))
-            (raw / f"{split}-{name}-ubyte").write_bytes(header + array.tobytes())
-    return folder
-
-
-def test_images_come_with_their_digits_in_units_of_0_to_1(root):
-    found = load(Data(name="mnist", root=root, standardize=False), 0)
+def test_images_come_with_their_digits_in_units_of_0_to_1(mnist_root):
+    found = load(Data(name="mnist", root=mnist_root, standardize=False), 0)
     assert (found.train.shape, found.validation.shape) == ((60, 784), (20, 784))
     assert found.train.dtype == np.float32
     for rows, labels in ((found.train, found.train_labels), (found.validation, found.validation_labels)):
@@ -50,24 +26,26 @@ def test_images_come_with_their_digits_in_units_of_0_to_1(root):
     assert list(numbers) != sorted(numbers)
 
 
-def test_n_takes_training_images_and_leaves_the_test_split(root):
-    found = load(Data(name="mnist", root=root, n=7), 0)
+def test_n_takes_training_images_and_leaves_the_test_split(mnist_root):
+    found = load(Data(name="mnist", root=mnist_root, n=7), 0)
     assert (len(found.train), len(found.train_labels), len(found.validation)) == (7, 7, 20)
     with pytest.raises(InputError, match="mnist has 60 rows: expected at most as many"):
-        load(Data(name="mnist", root=root, n=61), 0)
+        load(Data(name="mnist", root=mnist_root, n=61), 0)
 
 
-def test_the_scale_is_that_of_the_training_images_and_is_undone(root):
-    raw = load(Data(name="mnist", root=root, standardize=False), 0)
-    found = load(Data(name="mnist", root=root), 0)
+def test_the_scale_is_that_of_the_training_images_and_is_undone(mnist_root):
+    raw = load(Data(name="mnist", root=mnist_root, standardize=False), 0)
+    found = load(Data(name="mnist", root=mnist_root), 0)
     assert found.train.mean(0) == pytest.approx(0.0, abs=1e-6)
     assert found.train.var(0).mean() == pytest.approx(1.0, rel=1e-5)
     np.testing.assert_allclose(found.scaling.invert(found.validation), raw.validation, atol=1e-6)
 
 
-def test_about_half_of_the_images_are_turned_and_halved():
+def test_about_half_of_the_images_are_turned_and_halved(mnist_image):
     """Each with probability 1/2: the share within 4 SE; the others are left alone."""
-    images = np.stack([image(3, i % 200) for i in range(2000)]).reshape(2000, 784).astype(np.float32) / 255
+    images = (
+        np.stack([mnist_image(3, i % 200) for i in range(2000)]).reshape(2000, 784).astype(np.float32) / 255
+    )
     found, changed = halve_and_turn(images, np.random.default_rng(0))
     assert abs(changed.mean() - 0.5) < 4 * 0.5 / 2000**0.5
     np.testing.assert_array_equal(found[changed == 0], images[changed == 0])
@@ -78,11 +56,11 @@ def test_about_half_of_the_images_are_turned_and_halved():
     np.testing.assert_allclose(small.sum((1, 2)), images[changed == 1].sum(1) / 4, rtol=1e-5)
 
 
-def test_labels_of_the_variant_tell_the_digit_and_the_change(root):
-    found = load(Data(name="c2-mnist", root=root, standardize=False), 1)
+def test_labels_of_the_variant_tell_the_digit_and_the_change(mnist_root):
+    found = load(Data(name="c2-mnist", root=mnist_root, standardize=False), 1)
     small = found.train.reshape(-1, 28, 28)[:, 2, 2] == 0
     np.testing.assert_array_equal(found.train_labels >= 10, small)
-    plain = load(Data(name="mnist", root=root, standardize=False), 1)
+    plain = load(Data(name="mnist", root=mnist_root, standardize=False), 1)
     np.testing.assert_array_equal(found.train_labels % 10, plain.train_labels)
 
 

@@ -49,6 +49,7 @@ def dataset(train, validation, train_labels=None, validation_labels=None, toy=No
         train_labels=train_labels,
         validation_labels=validation_labels,
         toy=toy,
+        view=None,
     )
 
 

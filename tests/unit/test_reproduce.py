@@ -1,13 +1,17 @@
 """The paper's experiments: their protocol, their bookkeeping, and one short run."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ndsm.config import build_config, flatten, merge
 from ndsm.errors import InputError
-from ndsm.reproduce import RUNS, STUDIES, Folder, Job, run_job, summarise
+from ndsm.reproduce import STUDIES, Folder, run_here, run_job, summarise
+from ndsm.reproduce.images import METHODS
+from ndsm.reproduce.toys import RUNS, TOY_STUDIES
 
 
 def row(name, seed, mode_std, **setting):
@@ -15,7 +19,7 @@ def row(name, seed, mode_std, **setting):
     return {"row": name, "seed": seed, "setting": setting, **metrics}
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", TOY_STUDIES)
 def test_every_run_follows_the_papers_protocol(name):
     jobs = STUDIES[name].jobs(1.0)
     assert len(jobs) == RUNS * len(STUDIES[name].rows) == len({job.name for job in jobs})
@@ -30,6 +34,62 @@ def test_every_run_follows_the_papers_protocol(name):
             assert (c.train.times_per_path, c.process.grid.steps) == (5, 50)
             assert c.process.horizon / c.process.grid.steps == pytest.approx(0.00998)
             assert c.process.last_dt == job.setting.get("last_dt", 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "steps", "batch"),
+    [("table1", None, 93_750, 64), ("table2", 14_000, 21_875, 64), ("table3", None, 24_000, 250)],
+)
+def test_tables_follow_the_papers_protocol(name, n, steps, batch):
+    study = STUDIES[name]
+    jobs = study.jobs(1.0, {"data.root": Path("here")})
+    assert {job.row for job in jobs} == METHODS.keys()
+    assert len(jobs) == study.runs * len(METHODS)
+    for job in jobs:
+        c = job.config
+        assert (c.data.n, c.data.root, c.train.batch_rows) == (n, Path("here"), batch)
+        # The latent linear row goes on, to be compared at equal time.
+        assert c.train.steps == steps * (2 if (name, job.row) == ("table3", "ou-dsm") else 1)
+        if job.row == "ou-dsm":
+            assert (c.process.kind, c.process.beta_min, c.process.beta_max, c.process.horizon) == (
+                "vp",
+                0.1,
+                20,
+                1,
+            )
+        else:
+            assert (c.process.kind, c.process.horizon) == ("langevin", 2.0)
+            assert (c.reference.n_components, c.reference.covariance_type) == (10, "spherical")
+        if name == "table3":
+            assert (c.network.kind, c.network.depth, c.network.width) == ("mlp", 7, 32)
+            assert (c.reference.fit_samples, c.sample.steps) == (1000, 1000)
+        else:
+            assert (c.network.kind, c.network.depth, c.network.width) == ("unet", 4, 32)
+
+
+def test_a_table_is_run_to_its_figure_and_taken_up_again(mnist_root, tmp_path):
+    study = replace(STUDIES["table3"], runs=1, rows=(("ou-dsm", {}), ("ndsm-eps0", {})), moments=2)
+    tiny = {"data.root": mnist_root, "sample.steps": 10, "train.block_mb": 0.1, "reference.n_components": 2}
+    folder = Folder(tmp_path, "table3", study, 0.001, tiny)
+    run_here(folder.missing(), tmp_path / "runs", folder.add)
+    assert not Folder(tmp_path, "table3", study, 0.001, tiny).missing()
+    folder.finish()
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert [row["row"] for row in results["rows"]] == ["prior", "ou-dsm", "ndsm-eps0"]
+    prior, *trained = results["rows"]
+    for row in trained:
+        assert row["curve"][-1]["step"] == row["steps"] == 100
+        assert 0 < row["curve"][0]["cpu_seconds"] < row["cpu_seconds"] == row["curve"][-1]["cpu_seconds"]
+        assert row["equal_time"]["cpu_seconds"] == min(r["cpu_seconds"] for r in trained)
+        assert row["fid"] > 0
+    assert prior["fid"] > 0
+    assert results["floor"].keys() == {"fid", "is", "nearest", "fid_images"}
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    # Evaluations that were made before a run was killed are not made again.
+    lines = (tmp_path / "runs" / "ou-dsm-0" / "curve.jsonl").read_text(encoding="utf-8")
+    again, _ = run_job(folder.jobs[0], tmp_path / "runs")
+    assert again[0]["curve"] == trained[0]["curve"]
+    assert (tmp_path / "runs" / "ou-dsm-0" / "curve.jsonl").read_text(encoding="utf-8") == lines
 
 
 def test_the_rows_of_figure_2_differ_in_their_objective_alone():
@@ -48,7 +108,7 @@ def test_scale_shortens_training_and_generation():
 def test_the_median_run_is_the_one_shown():
     rows = [row("a", seed, value) for seed, value in enumerate([5.0, 1.0, 4.0, 2.0, 3.0])]
     rows.append(row("a", 0, 9.0, last_dt=1e-3))
-    first, second = summarise(rows)
+    first, second = summarise(rows, ("mode_std", "swd2"))
     assert (first.seed, first.median["mode_std"], first.spread, first.runs) == (4, 3.0, (1.0, 5.0), 5)
     assert (second.label, second.runs) == ("a last_dt 0.001", 1)
 
@@ -58,7 +118,7 @@ def test_a_run_gives_its_row_the_mixtures_and_its_points(tmp_path):
     short = merge(
         job.config.model_dump(mode="json"), {"sample.steps": 40, "train.steps": 20, "train.block_mb": 0.1}
     )
-    job = Job(job.row, job.setting, job.seed, build_config(short, "short"))
+    job = replace(job, config=build_config(short, "short"))
     (own, prior), samples = run_job(job, tmp_path)
     assert (own["row"], own["seed"], own["steps"], own["n"]) == ("ndsm-eps0", 1, 20, 100)
     assert (prior["row"], prior["seed"], prior["steps"]) == ("prior", 1, 0)
@@ -78,12 +138,12 @@ def test_a_run_gives_its_row_the_mixtures_and_its_points(tmp_path):
 
 
 def test_results_are_taken_up_again_and_only_the_rest_is_missing(tmp_path):
-    folder = Folder(tmp_path / "fig2", "fig2", 0.5)
+    folder = Folder(tmp_path / "fig2", "fig2", STUDIES["fig2"], 0.5)
     jobs = folder.missing()
     assert len(jobs) == 20
     for job in (jobs[3], jobs[0]):
         folder.add(job, ([{**row(job.row, job.seed, 1.0)}], np.zeros((3, 2), np.float32)))
-    again = Folder(tmp_path / "fig2", "fig2", 0.5)
+    again = Folder(tmp_path / "fig2", "fig2", STUDIES["fig2"], 0.5)
     assert {j.name for j in jobs} - {j.name for j in again.missing()} == {jobs[0].name, jobs[3].name}
     assert [r["row"] for r in again.results["rows"]] == ["ou-dsm", "ndsm-cv"]
     assert np.load(tmp_path / "fig2" / "samples" / f"{jobs[0].name}.npy", allow_pickle=False).shape == (3, 2)
@@ -92,11 +152,11 @@ def test_results_are_taken_up_again_and_only_the_rest_is_missing(tmp_path):
 def test_results_of_another_scale_are_refused(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"scale": 1.0, "rows": []}), encoding="utf-8")
     with pytest.raises(InputError, match=r"holds results at --scale 1, expected 0\.1"):
-        Folder(tmp_path, "fig2", 0.1)
+        Folder(tmp_path, "fig2", STUDIES["fig2"], 0.1)
 
 
 @pytest.mark.parametrize("content", ["not json", "[1, 2]", "{}"])
 def test_something_else_in_the_place_of_results_is_refused(tmp_path, content):
     (tmp_path / "results.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match="expected the results of `ndsm reproduce`, found another file"):
-        Folder(tmp_path, "fig2", 1.0)
+        Folder(tmp_path, "fig2", STUDIES["fig2"], 1.0)

@@ -12,12 +12,12 @@ from ndsm.processes import (
     RolloutSpec,
     RowLayout,
     forward_grid,
-    make_stamp,
     paths_per_block,
     rollout,
 )
 from ndsm.processes.rollout import recorded_steps, shifted_grid
 from ndsm.reference import GaussianMixture
+from ndsm.stamps import make_stamp
 from ndsm.streams import numpy_stream, torch_stream
 
 RECORDS = ("mean", "noise", "t", "std")

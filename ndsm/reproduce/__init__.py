@@ -1,0 +1,10 @@
+"""The paper's experiments: which runs they consist of (`toys`, `images`), and how any of them is executed (`study`)."""
+
+from ndsm.reproduce.images import IMAGE_STUDIES
+from ndsm.reproduce.study import Folder, Group, Job, Result, Study, run_here, run_job, summarise
+from ndsm.reproduce.toys import TOY_STUDIES
+
+STUDIES: dict[str, Study] = {**TOY_STUDIES, **IMAGE_STUDIES}
+"""By the name that `ndsm reproduce` takes."""
+
+__all__ = ["STUDIES", "Folder", "Group", "Job", "Result", "Study", "run_here", "run_job", "summarise"]
