@@ -137,6 +137,10 @@ class Objective(Section):
     """Weight of an example at time t: 1, or V(t), the variance the noising has added by then."""
 
 
+Residual = bool | Literal["fading"]
+"""Whether the stationary score is part of the model's."""
+
+
 class Network(Section):
     """The score network s(y, t)."""
 
@@ -148,8 +152,9 @@ class Network(Section):
     depth: int = Field(7, ge=1)
     """Hidden layers (mlp), residual blocks (resmlp), or levels of the U-Net, each at half the side of the one before
     (the paper's has 4)."""
-    residual: bool = True
-    """Learn the difference from the stationary score: s = -grad V + net/scale."""
+    residual: Residual = True
+    """Learn the difference from the stationary score: s = -grad V + net/scale; `fading` multiplies -grad V by
+    V(t)/V(T), which goes to 0 with t."""
     output_scale: Literal["none", "std"] = "std"
     """Divide the network's output by 1 or by sqrt(V(t))."""
     time_features: int = Field(8, ge=0)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ndsm.config import Config
+from ndsm.config import Config, Residual
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.mlp import MLP, ResidualMLP
 from ndsm.networks.unet import UNet
@@ -25,7 +25,7 @@ class ScoreModel(nn.Module):
         network: (B, d), (B, e) → (B, d).
         embedding: times (B,) → (B, e).
         process: gives V(t) and -∇V.
-        residual: add -∇V(y), if the process has such a V.
+        residual: add -∇V(y), if the process has such a V; "fading" adds w(t) times that, w = V(t)/V(T).
         scaled: divide by sqrt(V(t)).
         center, spread: c (d,) and r, typical place and size of the states.
         reach: distance from the center, in units of r, beyond which the network sees the state pulled back
@@ -42,7 +42,7 @@ class ScoreModel(nn.Module):
         embedding: TimeEmbedding,
         process: Process,
         *,
-        residual: bool,
+        residual: Residual,
         scaled: bool,
         center: Tensor,
         spread: float,
@@ -60,7 +60,12 @@ class ScoreModel(nn.Module):
         """s(y, t), (B, d), (B,) → (B, d)."""
         out = self.learned(y, t)
         stationary = self._process.stationary_score(y) if self._residual else None
-        return out if stationary is None else out + stationary
+        if stationary is None:
+            return out
+        if self._residual == "fading":
+            horizon = torch.full_like(t, self._process.horizon)
+            stationary = stationary * (self._process.variance(t) / self._process.variance(horizon))[:, None]
+        return out + stationary
 
     def learned(self, y: Tensor, t: Tensor) -> Tensor:
         """The part that depends on the weights, net(x, t) / sqrt(V(t)), (B, d), (B,) → (B, d)."""

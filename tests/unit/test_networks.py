@@ -41,6 +41,12 @@ def test_the_stationary_score_and_the_scale_are_separate_factors(kind):
     expected = mixture().score(y) + bare(y, t) / Langevin(mixture()).variance(t).sqrt()[:, None]
     torch.testing.assert_close(full(y, t), expected)
     assert not torch.allclose(full(y, t), mixture().score(y))
+    # V(t) / V(T): nothing of -∇V as t → 0, and all of it at the horizon.
+    fading = model(kind, residual="fading")
+    fading.load_state_dict(bare.state_dict())
+    process = Langevin(mixture())
+    share = process.variance(t) / process.variance(torch.tensor(process.horizon))
+    torch.testing.assert_close(fading(y, t), expected - (1 - share)[:, None] * mixture().score(y))
 
 
 @pytest.mark.parametrize("kind", ["mlp", "resmlp"])
