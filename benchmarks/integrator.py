@@ -1,9 +1,11 @@
-"""Law of Y_t by few exponential steps against many of Euler-Maruyama, on digits.
+"""Law of Y_t by few exponential steps against many of Euler-Maruyama.
 
-    python benchmarks/integrator.py
+    python benchmarks/integrator.py [digits|mnist|mnist-latent] [--root data]
 
 Sliced Wasserstein-2 distances to a run of Euler-Maruyama with 2,000 steps; in brackets a second such run, the floor.
 """
+
+import argparse
 
 import numpy as np
 import torch
@@ -42,8 +44,12 @@ def simulate(
 
 def main() -> None:
     """Print one line per number of steps."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("preset", nargs="?", default="digits", choices=["digits", "mnist", "mnist-latent"])
+    parser.add_argument("--root", default="data", help="folder with MNIST/raw")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    config = load_config("digits")
+    config = load_config(options.preset, {"data.root": options.root})
     dataset = load(config.data, 0)
     process = Langevin(fit_mixture(config, dataset.train), horizon=TIMES[-1])
     fine = uniform_grid(TIMES[-1], 2000)

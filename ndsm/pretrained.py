@@ -86,7 +86,7 @@ def classifier(
             moved = images.reshape(-1, side, side).roll((down, right), (1, 2)).reshape(images.shape)
             return nn.functional.cross_entropy(network(moved), labels, label_smoothing=0.05)
 
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2, fused=True)
         _optimise(name, loss, train, optimizer, epochs=epochs, batch=128, peak=2e-3, say=say)
         answers = Pretrained(network.eval(), {}).apply(network, test.images).argmax(1)
         return {"accuracy": float((answers == test.labels).mean()), "classes": classes}
@@ -108,7 +108,7 @@ def autoencoder(
         def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
             return nn.functional.mse_loss(network(images), images)
 
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-5)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-5, fused=True)
         _optimise(name, loss, train, optimizer, epochs=epochs, batch=256, peak=None, say=say)
         seen = Pretrained(network.eval(), {}).apply(network, test.images)
         return {"mse": float(((seen - test.images) ** 2).mean())}
