@@ -69,7 +69,7 @@ class Pretrained(Generic[Network]):
 
 
 def classifier(
-    name: str, train: LabelledImages, test: LabelledImages, epochs: int = 4, say: Say = print
+    name: str, train: LabelledImages, test: LabelledImages, epochs: int = 3, say: Say = print
 ) -> Pretrained[ImageClassifier]:
     """A ResNet18 trained on `train`; `facts["accuracy"]` is its share of right answers on `test`.
 
@@ -87,7 +87,7 @@ def classifier(
             return nn.functional.cross_entropy(network(moved), labels, label_smoothing=0.05)
 
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2, fused=True)
-        _optimise(name, loss, train, optimizer, epochs=epochs, batch=128, peak=2e-3, say=say)
+        _optimise(name, loss, train, optimizer, epochs=epochs, batch=256, peak=3e-3, say=say)
         answers = Pretrained(network.eval(), {}).apply(network, test.images).argmax(1)
         return {"accuracy": float((answers == test.labels).mean()), "classes": classes}
 
