@@ -201,6 +201,10 @@ class Train(Section):
     """Simulator actors, one CPU each."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the training step."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format inside the network; everything around it is float32 (torch's autocast)."""
+    compile: bool = False
+    """Compile the network by torch.compile, which needs a C++ compiler on every node."""
     checkpoint_seconds: float = Field(30.0, gt=0.0)
     """Seconds between checkpoints."""
     report_seconds: float = Field(2.0, gt=0.0)

@@ -42,6 +42,7 @@ OPERATIONAL = (
     "train.simulators",
     "train.window",
     "train.device",
+    "train.compile",
     "train.storage",
     "train.checkpoint_seconds",
     "train.report_seconds",

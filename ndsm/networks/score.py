@@ -1,5 +1,8 @@
 """The score model: a network, its inputs and outputs scaled by what is known of the process."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +34,7 @@ class ScoreModel(nn.Module):
         reach: distance from the center, in units of r, beyond which the network sees the state pulled back
             to that distance. A network extrapolates linearly, and reverse paths that it throws out would
             never return; with a bounded network the linear pull of -∇V brings them back.
+        precision: number format inside the network, `float32` or `bfloat16`.
     """
 
     center: Tensor
@@ -47,6 +51,7 @@ class ScoreModel(nn.Module):
         center: Tensor,
         spread: float,
         reach: float,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         self.network, self.embedding = network, embedding
@@ -55,6 +60,7 @@ class ScoreModel(nn.Module):
         self.register_buffer("reach", torch.tensor(reach))
         self._process = process
         self._residual = residual
+        self._reduced = precision == "bfloat16"
 
     def forward(self, y: Tensor, t: Tensor) -> Tensor:
         """s(y, t), (B, d), (B,) → (B, d)."""
@@ -67,6 +73,16 @@ class ScoreModel(nn.Module):
             stationary = stationary * (self._process.variance(t) / self._process.variance(horizon))[:, None]
         return out + stationary
 
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """The network as it is written, in float32 and not compiled: per-sample gradients look at its layers."""
+        reduced, compiled = self._reduced, self.network._compiled_call_impl
+        self._reduced, self.network._compiled_call_impl = False, None
+        try:
+            yield
+        finally:
+            self._reduced, self.network._compiled_call_impl = reduced, compiled
+
     def learned(self, y: Tensor, t: Tensor) -> Tensor:
         """The part that depends on the weights, net(x, t) / sqrt(V(t)), (B, d), (B,) → (B, d)."""
         x = (y - self.center) / self.spread
@@ -74,7 +90,9 @@ class ScoreModel(nn.Module):
             # The spread is that of the prior, at t = T; a linear process's states may be smaller before.
             x = x * (self.spread / std)[:, None]
         x = x * (self.reach / torch.linalg.vector_norm(x, dim=1, keepdim=True)).clamp(max=1.0)
-        out: Tensor = self.network(x, self.embedding(t))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._reduced):
+            out: Tensor = self.network(x, self.embedding(t))
+        out = out.to(y.dtype)
         if self.scaled:
             out = out / self._process.variance(t).sqrt()[:, None]
         return out
@@ -110,6 +128,8 @@ def build_score_model(config: Config, process: Process, t_min: float, device: to
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(config.train.seed, "weights").initial_seed())
         network = kinds[net.kind](d, embedding.width, net.width, net.depth)
+    if config.train.compile:
+        network.compile()
     center = y.mean(0)
     distance = (y - center).norm(dim=1)
     spread = float(distance.pow(2).mean().sqrt()) / d**0.5
@@ -122,4 +142,5 @@ def build_score_model(config: Config, process: Process, t_min: float, device: to
         center=center,
         spread=spread,
         reach=REACH * float(distance.max()) / spread,
+        precision=config.train.precision,
     ).to(device)

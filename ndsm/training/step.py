@@ -120,7 +120,8 @@ class Trainer:
             return found.base * weight, None if cv is None else cv * weight
 
         parts = [partial(losses, part) for part in self._micro_batches(rows)]
-        return gradient_moments(self.model, parts, self._reduce)
+        with getattr(self.model, "plain", nullcontext)():
+            return gradient_moments(self.model, parts, self._reduce)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of step number `step`."""

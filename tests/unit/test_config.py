@@ -10,7 +10,7 @@ from ndsm.errors import InputError
 
 
 def test_every_preset_is_a_valid_configuration():
-    assert preset_names() == ["digits", "toy-arcs", "vectors"]
+    assert preset_names() == ["c2-mnist", "digits", "mnist", "mnist-latent", "toy-arcs", "vectors"]
     for name in preset_names():
         overrides = {"data.path": "table.csv"} if name == "vectors" else {}
         fields = flatten(load_config(name, overrides))
@@ -114,7 +114,7 @@ def test_a_written_configuration_is_read_back(tmp_path):
 
 
 def test_a_missing_preset_lists_the_names():
-    with pytest.raises(InputError, match=r"no preset 'digit': expected one of digits, toy-arcs, vectors"):
+    with pytest.raises(InputError, match=r"no preset 'digit': expected one of c2-mnist, digits, mnist"):
         load_config("digit")
 
 

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from ndsm.config import load_config
+from ndsm.experiment import start
 from ndsm.networks import build_score_model
-from ndsm.processes import Langevin
+from ndsm.processes import Langevin, rollout
 from ndsm.reference import GaussianMixture
 from ndsm.streams import torch_stream
+from ndsm.training import make_problem
 
 
 def mixture():
@@ -82,3 +84,42 @@ def test_weights_come_from_the_seed_and_leave_the_global_generator_alone(kind):
 def test_an_untrained_model_is_the_stationary_score(kind):
     y, t = states()
     torch.testing.assert_close(model(kind)(y, t), mixture().score(y))
+
+
+def trainer(**train):
+    config = load_config(
+        "toy-arcs",
+        {"network.width": 16, "network.depth": 2, "objective.kind": "ndsm-cv", "train.block_mb": 0.1}
+        | {f"train.{k}": v for k, v in train.items()},
+    )
+    problem = make_problem(config, Langevin(mixture()), 2, "test")
+    made, _ = start(problem, None)
+    for p in made.model.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(p.numel()))
+    data = states()[0].numpy()
+    return made, problem.spec.layout.split(torch.from_numpy(rollout(problem.spec, data, 0))[:64])
+
+
+def test_reduced_precision_is_inside_the_network_only():
+    """bfloat16 keeps 8 bits: states, -∇V and the scale do not lose any, and per-sample gradients are float32's own."""
+    (full, rows), (reduced, _) = trainer(), trainer(precision="bfloat16")
+    y, t = states()
+    a, b = full.model(y, t), reduced.model(y, t)
+    assert b.dtype == torch.float32
+    assert not torch.equal(a, b)
+    learned = full.model.learned(y, t)
+    assert (b - a).norm() < 0.02 * learned.norm()
+    moments = [made.gradient_moments(rows) for made in (full, reduced)]
+    torch.testing.assert_close(moments[0].base_base, moments[1].base_base, rtol=0, atol=0)
+    assert not torch.equal(full.loss(rows), reduced.loss(rows))
+
+
+def test_a_compiled_network_gives_the_same_numbers():
+    # The tracing backend of torch.compile, which needs no C++ compiler.
+    (plain, rows), (compiled, _) = trainer(), trainer()
+    compiled.model.network.compile(backend="eager")
+    torch.testing.assert_close(compiled.loss(rows), plain.loss(rows))
+    moments = [made.gradient_moments(rows) for made in (plain, compiled)]
+    torch.testing.assert_close(moments[0].base_base, moments[1].base_base)
+    assert compiled.model.network._compiled_call_impl is not None
+    assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
