@@ -186,31 +186,28 @@ class MixtureAt:
     Args:
         components: the mixture's.
         centered: the columns, about the mixture's origin, (d, B). They must not change as long as this is used.
-        joint: r up to a factor for each column, (K, B).
+        responsibilities: r, (K, B).
     """
 
-    def __init__(self, components: Components, centered: Tensor, joint: Tensor) -> None:
-        self._components, self._centered, self._joint = components, centered, joint
+    def __init__(self, components: Components, centered: Tensor, responsibilities: Tensor) -> None:
+        self._components, self._centered, self._r = components, centered, responsibilities
 
     def score(self) -> Tensor:
         """∇log η*(y), (d, B)."""
-        return self._components.average(self._centered, self._joint)
+        return self._components.combine(self._centered, self._r)
 
     def share(self, component: Tensor) -> Tensor:
         """The responsibility of each column's given component, (B,) → (B,)."""
-        return self._joint.gather(0, component[None])[0] / self._joint.sum(0)
+        return self._r.gather(0, component[None])[0]
 
-    def hessian_vector_product(self, v: Tensor, columns: Tensor | None = None) -> Tensor:
-        """∇²log η*(y) v, (d, m) → (d, m), on all columns or on some, (m,).
+    def hessian_vector_product(self, v: Tensor) -> Tensor:
+        """∇²log η*(y) v, (d, B) → (d, B).
 
         Σ_i r_i (g_i (g_i·v) - P_i v) - s (s·v) with s = Σ_i r_i g_i, which is Σ_i r_i g_i ((g_i - s)·v) - Σ_i r_i P_i v.
         """
-        y, joint, c = self._centered, self._joint, self._components
-        if columns is not None:
-            y, joint = y.index_select(1, columns), joint.index_select(1, columns)
-        r = joint / joint.sum(0)
+        y, r, c = self._centered, self._r, self._components
         dots = c.dots(y, v)
-        return c.combine(y, r * (dots - (r * dots).sum(0))) - c.precision(v, r)
+        return c.combine(y, r * (dots - (r * dots).sum(0))).sub_(c.precision(v, r))
 
 
 _SHAPES: dict[str, Callable[..., Components]] = {
@@ -404,7 +401,7 @@ class GaussianMixture:
     def at(self, y: Tensor) -> "MixtureAt":
         """The mixture at the columns y, (d, B)."""
         centered = self._centered(y)
-        return MixtureAt(self._components, centered, self._joint(centered))
+        return MixtureAt(self._components, centered, self._responsibilities(centered))
 
     # ---- on rows, (B, d) ----
 

@@ -72,9 +72,12 @@ class Modes:
         """Columns (r, B) of a table (r, K) for each path; a table (r, 1), which is the same for all, as it is."""
         return table if table.shape[1] == 1 else table.index_select(1, self.component)
 
-    def scale(self, a: Tensor, x: Tensor) -> Tensor:
-        """A x for matrices A with the eigenvalues a, (r, B), along each path's mode's axes; (d, B) → (d, B)."""
-        return a * x if len(a) == 1 else self.from_axes(a * self.to_axes(x))
+    def subtract(self, x: Tensor, a: Tensor, y: Tensor) -> None:
+        """x - A y in place of x, (d, B), for matrices A with eigenvalues a, (r, B), along the axes of the paths' modes."""
+        if len(a) == 1:
+            x.addcmul_(a, y, value=-1)
+        else:
+            x.sub_(self.from_axes(a * self.to_axes(y)))
 
     def to_axes(self, x: Tensor) -> Tensor:
         """Coordinates along the axes of each path's mode, (d, B) → (d, B)."""

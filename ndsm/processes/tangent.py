@@ -19,8 +19,6 @@ from ndsm.processes.modes import Modes
 
 OTHER_MODES = 1e-6
 """Responsibility of other modes below which the drift counts as the own mode's, and the tangent as known."""
-MANY = 0.3
-"""Share of columns outside their mode above which computing all tangents is cheaper than gathering those."""
 
 
 class Chain(NamedTuple):
@@ -59,11 +57,24 @@ def make_chain(variance: Tensor, a: Tensor, s: Tensor, before: Tensor | None = N
     return Chain(a, s, c, before, after, c * before / after, added / after)
 
 
+class Seen(NamedTuple):
+    """What the recorded steps of m paths and their mirrors start from, (d, 2, m) each, and M of the paths, (d, m)."""
+
+    m: Tensor
+    state: Tensor
+    drift: Tensor
+    tangents: tuple[Tensor, Tensor] | None
+    """D u and Df D u; None while all paths are inside their modes."""
+
+
 class MirroredPaths:
     """Paths and their mirrors: the same start, the opposite noise; columns p and p + B of (d, 2B).
 
     The probe u has E uuᵀ = I and does not depend on the noise: random signs for isotropic modes; sqrt(d) times a
     random axis of the own mode for the others, because for it the matrices in the recursion are numbers.
+
+    Tangents are carried from the first step on which any path is outside its mode, and then of all: in high dimensions
+    none ever is, in low ones many are, and in between gathering those that are would cost what it saves.
 
     Args:
         process: gives f and Df.
@@ -75,8 +86,10 @@ class MirroredPaths:
         d, paths = start.shape
         self._process = process
         self.modes = Modes(process.mixture, start)
-        # The mirrors' M is -M.
+        # A path and its mirror share what does not depend on the noise, as their probe; the mirror's M is -M.
+        self._both = self.modes.take(_twice(paths))
         self._state, self._m = start.repeat(1, 2), torch.zeros_like(start)
+        self._drift = torch.empty_like(self._state)
         if self.modes.isotropic:
             axis = torch.zeros(paths, dtype=torch.long)
             probe = torch.randint(2, (d, paths), generator=generator).float().mul_(2).sub_(1)
@@ -85,30 +98,14 @@ class MirroredPaths:
             chosen = torch.zeros(d, paths)
             chosen[axis, torch.arange(paths)] = d**0.5
             probe = self.modes.from_axes(chosen)
-        # Of each path, the entry of a table (r, K) along its probe.
-        self._entry = axis * self.modes.variance.shape[1] + self.modes.column
-        # A path and its mirror share their probe: they share what does not depend on the noise.
-        self._twice = torch.arange(paths).repeat(2)
-        self._both, self._probe = self.modes.take(self._twice), probe.repeat(1, 2)
-        self._drift, self._tangent = torch.empty_like(self._state), self._probe.clone()
-        # Df D u, which inside a mode stays u/v.
-        self._slope = self._probe / _along(self.modes.variance, self._entry).repeat(2)
-        self._inside = torch.full((2 * paths,), process.mixture is not None)
-        self._note_outside()
-
-    def _note_outside(self) -> None:
-        """Find the columns outside their mode, with what is asked of them at every step."""
-        outside = (~self._inside).nonzero()[:, 0]
-        self._none_outside = len(outside) == 0
-        # None: all of them.
-        self._outside: Tensor | None = None if len(outside) > MANY * len(self._inside) else outside
-        paths, self._probe_outside = self._twice, self._probe
-        if self._outside is not None:
-            paths, self._probe_outside = paths[outside], self._probe.index_select(1, outside)
-        self._modes_outside, self._entry_outside = self.modes.take(paths), self._entry[paths]
+        self._probe = probe.repeat(1, 2)
+        # Of each column, the entry of a table (r, K) along its probe.
+        self._entry = axis.repeat(2) * self.modes.variance.shape[1] + self._both.column
+        self._inside = process.mixture is not None
+        self._tangent, self._slope = self._probe.clone(), torch.empty_like(self._probe)
 
     def look(self, t: float) -> None:
-        """Evaluate f, and Df D u where it is not known, at the current states; before every step."""
+        """Evaluate f, and Df D u where tangents are carried, at the current states; before every step."""
         state, mixture = self._state, self._process.mixture
         if mixture is None:
             self._drift = self._process.drift_columns(state, t)
@@ -116,78 +113,82 @@ class MirroredPaths:
             return
         here = mixture.at(state)
         self._drift = here.score().neg_()
-        if self._outside is not None:
-            leaving = self._inside & (here.share(self._both.component) < 1 - OTHER_MODES)
-            if leaving.any():
-                self._inside &= ~leaving
-                self._note_outside()
-        if self._outside is None:
+        if self._inside:
+            self._inside = float(here.share(self._both.component).min()) >= 1 - OTHER_MODES
+        if not self._inside:
             self._slope = here.hessian_vector_product(self._tangent).neg_()
-        elif not self._none_outside:
-            tangent = self._tangent.index_select(1, self._outside)
-            slope = here.hessian_vector_product(tangent, self._outside).neg_()
-            self._slope.index_copy_(1, self._outside, slope)
 
-    def seen(self, paths: Tensor) -> tuple[Tensor, ...]:
-        """Y, f, D u and Df D u of some paths, (m,), and their mirrors, (d, 2, m) each, and M of the paths, (d, m)."""
+    def seen(self, paths: Tensor) -> Seen:
+        """What some paths, (m,), and their mirrors would start a step from now."""
         both = torch.cat([paths, paths + self._m.shape[1]])
-        columns = (self._state, self._drift, self._tangent, self._slope)
-        of_both = (x.index_select(1, both).unflatten(1, (2, len(paths))) for x in columns)
-        return *of_both, self._m.index_select(1, paths)
+
+        def chosen(x: Tensor) -> Tensor:
+            return x.index_select(1, both).unflatten(1, (2, len(paths)))
+
+        tangents = None if self._inside else (chosen(self._tangent), chosen(self._slope))
+        return Seen(self._m.index_select(1, paths), chosen(self._state), chosen(self._drift), tangents)
 
     def advance(self, chain: Chain, n: int, z: Tensor) -> None:
         """Take step n with the paths' noise z along the axes, (d, B)."""
         modes, both, paths = self.modes, self._both, self._m.shape[1]
-        self._advance_tangents(chain, n)
         noise = modes.of_paths(chain.s[n]) * z
         self._m.mul_(modes.of_paths(chain.contraction[n])).add_(noise)
         noise = modes.from_axes(noise)
-        self._state.sub_(both.scale(both.of_paths(chain.a[n]), self._drift))
+        a = both.of_paths(chain.a[n])
+        both.subtract(self._state, a, self._drift)
         self._state[:, :paths].add_(noise)
         self._state[:, paths:].sub_(noise)
-
-    def _advance_tangents(self, chain: Chain, n: int) -> None:
-        if self._none_outside:
-            return
-        modes, tangent, slope = self._modes_outside, self._tangent, self._slope
-        if self._outside is not None:
-            tangent, slope = tangent.index_select(1, self._outside), slope.index_select(1, self._outside)
-        kept, added = (_along(table[n], self._entry_outside) for table in (chain.kept, chain.added))
-        moved = tangent - modes.scale(modes.of_paths(chain.a[n]), slope)
-        moved.mul_(kept).addcmul_(self._probe_outside, added)
-        if self._outside is None:
-            self._tangent = moved
-        else:
-            self._tangent.index_copy_(1, self._outside, moved)
+        if not self._inside:
+            kept, added = (_along(table[n], self._entry) for table in (chain.kept, chain.added))
+            both.subtract(self._tangent, a, self._slope)
+            self._tangent.mul_(kept).addcmul_(self._probe, added)
 
     def recorded(
-        self, chain: Chain, steps: Tensor, paths: Tensor, seen: tuple[Tensor, ...], z: Tensor
+        self, chain: Chain, recording: list[Tensor], seen: list[Seen], z: Tensor
     ) -> tuple[Tensor, ...]:
-        """Y, the mirror's Y, G, u, D u, the mirror's D u, (d, R) each, and sqrt(V) along u, (R,), after a step.
+        """Y, the mirror's Y, G, u, D u, the mirror's D u, (d, R) each, and sqrt(V) along u, (R,), after own steps.
 
         Args:
             chain: of the recorded examples' own steps.
-            steps, paths: which step of which path each example takes, (R,).
-            seen: where those steps start, as `seen` returns it.
-            z: noise of those steps along the axes, (d, R).
+            recording: for each step, the paths that record it.
+            seen: where they start, of each step.
+            z: noise of the own steps along the axes, (d, R).
         """
-        state, drift, tangent, slope = (x.flatten(1) for x in seen[:-1])
-        modes, both = self.modes.take(paths), self.modes.take(paths.repeat(2))
+        paths = torch.cat(recording)
+        steps = torch.arange(len(recording)).repeat_interleave(
+            torch.tensor([len(some) for some in recording])
+        )
+        modes = self.modes.take(paths)
         a, s, contraction, after = (
             table[steps, :, modes.column if table.shape[2] > 1 else 0].T
             for table in (chain.a, chain.s, chain.contraction, chain.after)
         )
-        noise = s * z
-        weight = modes.from_axes(noise.addcmul(contraction, seen[-1]).div_(after))
-        noise = modes.from_axes(noise).repeat(1, 2)
-        noise[:, len(paths) :].neg_()
-        a = a.repeat(1, 2)
-        state = (state - both.scale(a, drift)).add_(noise)
-        probe = self._probe.index_select(1, paths)
-        entry = self._entry[paths] + steps * chain.after[0].numel()
-        kept, added, variance = (_along(table, entry) for table in (chain.kept, chain.added, chain.after))
-        tangent = (tangent - both.scale(a, slope)).mul_(kept.repeat(2)).add_((probe * added).repeat(1, 2))
-        return *state.chunk(2, 1), weight, probe, *tangent.chunk(2, 1), variance.sqrt()
+        noise, m = s * z, torch.cat([part.m for part in seen], 1)
+        weight = modes.from_axes(noise.addcmul(contraction, m).div_(after))
+        state, drift = (
+            torch.cat(parts, 2).flatten(1) for parts in zip(*(part[1:3] for part in seen), strict=True)
+        )
+        modes.take(_twice(len(paths))).subtract(state, a.repeat(1, 2), drift)
+        noise = modes.from_axes(noise)
+        y, mirror = state.chunk(2, 1)
+        y.add_(noise)
+        mirror.sub_(noise)
+        probe, entry = self._probe.index_select(1, paths), self._entry[paths] + steps * chain.after[0].numel()
+        tangents = probe.repeat(1, 2)
+        if carried := [part.tangents for part in seen if part.tangents is not None]:
+            tangent, slope = (torch.cat(parts, 2).flatten(1) for parts in zip(*carried, strict=True))
+            # Once tangents are carried they stay so: these are the last rows, of the paths and of the mirrors.
+            rows = len(paths) - tangent.shape[1] // 2 + _twice(tangent.shape[1] // 2)
+            kept, added = (_along(table, entry[rows]) for table in (chain.kept, chain.added))
+            modes.take(rows).subtract(tangent, a.index_select(1, rows), slope)
+            tangent.mul_(kept).addcmul_(probe.index_select(1, rows), added)
+            tangents.unflatten(1, (2, -1))[:, :, rows[0] :] = tangent.unflatten(1, (2, -1))
+        return y, mirror, weight, probe, *tangents.chunk(2, 1), _along(chain.after, entry).sqrt()
+
+
+def _twice(n: int) -> Tensor:
+    """0..n-1 and again, (2n,)."""
+    return torch.arange(n).repeat(2)
 
 
 def _along(table: Tensor, entry: Tensor) -> Tensor:
