@@ -43,14 +43,17 @@ class Exponential:
 
     def coefficients(self, h: np.ndarray, t: np.ndarray) -> tuple[Tensor, Tensor]:
         """A and S of n steps along the axes of each component, (n, r, K) each."""
+        return self._tables(_column(h))
+
+    def _tables(self, h: Tensor | float) -> tuple[Tensor, Tensor]:
         v = self._modes.variance
-        rate = _column(h) * v.reciprocal()
+        rate = h * v.reciprocal()
         return -v * torch.expm1(-rate), (-v * torch.expm1(-2 * rate)).sqrt()
 
     def advance(self, y: Tensor, f: Tensor, z: Tensor, h: float, t: float) -> None:
         """As `EulerMaruyama.advance`."""
         modes = self._modes
-        a, s = (modes.of_paths(table[0]) for table in self.coefficients(np.array([h]), np.array([t])))
+        a, s = (modes.of_paths(table) for table in self._tables(h))
         y.sub_(modes.from_axes(a * modes.to_axes(f) - s * z))
 
 

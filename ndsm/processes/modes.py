@@ -72,12 +72,12 @@ class Modes:
         """Columns (r, B) of a table (r, K) for each path; a table (r, 1), which is the same for all, as it is."""
         return table if table.shape[1] == 1 else table.index_select(1, self.component)
 
-    def subtract(self, x: Tensor, a: Tensor, y: Tensor) -> None:
-        """x - A y in place of x, (d, B), for matrices A with eigenvalues a, (r, B), along the axes of the paths' modes."""
+    def add_scaled(self, x: Tensor, a: Tensor, y: Tensor) -> None:
+        """x + A y in place of x, (d, B), for matrices A with eigenvalues a, (r, B), along the axes of the paths' modes."""
         if len(a) == 1:
-            x.addcmul_(a, y, value=-1)
+            x.addcmul_(a, y)
         else:
-            x.sub_(self.from_axes(a * self.to_axes(y)))
+            x.add_(self.from_axes(a * self.to_axes(y)))
 
     def to_axes(self, x: Tensor) -> Tensor:
         """Coordinates along the axes of each path's mode, (d, B) → (d, B)."""

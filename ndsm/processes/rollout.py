@@ -238,36 +238,32 @@ def _simulate_with_tangents(
 ) -> None:
     """As `_simulate`, recording what the path objective needs (`ndsm.processes.tangent`).
 
-    Only what recorded steps start from is put aside on the way; they are all taken together afterwards.
+    What recorded steps start from is put aside on the way, and they are all taken together afterwards.
     """
     process = spec.process
     assert isinstance(process, Langevin)
     recording = recorded_steps(y.shape[1], len(times) - 1, spec.times_per_path, generator)
     moving = MirroredPaths(process, y, generator)
-    h, t = np.diff(times), times[:-1]
-    chain = own = make_chain(
-        moving.modes.variance, *INTEGRATORS[spec.integrator](process, moving.modes).coefficients(h, t)
-    )
-    own_dt = h
+    modes, h, t = moving.modes, np.diff(times), times[:-1]
+    chain = own = make_chain(modes.variance, *INTEGRATORS[spec.integrator](process, modes).coefficients(h, t))
+    own_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
     if spec.last_dt is not None:
-        own_dt = np.full_like(h, spec.last_dt)
-        coefficients = EulerMaruyama(process, moving.modes).coefficients(own_dt, t)
-        own = make_chain(moving.modes.variance, *coefficients, before=chain.before)
+        coefficients = EulerMaruyama(process, modes).coefficients(own_dt, t)
+        own = make_chain(modes.variance, *coefficients, before=chain.before)
     seen, own_z, z = [], [], torch.empty_like(y)
     for n, recorded in enumerate(recording):
         moving.look(float(t[n]))
         z.normal_(generator=generator)
-        seen.append(moving.seen(recorded))
-        if spec.last_dt is None:
-            own_z.append(z.index_select(1, recorded))
+        if len(recorded):
+            seen.append(moving.seen(recorded))
+            if spec.last_dt is None:
+                own_z.append(z.index_select(1, recorded))
         moving.advance(chain, n, z)
-    counts = torch.tensor([len(recorded) for recorded in recording])
-    noise = (
-        torch.cat(own_z, 1) if own_z else torch.empty(len(y), int(counts.sum())).normal_(generator=generator)
-    )
-    *columns, std = moving.recorded(own, recording, seen, noise)
-    time = torch.from_numpy(t + own_dt).repeat_interleave(counts)
-    for name, value in zip(WHOLE_PATH, (*columns, time, std), strict=True):
+    paths = torch.cat(recording)
+    noise = torch.cat(own_z, 1) if own_z else torch.empty(len(y), len(paths)).normal_(generator=generator)
+    steps = torch.arange(len(h)).repeat_interleave(torch.tensor([len(recorded) for recorded in recording]))
+    *columns, std = moving.recorded(own, steps, paths, seen, noise)
+    for name, value in zip(WHOLE_PATH, (*columns, torch.from_numpy(t + own_dt)[steps], std), strict=True):
         out[name].copy_(value if name in SCALARS else value.T)
 
 

@@ -62,9 +62,9 @@ class Seen(NamedTuple):
 
     m: Tensor
     state: Tensor
-    drift: Tensor
+    score: Tensor
     tangents: tuple[Tensor, Tensor] | None
-    """D u and Df D u; None while all paths are inside their modes."""
+    """D u and -Df D u; None while all paths are inside their modes."""
 
 
 class MirroredPaths:
@@ -89,7 +89,7 @@ class MirroredPaths:
         # A path and its mirror share what does not depend on the noise, as their probe; the mirror's M is -M.
         self._both = self.modes.take(_twice(paths))
         self._state, self._m = start.repeat(1, 2), torch.zeros_like(start)
-        self._drift = torch.empty_like(self._state)
+        self._score = torch.empty_like(self._state)
         if self.modes.isotropic:
             axis = torch.zeros(paths, dtype=torch.long)
             probe = torch.randint(2, (d, paths), generator=generator).float().mul_(2).sub_(1)
@@ -102,31 +102,31 @@ class MirroredPaths:
         # Of each column, the entry of a table (r, K) along its probe.
         self._entry = axis.repeat(2) * self.modes.variance.shape[1] + self._both.column
         self._inside = process.mixture is not None
-        self._tangent, self._slope = self._probe.clone(), torch.empty_like(self._probe)
+        self._tangent, self._curvature = self._probe.clone(), torch.empty_like(self._probe)
 
     def look(self, t: float) -> None:
-        """Evaluate f, and Df D u where tangents are carried, at the current states; before every step."""
+        """Evaluate -f, and -Df D u if tangents are carried, at the current states; before every step."""
         state, mixture = self._state, self._process.mixture
         if mixture is None:
-            self._drift = self._process.drift_columns(state, t)
-            self._slope = self._process.drift_derivative_columns(state, self._tangent, t)
+            self._score = self._process.drift_columns(state, t).neg()
+            self._curvature = self._process.drift_derivative_columns(state, self._tangent, t).neg()
             return
         here = mixture.at(state)
-        self._drift = here.score().neg_()
+        self._score = here.score()
         if self._inside:
             self._inside = float(here.share(self._both.component).min()) >= 1 - OTHER_MODES
         if not self._inside:
-            self._slope = here.hessian_vector_product(self._tangent).neg_()
+            self._curvature = here.hessian_vector_product(self._tangent)
 
     def seen(self, paths: Tensor) -> Seen:
         """What some paths, (m,), and their mirrors would start a step from now."""
         both = torch.cat([paths, paths + self._m.shape[1]])
 
         def chosen(x: Tensor) -> Tensor:
-            return x.index_select(1, both).unflatten(1, (2, len(paths)))
+            return x.index_select(1, both).view(len(x), 2, len(paths))
 
-        tangents = None if self._inside else (chosen(self._tangent), chosen(self._slope))
-        return Seen(self._m.index_select(1, paths), chosen(self._state), chosen(self._drift), tangents)
+        tangents = None if self._inside else (chosen(self._tangent), chosen(self._curvature))
+        return Seen(self._m.index_select(1, paths), chosen(self._state), chosen(self._score), tangents)
 
     def advance(self, chain: Chain, n: int, z: Tensor) -> None:
         """Take step n with the paths' noise z along the axes, (d, B)."""
@@ -135,29 +135,25 @@ class MirroredPaths:
         self._m.mul_(modes.of_paths(chain.contraction[n])).add_(noise)
         noise = modes.from_axes(noise)
         a = both.of_paths(chain.a[n])
-        both.subtract(self._state, a, self._drift)
+        both.add_scaled(self._state, a, self._score)
         self._state[:, :paths].add_(noise)
         self._state[:, paths:].sub_(noise)
         if not self._inside:
             kept, added = (_along(table[n], self._entry) for table in (chain.kept, chain.added))
-            both.subtract(self._tangent, a, self._slope)
+            both.add_scaled(self._tangent, a, self._curvature)
             self._tangent.mul_(kept).addcmul_(self._probe, added)
 
     def recorded(
-        self, chain: Chain, recording: list[Tensor], seen: list[Seen], z: Tensor
+        self, chain: Chain, steps: Tensor, paths: Tensor, seen: list[Seen], z: Tensor
     ) -> tuple[Tensor, ...]:
         """Y, the mirror's Y, G, u, D u, the mirror's D u, (d, R) each, and sqrt(V) along u, (R,), after own steps.
 
         Args:
             chain: of the recorded examples' own steps.
-            recording: for each step, the paths that record it.
-            seen: where they start, of each step.
+            steps, paths: which step of which path each example takes, (R,).
+            seen: where these start, in the same order.
             z: noise of the own steps along the axes, (d, R).
         """
-        paths = torch.cat(recording)
-        steps = torch.arange(len(recording)).repeat_interleave(
-            torch.tensor([len(some) for some in recording])
-        )
         modes = self.modes.take(paths)
         a, s, contraction, after = (
             table[steps, :, modes.column if table.shape[2] > 1 else 0].T
@@ -165,25 +161,31 @@ class MirroredPaths:
         )
         noise, m = s * z, torch.cat([part.m for part in seen], 1)
         weight = modes.from_axes(noise.addcmul(contraction, m).div_(after))
-        state, drift = (
-            torch.cat(parts, 2).flatten(1) for parts in zip(*(part[1:3] for part in seen), strict=True)
-        )
-        modes.take(_twice(len(paths))).subtract(state, a.repeat(1, 2), drift)
         noise = modes.from_axes(noise)
+        state, score = (_joined(parts) for parts in zip(*(part[1:3] for part in seen), strict=True))
+        modes.take(_twice(len(paths))).add_scaled(state, a.repeat(1, 2), score)
         y, mirror = state.chunk(2, 1)
         y.add_(noise)
         mirror.sub_(noise)
         probe, entry = self._probe.index_select(1, paths), self._entry[paths] + steps * chain.after[0].numel()
-        tangents = probe.repeat(1, 2)
+        tangents, std = (probe, probe), _along(chain.after, entry).sqrt()
         if carried := [part.tangents for part in seen if part.tangents is not None]:
-            tangent, slope = (torch.cat(parts, 2).flatten(1) for parts in zip(*carried, strict=True))
-            # Once tangents are carried they stay so: these are the last rows, of the paths and of the mirrors.
-            rows = len(paths) - tangent.shape[1] // 2 + _twice(tangent.shape[1] // 2)
-            kept, added = (_along(table, entry[rows]) for table in (chain.kept, chain.added))
-            modes.take(rows).subtract(tangent, a.index_select(1, rows), slope)
-            tangent.mul_(kept).addcmul_(probe.index_select(1, rows), added)
-            tangents.unflatten(1, (2, -1))[:, :, rows[0] :] = tangent.unflatten(1, (2, -1))
-        return y, mirror, weight, probe, *tangents.chunk(2, 1), _along(chain.after, entry).sqrt()
+            tangent, curvature = (_joined(parts) for parts in zip(*carried, strict=True))
+            # Once tangents are carried they stay so: these are the last examples, and then their mirrors.
+            n = tangent.shape[1] // 2
+            first = len(paths) - n
+            those = first + _twice(n)
+            kept, added = (_along(table, entry[those]) for table in (chain.kept, chain.added))
+            modes.take(those).add_scaled(tangent, a.index_select(1, those), curvature)
+            tangent.mul_(kept).addcmul_(probe.index_select(1, those), added)
+            before = probe[:, :first]
+            tangents = torch.cat([before, tangent[:, :n]], 1), torch.cat([before, tangent[:, n:]], 1)
+        return y, mirror, weight, probe, *tangents, std
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """(d, 2, m_1), ..., of paths and mirrors → (d, 2R), all paths and then all mirrors."""
+    return torch.cat(parts, 2).flatten(1)
 
 
 def _twice(n: int) -> Tensor:
