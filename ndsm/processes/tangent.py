@@ -48,12 +48,13 @@ def make_chain(variance: Tensor, a: Tensor, s: Tensor, before: Tensor | None = N
         a, s: A and S, (n, r, K) or (n, 1, 1).
     """
     c, added = 1 - a / variance, s * s
+    squared = c * c
     if before is None:
         v = [torch.zeros_like(variance)]
-        for contraction, noise in zip(c[:-1], added, strict=False):
-            v.append(contraction * contraction * v[-1] + noise)
+        for factor, noise in zip(squared[:-1], added[:-1], strict=True):
+            v.append(torch.addcmul(noise, factor, v[-1]))
         before = torch.stack(v)
-    after = c * c * before + added
+    after = squared * before + added
     return Chain(a, s, c, before, after, c * before / after, added / after)
 
 
