@@ -180,6 +180,36 @@ class Full(Averaging):
         return total
 
 
+class MixtureAt:
+    """The mixture at some columns: what its score, shares and Hessian have in common is computed once.
+
+    Args:
+        components: the mixture's.
+        centered: the columns, about the mixture's origin, (d, B). They must not change as long as this is used.
+        responsibilities: r, (K, B).
+    """
+
+    def __init__(self, components: Components, centered: Tensor, responsibilities: Tensor) -> None:
+        self._components, self._centered, self._r = components, centered, responsibilities
+
+    def score(self) -> Tensor:
+        """∇log η*(y), (d, B)."""
+        return self._components.combine(self._centered, self._r)
+
+    def share(self, component: Tensor) -> Tensor:
+        """The responsibility of each column's given component, (B,) → (B,)."""
+        return self._r.gather(0, component[None])[0]
+
+    def hessian_vector_product(self, v: Tensor) -> Tensor:
+        """∇²log η*(y) v, (d, B) → (d, B).
+
+        Σ_i r_i (g_i (g_i·v) - P_i v) - s (s·v) with s = Σ_i r_i g_i, which is Σ_i r_i g_i ((g_i - s)·v) - Σ_i r_i P_i v.
+        """
+        y, r, c = self._centered, self._r, self._components
+        dots = c.dots(y, v)
+        return c.combine(y, r * (dots - (r * dots).sum(0))).sub_(c.precision(v, r))
+
+
 _SHAPES: dict[str, Callable[..., Components]] = {
     "spherical": Spherical,
     "diag": Diagonal,
@@ -368,12 +398,10 @@ class GaussianMixture:
         centered = self._centered(y)
         return self._components.average(centered, self._joint(centered))
 
-    def score_and_share_columns(self, y: Tensor, component: Tensor) -> tuple[Tensor, Tensor]:
-        """∇log η*(y), (d, B) → (d, B), and the responsibility of each column's given component, (B,)."""
+    def at(self, y: Tensor) -> "MixtureAt":
+        """The mixture at the columns y, (d, B)."""
         centered = self._centered(y)
-        joint = self._joint(centered)
-        share = joint.gather(0, component[None])[0] / joint.sum(0)
-        return self._components.average(centered, joint), share
+        return MixtureAt(self._components, centered, self._responsibilities(centered))
 
     # ---- on rows, (B, d) ----
 
@@ -390,14 +418,8 @@ class GaussianMixture:
         return self._responsibilities(self._centered(y.T)).T
 
     def hessian_vector_product(self, y: Tensor, v: Tensor) -> Tensor:
-        """∇²log η*(y) v, (B, d), (B, d) → (B, d).
-
-        Σ_i r_i (g_i (g_i·v) - P_i v) - s (s·v), s = Σ_i r_i g_i.
-        """
-        yc, vc, c = self._centered(y.T), v.T, self._components
-        r = self._responsibilities(yc)
-        s = c.combine(yc, r)
-        return (c.combine(yc, r * c.dots(yc, vc)) - c.precision(vc, r) - s * (s * vc).sum(0)).T
+        """∇²log η*(y) v, (B, d), (B, d) → (B, d)."""
+        return self.at(y.T).hessian_vector_product(v.T).T
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n independent draws, (n, d); the generator must be on the mixture's device."""

@@ -8,6 +8,7 @@ h, stable where Euler-Maruyama is not, and of the order of an exponential time-d
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,22 +24,14 @@ class EulerMaruyama:
     def __init__(self, process: Process, modes: Modes | None) -> None:
         self._process, self._modes = process, modes
 
-    def coefficients(self, h: float, t: float) -> tuple[Tensor, Tensor]:
-        """A and S along the axes of each component, (r, K) each."""
-        assert self._modes is not None
-        variance = self._modes.variance
-        return torch.full_like(variance, h), torch.full_like(
-            variance, self._process.diffusion(t) * math.sqrt(h)
-        )
+    def coefficients(self, h: np.ndarray, t: np.ndarray) -> tuple[Tensor, Tensor]:
+        """A and S of n steps, (n, 1, 1) each: they are the same along all axes of all components."""
+        g = np.array([self._process.diffusion(float(time)) for time in t])
+        return _column(h), _column(g * np.sqrt(h))
 
-    def advance(
-        self, y: Tensor, f: Tensor, z: Tensor, h: float, t: float, paths: Tensor | None = None
-    ) -> None:
-        """Y' in place of y; y, f = f(y, t) and standard normal z (d, B), along the modes' axes if there are any.
-
-        `paths` says which of the paths the columns are, all of them if not given.
-        """
-        noise = z if self._modes is None else self._modes.from_axes(z, paths)
+    def advance(self, y: Tensor, f: Tensor, z: Tensor, h: float, t: float) -> None:
+        """Y' in place of y; y, f = f(y, t) and standard normal z (d, B), along the modes' axes if there are any."""
+        noise = z if self._modes is None else self._modes.from_axes(z)
         y.sub_(f, alpha=h).add_(noise, alpha=self._process.diffusion(t) * math.sqrt(h))
 
 
@@ -48,18 +41,24 @@ class Exponential:
     def __init__(self, process: Process, modes: Modes) -> None:
         self._modes = modes
 
-    def coefficients(self, h: float, t: float) -> tuple[Tensor, Tensor]:
-        """A and S along the axes of each component, (r, K) each."""
-        v = self._modes.variance
-        return -v * torch.expm1(-h / v), (-v * torch.expm1(-2 * h / v)).sqrt()
+    def coefficients(self, h: np.ndarray, t: np.ndarray) -> tuple[Tensor, Tensor]:
+        """A and S of n steps along the axes of each component, (n, r, K) each."""
+        return self._tables(_column(h))
 
-    def advance(
-        self, y: Tensor, f: Tensor, z: Tensor, h: float, t: float, paths: Tensor | None = None
-    ) -> None:
+    def _tables(self, h: Tensor | float) -> tuple[Tensor, Tensor]:
+        v = self._modes.variance
+        rate = h * v.reciprocal()
+        return -v * torch.expm1(-rate), (-v * torch.expm1(-2 * rate)).sqrt()
+
+    def advance(self, y: Tensor, f: Tensor, z: Tensor, h: float, t: float) -> None:
         """As `EulerMaruyama.advance`."""
         modes = self._modes
-        a, s = (modes.of_paths(table, paths) for table in self.coefficients(h, t))
-        y.sub_(modes.from_axes(a * modes.to_axes(f, paths) - s * z, paths))
+        a, s = (modes.of_paths(table) for table in self._tables(h))
+        y.sub_(modes.from_axes(a * modes.to_axes(f) - s * z))
+
+
+def _column(x: np.ndarray) -> Tensor:
+    return torch.from_numpy(x).float()[:, None, None]
 
 
 INTEGRATORS: dict[IntegratorName, type[EulerMaruyama] | type[Exponential]] = {

@@ -152,17 +152,10 @@ class Langevin:
             raise InputError(f"drift: expected {tuple(y.T.shape)} {y.dtype} at t = {t:g}, found {found}")
         return f.T
 
-    def drift_and_own_share(self, y: Tensor, t: float, component: Tensor) -> tuple[Tensor, Tensor | None]:
-        """f(y, t) on columns, and the responsibility of each column's given component, (B,), if there is a mixture."""
-        if self.mixture is None:
-            return self.drift_columns(y, t), None
-        score, share = self.mixture.score_and_share_columns(y, component)
-        return score.neg_(), share
-
     def drift_derivative_columns(self, y: Tensor, v: Tensor, t: float) -> Tensor:
         """Df(y, t) v on columns, (d, B), (d, B) → (d, B)."""
         if self.mixture is not None:
-            return self.mixture.hessian_vector_product(y.T, v.T).T.neg()
+            return self.mixture.at(y).hessian_vector_product(v).neg_()
         if self._jacobian_product is not None:
             return self._jacobian_product(y.T, v.T, t).T
         return torch.func.jvp(lambda x: self.drift_columns(x, t), (y,), (v,))[1]

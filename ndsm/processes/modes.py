@@ -5,6 +5,9 @@ step, the weights of the path control variate) is a function of the eigenvalues 
 mode stays fixed along a path, so that each step stays a smooth function of the state.
 """
 
+import copy
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -22,15 +25,15 @@ class Modes:
     component: Tensor
     """(B,) likeliest component of each start."""
     variance: Tensor
-    """(r, K) variances of each component along its axes; r = 1 for spherical components, else d."""
+    """(r, K) variances of each component along its axes; r = 1 for spherical components, else d. One column, (r, 1), if
+    they are the same for all components. Other tables of numbers per axis and component have the same form."""
 
     def __init__(self, mixture: GaussianMixture | None, start: Tensor) -> None:
-        d, paths = start.shape
+        paths = start.shape[1]
         self.component = torch.zeros(paths, dtype=torch.long)
         self.variance = torch.full((1, 1), torch.inf)
         # (K or 1, d, d) axes of the components in columns, or None if they are the coordinates'.
         self._axes: Tensor | None = None
-        self._paths_of: list[Tensor] = []
         if mixture is None:
             return
         self.component = mixture.responsibilities(start.T).argmax(1)
@@ -42,11 +45,10 @@ class Modes:
                 variance = cov.T
             case "tied":
                 values, axes = torch.linalg.eigh(cov)
-                variance, self._axes = values[:, None].expand(d, mixture.n_components), axes[None].to(start)
+                variance, self._axes = values[:, None], axes[None].to(start)
             case "full":
                 values, axes = torch.linalg.eigh(cov)
                 variance, self._axes = values.T, axes.to(start)
-                self._paths_of = [(self.component == i).nonzero()[:, 0] for i in range(mixture.n_components)]
         self.variance = variance.to(start)
 
     @property
@@ -54,30 +56,49 @@ class Modes:
         """Whether a mode has the same variance along all axes."""
         return len(self.variance) == 1
 
-    def of_paths(self, table: Tensor, paths: Tensor | None = None) -> Tensor:
-        """Columns (r, B) of a table (r, K) for each path, or for some of them."""
-        return table.index_select(1, self.component if paths is None else self.component[paths])
+    def take(self, paths: Tensor) -> "Modes":
+        """The modes of some of the paths, (m,), which may repeat."""
+        taken = copy.copy(self)
+        taken.__dict__.pop("_paths_of", None)
+        taken.component = self.component[paths]
+        return taken
 
-    def to_axes(self, x: Tensor, paths: Tensor | None = None) -> Tensor:
-        """Coordinates along the axes of each path's mode, (d, B) → (d, B); `paths` says which ones x holds."""
-        return self._rotate(x, paths, transpose=True)
+    @property
+    def column(self) -> Tensor:
+        """(B,) column of each path in a table like `variance`."""
+        return self.component if self.variance.shape[1] > 1 else torch.zeros_like(self.component)
 
-    def from_axes(self, x: Tensor, paths: Tensor | None = None) -> Tensor:
+    def of_paths(self, table: Tensor) -> Tensor:
+        """Columns (r, B) of a table (r, K) for each path; a table (r, 1), which is the same for all, as it is."""
+        return table if table.shape[1] == 1 else table.index_select(1, self.component)
+
+    def add_scaled(self, x: Tensor, a: Tensor, y: Tensor) -> None:
+        """x + A y in place of x, (d, B), for matrices A with eigenvalues a, (r, B), along the axes of the paths' modes."""
+        if len(a) == 1:
+            x.addcmul_(a, y)
+        else:
+            x.add_(self.from_axes(a * self.to_axes(y)))
+
+    def to_axes(self, x: Tensor) -> Tensor:
+        """Coordinates along the axes of each path's mode, (d, B) → (d, B)."""
+        return self._rotate(x, transpose=True)
+
+    def from_axes(self, x: Tensor) -> Tensor:
         """Back from `to_axes`."""
-        return self._rotate(x, paths, transpose=False)
+        return self._rotate(x, transpose=False)
 
-    def _rotate(self, x: Tensor, paths: Tensor | None, transpose: bool) -> Tensor:
+    @cached_property
+    def _paths_of(self) -> list[Tensor]:
+        return [(self.component == i).nonzero()[:, 0] for i in range(self.variance.shape[1])]
+
+    def _rotate(self, x: Tensor, transpose: bool) -> Tensor:
         if self._axes is None:
             return x
         axes = self._axes.transpose(1, 2) if transpose else self._axes
         if len(axes) == 1:
             return axes[0] @ x
-        groups = self._paths_of
-        if paths is not None:
-            component = self.component[paths]
-            groups = [(component == i).nonzero()[:, 0] for i in range(len(axes))]
         out = torch.empty_like(x)
-        for q, group in zip(axes, groups, strict=True):
+        for q, group in zip(axes, self._paths_of, strict=True):
             if len(group):
                 out[:, group] = q @ x.index_select(1, group)
         return out

@@ -16,7 +16,7 @@ from ndsm.errors import InputError
 from ndsm.processes.integrators import INTEGRATORS, EulerMaruyama, IntegratorName
 from ndsm.processes.langevin import Langevin, Process
 from ndsm.processes.modes import Modes
-from ndsm.processes.tangent import PathSums
+from ndsm.processes.tangent import MirroredPaths, make_chain
 from ndsm.streams import torch_stream
 
 ONE_STEP = ("mean", "noise", "t", "std")
@@ -226,48 +226,40 @@ def _simulate_with_tangents(
 ) -> None:
     """As `_simulate`, recording what the path objective needs (`ndsm.processes.tangent`).
 
-    Every path has a mirror that starts at the same point and sees the opposite noise: columns p and p + paths.
+    What recorded steps start from is put aside on the way, and they are all taken together afterwards.
     """
     process = spec.process
     assert isinstance(process, Langevin)
-    d, paths = y.shape
-    recording = recorded_steps(paths, len(times) - 1, spec.times_per_path, generator)
-    y = y.repeat(1, 2)
-    modes = Modes(process.mixture, y)
-    integrator, own_integrator = INTEGRATORS[spec.integrator](process, modes), EulerMaruyama(process, modes)
-    sums = PathSums(process, modes, d, generator)
-    z = torch.empty(d, paths)
-    found: dict[str, list[Tensor]] = {name: [] for name in WHOLE_PATH}
-    for n, first in enumerate(recording):
-        t, h = float(times[n]), float(times[n + 1] - times[n])
-        f, own_share = process.drift_and_own_share(y, t, modes.component)
-        sums.leave_modes(own_share)
+    recording = recorded_steps(y.shape[1], len(times) - 1, spec.times_per_path, generator)
+    moving = MirroredPaths(process, y, generator)
+    modes, h, t = moving.modes, np.diff(times), times[:-1]
+    chain = own = make_chain(modes.variance, *INTEGRATORS[spec.integrator](process, modes).coefficients(h, t))
+    own_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
+    if spec.last_dt is not None:
+        coefficients = EulerMaruyama(process, modes).coefficients(own_dt, t)
+        own = make_chain(modes.variance, *coefficients, before=chain.before)
+    seen, own_z, z = [], [], torch.empty_like(y)
+    for n, recorded in enumerate(recording):
+        moving.look(float(t[n]))
         z.normal_(generator=generator)
-        if m := len(first):
-            both = torch.cat([first, first + paths])
-            state, slope = y.index_select(1, both), f.index_select(1, both)
-            taken, step, own_z = integrator, h, z.index_select(1, first)
-            if spec.last_dt is not None:
-                taken, step = own_integrator, spec.last_dt
-                own_z.normal_(generator=generator)
-            weight, tangent, std = sums.recorded(state, t, *taken.coefficients(step, t), own_z, both)
-            taken.advance(state, slope, torch.cat([own_z, -own_z], 1), step, t, both)
-            probe, time = sums.probe.index_select(1, first), torch.full_like(std, t + step)
-            values = (state[:, :m], state[:, m:], weight, probe, tangent[:, :m], tangent[:, m:], time, std)
-            for name, value in zip(WHOLE_PATH, values, strict=True):
-                found[name].append(value)
-        sums.advance(y, t, *integrator.coefficients(h, t), z)
-        integrator.advance(y, f, torch.cat([z, -z], 1), h, t)
-    for name, target in out.items():
-        value = torch.cat(found[name], dim=-1)
-        target.copy_(value if name in SCALARS else value.T)
+        if len(recorded):
+            seen.append(moving.seen(recorded))
+            if spec.last_dt is None:
+                own_z.append(z.index_select(1, recorded))
+        moving.advance(chain, n, z)
+    paths = torch.cat(recording)
+    noise = torch.cat(own_z, 1) if own_z else torch.empty(len(y), len(paths)).normal_(generator=generator)
+    steps = torch.arange(len(h)).repeat_interleave(torch.tensor([len(recorded) for recorded in recording]))
+    *columns, std = moving.recorded(own, steps, paths, seen, noise)
+    for name, value in zip(WHOLE_PATH, (*columns, torch.from_numpy(t + own_dt)[steps], std), strict=True):
+        out[name].copy_(value if name in SCALARS else value.T)
 
 
 def _check_finite(rows: Tensor, spec: RolloutSpec, index: int) -> None:
-    # One number tells: a sum over finite float32 rows of moderate size cannot overflow in float64.
-    if math.isfinite(float(rows.sum(dtype=torch.float64))):
+    # One number tells, unless a sum over finite rows overflows.
+    if math.isfinite(float(rows.sum())) or bool((finite := torch.isfinite(rows).all(1)).all()):
         return
-    bad = int((~torch.isfinite(rows).all(1)).nonzero()[0])
+    bad = int((~finite).nonzero()[0])
     t = float(spec.layout.split(rows)["t"][bad])
     raise InputError(
         f"simulation: expected finite trajectories, found NaN or infinity in row {bad} of block {index} at t = {t:g}; "

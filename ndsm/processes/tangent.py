@@ -1,12 +1,15 @@
-"""The running sums behind the path control variate (docs/path-control-variate.md).
+"""Mirrored paths and the running sums behind the path control variate (docs/path-control-variate.md).
 
 For the chain Y_k = Y_{k-1} - A f(Y_{k-1}) + S Z_k and a mode whose own chain contracts by c = 1 - A/v,
 
     M ← c M + S Z,    V ← c² V + S²,    G_n = M/V,
     E ← c (Dμ E) + S² u,    D_n u = E/V,    Dμ e = e - A Df e
 
-all along the mode's axes. While a path stays inside its mode, D_n u = u.
+all along the mode's axes. V depends on the mode only and is known beforehand. What is carried is D u itself: with
+α = c V/V' and β = S²/V', V' the value after the step, D u ← α Dμ D u + β u. While a path stays inside its mode, D u = u.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,97 +21,179 @@ OTHER_MODES = 1e-6
 """Responsibility of other modes below which the drift counts as the own mode's, and the tangent as known."""
 
 
-class PathSums:
-    """M, V and E of paths and their mirrors at their current step.
+class Chain(NamedTuple):
+    """Numbers of n steps along the axes of each component, (n, r, K) or, if all components have the same, (n, r, 1)."""
+
+    a: Tensor
+    """A."""
+    s: Tensor
+    """S."""
+    contraction: Tensor
+    """c."""
+    before: Tensor
+    """V where each step starts."""
+    after: Tensor
+    """V where it ends."""
+    kept: Tensor
+    """α."""
+    added: Tensor
+    """β."""
+
+
+def make_chain(variance: Tensor, a: Tensor, s: Tensor, before: Tensor | None = None) -> Chain:
+    """The numbers of n steps, one after the other or, given V before each of them, (n, r, K), of n separate ones.
+
+    Args:
+        variance: v, (r, K).
+        a, s: A and S, (n, r, K) or (n, 1, 1).
+    """
+    c, added = 1 - a / variance, s * s
+    squared = c * c
+    if before is None:
+        v = [torch.zeros_like(variance)]
+        for factor, noise in zip(squared[:-1], added[:-1], strict=True):
+            v.append(torch.addcmul(noise, factor, v[-1]))
+        before = torch.stack(v)
+    after = squared * before + added
+    return Chain(a, s, c, before, after, c * before / after, added / after)
+
+
+class Seen(NamedTuple):
+    """What the recorded steps of m paths and their mirrors start from, (d, 2, m) each, and M of the paths, (d, m)."""
+
+    m: Tensor
+    state: Tensor
+    score: Tensor
+    tangents: tuple[Tensor, Tensor] | None
+    """D u and -Df D u; None while all paths are inside their modes."""
+
+
+class MirroredPaths:
+    """Paths and their mirrors: the same start, the opposite noise; columns p and p + B of (d, 2B).
 
     The probe u has E uuᵀ = I and does not depend on the noise: random signs for isotropic modes; sqrt(d) times a
     random axis of the own mode for the others, because for it the matrices in the recursion are numbers.
 
+    Tangents are carried from the first step on which any path is outside its mode, and then of all: in high dimensions
+    none ever is, in low ones many are, and in between gathering those that are would cost what it saves.
+
     Args:
-        process: gives Df.
-        modes: the modes of B paths and, in the second half, of their mirrors.
-        dimension: d.
+        process: gives f and Df.
+        start: Y_0, (d, B).
         generator: draws the probes.
     """
 
-    def __init__(self, process: Langevin, modes: Modes, dimension: int, generator: torch.Generator) -> None:
-        self._process, self._modes = process, modes
-        paths = len(modes.component) // 2
-        # The mirrors' M is -M.
-        self._m = torch.zeros(dimension, paths)
-        self._first = torch.arange(paths)
-        self._v = torch.zeros_like(modes.variance)
-        # E where it is not V u: for paths that have been near another mode.
-        self._e = torch.zeros(dimension, 2 * paths)
-        self._inside = torch.full((2 * paths,), process.mixture is not None)
-        self._axis: Tensor | None = None
-        # A path and its mirror share their probe: they share what does not depend on the noise.
-        if modes.isotropic:
-            signs = torch.randint(2, (dimension, paths), generator=generator)
-            self.probe = signs.float().mul_(2).sub_(1).repeat(1, 2)
+    def __init__(self, process: Langevin, start: Tensor, generator: torch.Generator) -> None:
+        d, paths = start.shape
+        self._process = process
+        self.modes = Modes(process.mixture, start)
+        # A path and its mirror share what does not depend on the noise, as their probe; the mirror's M is -M.
+        self._both = self.modes.take(_twice(paths))
+        self._state, self._m = start.repeat(1, 2), torch.zeros_like(start)
+        self._score = torch.empty_like(self._state)
+        if self.modes.isotropic:
+            axis = torch.zeros(paths, dtype=torch.long)
+            probe = torch.randint(2, (d, paths), generator=generator).float().mul_(2).sub_(1)
         else:
-            self._axis = torch.randint(dimension, (paths,), generator=generator).repeat(2)
-            chosen = torch.zeros(dimension, 2 * paths)
-            chosen[self._axis, torch.arange(2 * paths)] = dimension**0.5
-            self.probe = modes.from_axes(chosen)
+            axis = torch.randint(d, (paths,), generator=generator)
+            chosen = torch.zeros(d, paths)
+            chosen[axis, torch.arange(paths)] = d**0.5
+            probe = self.modes.from_axes(chosen)
+        self._probe = probe.repeat(1, 2)
+        # Of each column, the entry of a table (r, K) along its probe.
+        self._entry = axis.repeat(2) * self.modes.variance.shape[1] + self._both.column
+        self._inside = process.mixture is not None
+        self._tangent, self._curvature = self._probe.clone(), torch.empty_like(self._probe)
 
-    def _on_probe(self, table: Tensor, paths: Tensor) -> Tensor:
-        """Entries of a table (r, K) for some paths along their probes, (m,)."""
-        columns = self._modes.of_paths(table, paths)
-        return columns[0] if self._axis is None else columns[self._axis[paths], torch.arange(len(paths))]
-
-    def _contraction(self, a: Tensor) -> Tensor:
-        return 1 - a / self._modes.variance
-
-    def _variance_after(self, a: Tensor, s: Tensor) -> Tensor:
-        c = self._contraction(a)
-        return c * c * self._v + s * s
-
-    def _tangent_after(self, y: Tensor, t: float, a: Tensor, s: Tensor, paths: Tensor) -> Tensor:
-        """E after a step from y of paths outside their modes, (d, m)."""
-        modes, before = self._modes, self._e.index_select(1, paths)
-        slope = modes.to_axes(self._process.drift_derivative_columns(y, before, t), paths)
-        moved = before - modes.from_axes(modes.of_paths(a, paths) * slope, paths)
-        probe = self.probe.index_select(1, paths)
-        return moved * self._on_probe(self._contraction(a), paths) + probe * self._on_probe(s * s, paths)
-
-    def leave_modes(self, own_share: Tensor | None) -> None:
-        """Note which paths start a step outside their mode; `own_share` is the own mode's responsibility, (2B,)."""
-        if own_share is None:
+    def look(self, t: float) -> None:
+        """Evaluate -f, and -Df D u if tangents are carried, at the current states; before every step."""
+        state, mixture = self._state, self._process.mixture
+        if mixture is None:
+            self._score = self._process.drift_columns(state, t).neg()
+            self._curvature = self._process.drift_derivative_columns(state, self._tangent, t).neg()
             return
-        leaving = (self._inside & (own_share < 1 - OTHER_MODES)).nonzero()[:, 0]
-        if len(leaving):
-            self._inside[leaving] = False
-            self._e[:, leaving] = self.probe[:, leaving] * self._on_probe(self._v, leaving)
+        here = mixture.at(state)
+        self._score = here.score()
+        if self._inside:
+            self._inside = float(here.share(self._both.component).min()) >= 1 - OTHER_MODES
+        if not self._inside:
+            self._curvature = here.hessian_vector_product(self._tangent)
 
-    def advance(self, y: Tensor, t: float, a: Tensor, s: Tensor, z: Tensor) -> None:
-        """Take a step from y, (d, 2B), with coefficients (r, K) and the paths' noise z along the axes, (d, B)."""
-        modes, outside = self._modes, (~self._inside).nonzero()[:, 0]
-        if len(outside):
-            self._e[:, outside] = self._tangent_after(y.index_select(1, outside), t, a, s, outside)
-        self._m.mul_(modes.of_paths(self._contraction(a), self._first))
-        self._m.addcmul_(modes.of_paths(s, self._first), z)
-        self._v = self._variance_after(a, s)
+    def seen(self, paths: Tensor) -> Seen:
+        """What some paths, (m,), and their mirrors would start a step from now."""
+        both = torch.cat([paths, paths + self._m.shape[1]])
+
+        def chosen(x: Tensor) -> Tensor:
+            return x.index_select(1, both).view(len(x), 2, len(paths))
+
+        tangents = None if self._inside else (chosen(self._tangent), chosen(self._curvature))
+        return Seen(self._m.index_select(1, paths), chosen(self._state), chosen(self._score), tangents)
+
+    def advance(self, chain: Chain, n: int, z: Tensor) -> None:
+        """Take step n with the paths' noise z along the axes, (d, B)."""
+        modes, both, paths = self.modes, self._both, self._m.shape[1]
+        noise = modes.of_paths(chain.s[n]) * z
+        self._m.mul_(modes.of_paths(chain.contraction[n])).add_(noise)
+        noise = modes.from_axes(noise)
+        a = both.of_paths(chain.a[n])
+        both.add_scaled(self._state, a, self._score)
+        self._state[:, :paths].add_(noise)
+        self._state[:, paths:].sub_(noise)
+        if not self._inside:
+            kept, added = (_along(table[n], self._entry) for table in (chain.kept, chain.added))
+            both.add_scaled(self._tangent, a, self._curvature)
+            self._tangent.mul_(kept).addcmul_(self._probe, added)
 
     def recorded(
-        self, y: Tensor, t: float, a: Tensor, s: Tensor, z: Tensor, both: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """G of some paths, (d, m), D u of them and their mirrors, (d, 2m), and sqrt(V) along the probe, (m,).
+        self, chain: Chain, steps: Tensor, paths: Tensor, seen: list[Seen], z: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Y, the mirror's Y, G, u, D u, the mirror's D u, (d, R) each, and sqrt(V) along u, (R,), after own steps.
 
         Args:
-            y: where their step starts, (d, 2m).
-            a, s: coefficients of that step, (r, K).
-            z: the paths' noise along the axes, (d, m).
-            both: which paths, and then their mirrors, (2m,).
+            chain: of the recorded examples' own steps.
+            steps, paths: which step of which path each example takes, (R,).
+            seen: where these start, in the same order.
+            z: noise of the own steps along the axes, (d, R).
         """
-        modes, first, v = self._modes, both[: len(both) // 2], self._variance_after(a, s)
-        m = modes.of_paths(self._contraction(a), first) * self._m.index_select(1, first)
-        m.addcmul_(modes.of_paths(s, first), z)
-        weight = modes.from_axes(m.div_(modes.of_paths(v, first)), first)
-        tangent = self.probe.index_select(1, both)
-        outside = (~self._inside[both]).nonzero()[:, 0]
-        if len(outside):
-            paths = both[outside]
-            e = self._tangent_after(y.index_select(1, outside), t, a, s, paths)
-            tangent[:, outside] = e / self._on_probe(v, paths)
-        return weight, tangent, self._on_probe(v, first).sqrt()
+        modes = self.modes.take(paths)
+        a, s, contraction, after = (
+            table[steps, :, modes.column if table.shape[2] > 1 else 0].T
+            for table in (chain.a, chain.s, chain.contraction, chain.after)
+        )
+        noise, m = s * z, torch.cat([part.m for part in seen], 1)
+        weight = modes.from_axes(noise.addcmul(contraction, m).div_(after))
+        noise = modes.from_axes(noise)
+        state, score = (_joined(parts) for parts in zip(*(part[1:3] for part in seen), strict=True))
+        modes.take(_twice(len(paths))).add_scaled(state, a.repeat(1, 2), score)
+        y, mirror = state.chunk(2, 1)
+        y.add_(noise)
+        mirror.sub_(noise)
+        probe, entry = self._probe.index_select(1, paths), self._entry[paths] + steps * chain.after[0].numel()
+        tangents, std = (probe, probe), _along(chain.after, entry).sqrt()
+        if carried := [part.tangents for part in seen if part.tangents is not None]:
+            tangent, curvature = (_joined(parts) for parts in zip(*carried, strict=True))
+            # Once tangents are carried they stay so: these are the last examples, and then their mirrors.
+            n = tangent.shape[1] // 2
+            first = len(paths) - n
+            those = first + _twice(n)
+            kept, added = (_along(table, entry[those]) for table in (chain.kept, chain.added))
+            modes.take(those).add_scaled(tangent, a.index_select(1, those), curvature)
+            tangent.mul_(kept).addcmul_(probe.index_select(1, those), added)
+            before = probe[:, :first]
+            tangents = torch.cat([before, tangent[:, :n]], 1), torch.cat([before, tangent[:, n:]], 1)
+        return y, mirror, weight, probe, *tangents, std
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """(d, 2, m_1), ..., of paths and mirrors → (d, 2R), all paths and then all mirrors."""
+    return torch.cat(parts, 2).flatten(1)
+
+
+def _twice(n: int) -> Tensor:
+    """0..n-1 and again, (2n,)."""
+    return torch.arange(n).repeat(2)
+
+
+def _along(table: Tensor, entry: Tensor) -> Tensor:
+    """Entries of a table (r, K), or of several, along probes, (m,)."""
+    return table.flatten().index_select(0, entry)
