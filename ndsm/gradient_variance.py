@@ -61,7 +61,13 @@ def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) 
     config = build_config(
         merge(
             config.model_dump(mode="json"),
-            {"objective.kind": "ndsm", "train.steps": steps, "objective.epsilon": {}},
+            {
+                "objective.kind": "ndsm",
+                "train.steps": steps,
+                "objective.epsilon": {},
+                # Images a few at a time: the memory of a batch is as large as the network's activations.
+                "train.accumulate": config.train.batch_rows if config.network.kind == "unet" else 1,
+            },
         ),
         "bench variance",
     )
@@ -111,8 +117,13 @@ def _variance(trainer: Trainer, rows: dict[str, Tensor], epsilon: Epsilon) -> tu
     e = epsilon(rows["t"]).double()
     squares = float((m.base_base + 2 * e * m.linear + e * e * m.cv_cv).mean())
     trainer.epsilon = epsilon
-    mean = torch.autograd.grad(trainer.loss(rows), list(trainer.model.parameters()))
-    return squares - m.mean_mean, torch.cat([g.flatten() for g in mean])
+    parameters = list(trainer.model.parameters())
+    mean = torch.zeros(sum(p.numel() for p in parameters))
+    for part in trainer.micro_batches(rows):
+        share = len(part["t"]) / len(rows["t"])
+        gradient = torch.autograd.grad(trainer.loss(part) * share, parameters)
+        mean += torch.cat([g.flatten() for g in gradient])
+    return squares - m.mean_mean, mean
 
 
 def _rows(problem: Problem, data: np.ndarray, n: int, index: int) -> dict[str, Tensor]:

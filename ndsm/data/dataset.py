@@ -117,11 +117,11 @@ def _load_mnist(config: Data, seed: int) -> Dataset:
         if symmetric:
             images, changed = halve_and_turn(images, numpy_stream(seed, f"c2 {split}"))
             digits = digits + 10 * changed
+        if latent:
+            images = view.codes(images)
         n = config.n if split == "train" else None
         position = _shuffled_positions(len(images), n, config.name, seed)
         rows[split], labels[split] = _place(images, position, n), _place(digits, position, n)
-        if view.autoencoder is not None:
-            rows[split] = view.autoencoder.apply(view.autoencoder.network.encode, rows[split])
     schema = LATENT_SCHEMA if latent else MNIST_SCHEMA
     scaling = Scaling.identity(rows["train"].shape[1])
     if config.standardize:

@@ -11,7 +11,7 @@ import numpy as np
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
 from ndsm.networks.autoencoder import LATENT, Autoencoder
-from ndsm.pretrained import LabelledImages, Pretrained, autoencoder
+from ndsm.pretrained import LabelledImages, Pretrained, autoencoder, kept_array
 
 SIDE = 28
 MNIST_SCHEMA = TableSchema(tuple((f"pixel_{i}_{j}", "float") for i in range(SIDE) for j in range(SIDE)))
@@ -25,13 +25,13 @@ class ImageView:
     Args:
         root: folder that holds `MNIST/raw`.
         autoencoder: whose codes the rows are; None if they are pixels.
-        real: held-out images that the autoencoder has not touched, (M, 784); None if the rows are pixels.
+        real: training and held-out images themselves, (N, 784) and (M, 784), if the rows are codes.
         symmetric: whether the labels tell turned and halved images (plus 10) from the others.
     """
 
     root: Path
     autoencoder: Pretrained[Autoencoder] | None = None
-    real: np.ndarray | None = None
+    real: tuple[np.ndarray, np.ndarray] | None = None
     symmetric: bool = False
 
     def images(self, rows: np.ndarray) -> np.ndarray:
@@ -39,6 +39,13 @@ class ImageView:
         if self.autoencoder is None:
             return rows.clip(0.0, 1.0)
         return self.autoencoder.apply(self.autoencoder.network.decode, rows)
+
+    def codes(self, images: np.ndarray) -> np.ndarray:
+        """The autoencoder's codes of images (n, 784), (n, 4) float32; computed once for the same images."""
+        assert self.autoencoder is not None
+        network = self.autoencoder
+        key = [network.facts["sha256"], images]
+        return kept_array("codes", key, lambda: network.apply(network.network.encode, images))
 
 
 def latent_view(root: Path) -> ImageView:
@@ -48,7 +55,7 @@ def latent_view(root: Path) -> ImageView:
         InputError: as `load_mnist`; or what is kept of the autoencoder is damaged.
     """
     train, test = (LabelledImages(*load_mnist(root, is_train)) for is_train in (True, False))
-    return ImageView(root, autoencoder("mnist-autoencoder", train, test), test.images)
+    return ImageView(root, autoencoder("mnist-autoencoder", train, test), (train.images, test.images))
 
 
 def load_mnist(root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:

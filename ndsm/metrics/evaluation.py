@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ndsm.metrics.balance import class_share, label_classifier, mode_std, share_std, total_variation
-from ndsm.metrics.images import ImageJudge
+from ndsm.metrics.images import image_judge
 from ndsm.metrics.wasserstein import sliced_wasserstein
 from ndsm.streams import numpy_stream
 
@@ -66,7 +66,7 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
     if dataset.toy is not None:
         shared_balance, balance = _mode_balance(dataset, dataset.toy, seed)
     elif dataset.view is not None:
-        judge = ImageJudge(dataset, dataset.view)
+        judge = image_judge(dataset, dataset.view)
         shared_balance, balance = judge.facts(), judge
     elif dataset.train_labels is not None:
         shared_balance, balance = _class_balance(dataset, dataset.train_labels, seed)

@@ -47,8 +47,11 @@ class ImageJudge:
     def __init__(self, dataset: Dataset, view: ImageView) -> None:
         self._view = view
         self._classifier = (symmetry_classifier if view.symmetric else digit_classifier)(view.root)
-        self._train = view.images(dataset.scaling.invert(dataset.train))
+        most = len(dataset.validation)
+        self._train = view.images(dataset.scaling.invert(dataset.train[:most]))
         self._held_out = view.images(dataset.scaling.invert(dataset.validation))
+        # Codes are compared with the images themselves: decoding all of them takes longer than an evaluation.
+        self._every = view.real[0] if view.real else view.images(dataset.scaling.invert(dataset.train))
         labels = np.concatenate(
             [x for x in (dataset.train_labels, dataset.validation_labels) if x is not None]
         )
@@ -56,6 +59,7 @@ class ImageJudge:
             labels = np.where(labels < 10, LARGE_UPRIGHT, SMALL_TURNED)
         self._classes = int(self._classifier.facts["classes"])
         self._share = class_share(labels, self._classes)
+        self._nearest_floor = nearest_distance(self._held_out[:NEAREST_ROWS], self._every)
 
     def facts(self) -> dict[str, Any]:
         """What does not depend on the images that are judged."""
@@ -82,8 +86,8 @@ class ImageJudge:
             "fid_floor": frechet_distance(train, held_out),
             "is": inception_score(known),
             "is_floor": inception_score(held_out),
-            "nearest": nearest_distance(images[:NEAREST_ROWS], self._train),
-            "nearest_floor": nearest_distance(self._held_out[:NEAREST_ROWS], self._train),
+            "nearest": nearest_distance(images[:NEAREST_ROWS], self._every),
+            "nearest_floor": self._nearest_floor,
             **dict(
                 zip(
                     _BALANCE,
@@ -98,7 +102,7 @@ class ImageJudge:
                 float(x[FAKES].sum()) for x in (share, of_held_out)
             )
         if self._view.real is not None:
-            real = self._look_once(self._view.real[:n])
+            real = self._look_once(self._view.real[1][:n])
             found["fid_images"] = frechet_distance(known[:n], real)
             found["fid_images_floor"] = frechet_distance(held_out, real)
         return found
@@ -121,6 +125,12 @@ _BALANCE = ("class_share", "class_share_std", "class_share_tv")
 _NAMES = ("fid", "fid_floor", "is", "is_floor", "nearest", "nearest_floor", *_BALANCE)
 _LATENT_NAMES = ("fid_images", "fid_images_floor")
 _SYMMETRIC_NAMES = ("fake_share", "fake_share_floor")
+
+
+@functools.lru_cache(maxsize=1)
+def image_judge(dataset: Dataset, view: ImageView) -> ImageJudge:
+    """The judge of a data set; the last one is kept, for a training that is evaluated now and then."""
+    return ImageJudge(dataset, view)
 
 
 @functools.lru_cache(maxsize=1)

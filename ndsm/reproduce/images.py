@@ -105,7 +105,7 @@ def _latent(title: str, rows: tuple[tuple[str, dict[str, Any]], ...]) -> Study:
         runs=3,
         keys=(*PIXEL_KEYS, "fid_images", "fid_images_floor"),
         shown=SHOWN,
-        moments=10,
+        moments=8,
         moment_rows=2000,
     )
 

@@ -80,7 +80,7 @@ class Trainer:
         """Leave the gradient of the mean loss in the parameters, one micro-batch at a time; that loss."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=rows["t"].device)
-        *earlier, last = self._micro_batches(rows)
+        *earlier, last = self.micro_batches(rows)
         # Workers exchange gradients once per step, with the last micro-batch.
         with getattr(self._wrapped, "no_sync", nullcontext)():
             for part in earlier:
@@ -93,7 +93,7 @@ class Trainer:
         loss.backward()
         return loss.detach()
 
-    def _micro_batches(self, rows: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    def micro_batches(self, rows: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """The rows in order, in `accumulate` parts."""
         parts = zip(*(value.chunk(self._config.accumulate) for value in rows.values()), strict=True)
         return [dict(zip(rows, part, strict=True)) for part in parts]
@@ -119,7 +119,7 @@ class Trainer:
             cv = found.control_variate
             return found.base * weight, None if cv is None else cv * weight
 
-        parts = [partial(losses, part) for part in self._micro_batches(rows)]
+        parts = [partial(losses, part) for part in self.micro_batches(rows)]
         with getattr(self.model, "plain", nullcontext)():
             return gradient_moments(self.model, parts, self._reduce)
 
