@@ -59,6 +59,7 @@ class ImageJudge:
             labels = np.where(labels < 10, LARGE_UPRIGHT, SMALL_TURNED)
         self._classes = int(self._classifier.facts["classes"])
         self._share = class_share(labels, self._classes)
+        self._known_floors: dict[int, dict[str, float]] = {}
         self._nearest_floor = nearest_distance(self._held_out[:NEAREST_ROWS], self._every)
 
     def facts(self) -> dict[str, Any]:
@@ -78,34 +79,42 @@ class ImageJudge:
         images = self._view.images(original)
         n = min(len(images), len(self._held_out))
         known = self._look(images)
-        # The data are shuffled: the first rows stand for all.
-        held_out, train = self._look_once(self._held_out[:n]), self._look_once(self._train[:n])
         share = class_share(known[:, FEATURES:].argmax(1), self._classes)
+        balance = (share.tolist(), share_std(share, self._share), total_variation(share, self._share))
         found = {
-            "fid": frechet_distance(known[:n], held_out),
-            "fid_floor": frechet_distance(train, held_out),
+            "fid": frechet_distance(known[:n], self._held_out_features(n)),
             "is": inception_score(known),
-            "is_floor": inception_score(held_out),
             "nearest": nearest_distance(images[:NEAREST_ROWS], self._every),
-            "nearest_floor": self._nearest_floor,
-            **dict(
-                zip(
-                    _BALANCE,
-                    (share.tolist(), share_std(share, self._share), total_variation(share, self._share)),
-                    strict=True,
-                )
-            ),
+            **dict(zip(_BALANCE, balance, strict=True)),
+            **self._floors(n),
         }
         if self._view.symmetric:
-            of_held_out = class_share(held_out[:, FEATURES:].argmax(1), self._classes)
-            found["fake_share"], found["fake_share_floor"] = (
-                float(x[FAKES].sum()) for x in (share, of_held_out)
-            )
+            found["fake_share"] = float(share[FAKES].sum())
         if self._view.real is not None:
-            real = self._look_once(self._view.real[1][:n])
-            found["fid_images"] = frechet_distance(known[:n], real)
-            found["fid_images_floor"] = frechet_distance(held_out, real)
+            found["fid_images"] = frechet_distance(known[:n], self._look_once(self._view.real[1][:n]))
         return found
+
+    def _floors(self, n: int) -> dict[str, float]:
+        """The same numbers for true images in place of generated ones."""
+        if n not in self._known_floors:
+            held_out = self._held_out_features(n)
+            floors = {
+                "fid_floor": frechet_distance(self._look_once(self._train[:n]), held_out),
+                "is_floor": inception_score(held_out),
+                "nearest_floor": self._nearest_floor,
+            }
+            if self._view.symmetric:
+                share = class_share(held_out[:, FEATURES:].argmax(1), self._classes)
+                floors["fake_share_floor"] = float(share[FAKES].sum())
+            if self._view.real is not None:
+                real = self._look_once(self._view.real[1][:n])
+                floors["fid_images_floor"] = frechet_distance(held_out, real)
+            self._known_floors[n] = floors
+        return self._known_floors[n]
+
+    def _held_out_features(self, n: int) -> np.ndarray:
+        # The data are shuffled: the first rows stand for all.
+        return self._look_once(self._held_out[:n])
 
     def _look(self, images: np.ndarray) -> np.ndarray:
         """Features and logits of images (n, d), (n, FEATURES + classes)."""

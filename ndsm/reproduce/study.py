@@ -117,18 +117,21 @@ def run_job(job: Job, runs: Path) -> Result:
         pass
     n, seed = job.config.evaluate.n, job.config.train.seed
     generator, view = Generator.of(run), experiment.dataset.view
-    samples, prior = np.concatenate(list(generator.rows(n, seed))), generator.prior_rows(n, seed)
+    samples = np.concatenate(list(generator.rows(n, seed)))
+    # The mixture is the same in all rows: one of them is enough.
+    prior = generator.prior_rows(n, seed) if job.row == "ndsm-eps0" else None
     truth = experiment.dataset
     if truth.toy is not None:
         # Rows differ in whether they standardise; distances are compared in one unit.
         truth = load(job.config.data.model_copy(update={"standardize": False}), seed)
-        samples, prior = (run.scaling().invert(rows) for rows in (samples, prior))
+        samples = run.scaling().invert(samples)
+        prior = None if prior is None else run.scaling().invert(prior)
     metrics = evaluate(truth, samples, prior, seed)
     row = {"row": job.row, "seed": seed, "setting": job.setting}
     steps, seconds = job.config.train.steps, run.metrics_since(0)[0][-1]["seconds"]
     kept = {key: metrics[key] for key in job.keys}
     rows = [{**row, "steps": steps, "train_seconds": seconds, **kept, **moments.found()}]
-    if job.row == "ndsm-eps0":
+    if prior is not None:
         kept = {key: metrics["prior"][key] for key in job.keys}
         rows.append({**row, "row": "prior", "steps": 0, "train_seconds": 0.0, **kept})
     if view is not None:
