@@ -59,15 +59,15 @@ class Dataset:
 def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     """The data set of a configuration, shuffled and split by the seed; the scaling is fitted on `train`.
 
+    A table takes n * d * 4 bytes for its rows, 4 bytes per row of the file for the shuffle and up to about
+    100 MB for the batch in flight (pages of a mapped Arrow file come on top, but the system can drop them).
+    Digits are images and get one scale for all pixels, see `Scaling.fit`.
+
     Args:
         config: the `data` section.
         seed: of the shuffle, a toy's points and the whitening.
         scaling: the scaling of a run that was begun with these rows, in place of a new fit: another machine's fit
             may differ in the last bits.
-
-    A table takes n * d * 4 bytes for its rows, 4 bytes per row of the file for the shuffle and up to about
-    100 MB for the batch in flight (pages of a mapped Arrow file come on top, but the system can drop them).
-    Digits are images and get one scale for all pixels, see `Scaling.fit`.
 
     Raises:
         InputError: the file is missing, unreadable or holds something else than finite numbers; there are

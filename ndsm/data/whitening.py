@@ -96,7 +96,8 @@ def _best_division(rows: np.ndarray, components: int, seed: int) -> _Division:
     """The division with the least log det W of those that several starts lead to; rows are (n, d)."""
     # Plain distances find round modes, those of all rows whitened find long ones that correlations hide.
     metrics = (np.eye(rows.shape[1]), _shrunk(rows - rows.mean(axis=0)))
-    found = [_descend(rows, metric, components, seed + k) for metric in metrics for k in range(STARTS)]
+    # One after the other: a division holds as many numbers as the rows.
+    found = (_descend(rows, metric, components, seed + k) for metric in metrics for k in range(STARTS))
     return min(found, key=lambda division: division.criterion)
 
 
