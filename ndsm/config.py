@@ -51,6 +51,12 @@ class Data(Section):
     """Columns of the table to learn; all of them if not given."""
     standardize: bool = True
     """Shift and scale each dimension to mean 0 and variance 1; undone on output."""
+    whiten: Literal["none", "within-mode"] = "none"
+    """After standardising, mix the dimensions so that the modes become nearly round; undone on output."""
+    whiten_components: int = Field(10, ge=1)
+    """Modes that the whitening tells apart; about reference.n_components."""
+    whiten_samples: int = Field(10_000, ge=2)
+    """Rows the whitening is fitted on (at most; drawn at random)."""
     n: int | None = Field(None, ge=2)
     """Use the first n rows after the seeded shuffle (toys: how many to draw, 10,000 if not given)."""
     validation_fraction: float = Field(0.1, ge=0.0, lt=1.0)
@@ -246,6 +252,10 @@ class Config(Section):
         if self.data.name != "vectors" and (self.data.path or self.data.columns):
             raise ValueError(
                 f"data.path and data.columns go with data.name 'vectors', not {self.data.name!r}"
+            )
+        if self.data.whiten != "none" and not self.data.standardize:
+            raise ValueError(
+                f"data.whiten {self.data.whiten!r} acts on standardised rows: expected data.standardize true, found false"
             )
         linear = self.process.kind != "langevin"
         if self.objective.kind == "dsm" and not linear:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ndsm.config import Config, build_config, merge, read_preset
 from ndsm.data import Dataset, Scaling, TableSchema
+from ndsm.data.dataset import scale_
 from ndsm.errors import InputError
 from ndsm.experiment import Generator, build_problem, describe_data, fingerprint, start
 from ndsm.objectives import Objective
@@ -19,6 +20,8 @@ from ndsm.run import Run
 from ndsm.training import fit_mixture, local_source, make_problem, open_replay, train
 
 DEFAULT_PRESET = "vectors"
+SCALING_FIELDS = ("standardize", "whiten", "whiten_components", "whiten_samples")
+"""Fields of the data section that say how rows are scaled, not where they come from."""
 
 
 class NDSM(BaseEstimator):
@@ -38,7 +41,8 @@ class NDSM(BaseEstimator):
         sample_steps: network evaluations per generated row, the preset's if None.
         process: forward process of your own in place of the mixture's, in standardised units, e.g.
             `ndsm.Langevin(drift=f, prior=p, horizon=1.0)`; such a model cannot be saved, since its drift is code.
-        config: what else to use: a preset's name or a `Config`; its data section is ignored.
+        config: what else to use: a preset's name or a `Config`; of its data section only how rows
+            are scaled is used.
         random_state: seed; None draws one.
         device: `auto`, `cpu` or `cuda`.
         verbose: 1 shows progress.
@@ -157,8 +161,8 @@ class NDSM(BaseEstimator):
         else:
             tree = read_preset(self.config or DEFAULT_PRESET)
         # X takes the place of the preset's data; only how it is scaled still matters.
-        standardize = tree.get("data", {}).get("standardize", True)
-        data = {"name": "vectors", "path": "X", "validation_fraction": 0.0, "standardize": standardize}
+        scaling = {key: value for key, value in tree.get("data", {}).items() if key in SCALING_FIELDS}
+        data = {"name": "vectors", "path": "X", "validation_fraction": 0.0, **scaling}
         given = {
             "train.steps": self.max_steps,
             "train.batch_rows": self.batch_rows,
@@ -199,13 +203,9 @@ class NDSM(BaseEstimator):
 
     def _dataset(self, rows: np.ndarray, config: Config, columns: Any) -> Dataset:
         names = [str(c) for c in columns] if columns is not None else [f"x{i}" for i in range(rows.shape[1])]
-        if config.data.standardize:
-            scaling = Scaling.fit(rows, names, "X")
-            scaling.apply_(rows)
-        else:
-            scaling = Scaling.identity(rows.shape[1])
+        scaling, stamp = scale_(config.data, rows, rows[:0], names, "X", config.train.seed)
         schema = TableSchema(tuple((name, "float") for name in names))
-        return Dataset(rows, rows[:0], scaling, schema, None, None, None)
+        return Dataset(rows, rows[:0], scaling, schema, stamp, None, None, None)
 
     def _take(
         self,
@@ -217,7 +217,7 @@ class NDSM(BaseEstimator):
         self.mixture_, self.config_ = mixture, generator.problem.config
         self._data, self._raw, self._generator = data, raw, generator
         self._scaling = Scaling.from_json(data["scaling"])
-        self.n_features_in_ = len(self._scaling.mean)
+        self.n_features_in_ = self._scaling.dimensions
 
 
 def load(path: str | Path) -> NDSM:

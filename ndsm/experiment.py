@@ -22,7 +22,6 @@ from ndsm.processes import reverse_grid
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run, differing_fields
 from ndsm.samplers import generate, sample_prior
-from ndsm.stamps import make_stamp
 from ndsm.training import (
     Problem,
     Record,
@@ -60,7 +59,7 @@ class Experiment:
 
 def fingerprint(dataset: Dataset) -> str:
     """Hash of the training and validation rows."""
-    return make_stamp(dataset.train, dataset.validation)
+    return dataset.stamp
 
 
 def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
@@ -79,7 +78,7 @@ def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
         raise InputError(
             f"{run.path}: expected a new or a run's folder, found one with other files in it: {foreign[0]}"
         )
-    dataset = load(config.data, config.train.seed)
+    dataset = load(config.data, config.train.seed, run.scaling() if known else None)
     identity = fingerprint(dataset)
     if known and identity != run.data()["fingerprint"]:
         raise InputError(
@@ -236,7 +235,7 @@ def evaluate_run(run: Run, n: int | None = None, dataset: Dataset | None = None)
     config = run.config()
     n, seed = n or config.evaluate.n, config.train.seed
     generator = Generator.of(run)
-    dataset = dataset or load(config.data, seed)
+    dataset = dataset or load(config.data, seed, run.scaling())
     samples = np.concatenate(list(generator.rows(n, seed)))
     prior = generator.prior_rows(n, seed)
     metrics = evaluate(dataset, samples, prior, seed)

@@ -1,7 +1,7 @@
 """Data sets: tables from files, scikit-learn's digits and 2-D toys, as one float32 array in model units.
 
-Model units are the standardised ones that everything learns in; original units are the source's. `Scaling`
-goes between the two, `TableSchema` keeps the source's columns so that generated rows get the same ones.
+Model units are those that everything learns in, standardised and perhaps whitened; original units are the source's.
+`Scaling` goes between the two, `TableSchema` keeps the source's columns so that generated rows get the same ones.
 """
 
 from ndsm.data.dataset import Dataset, load

@@ -1,11 +1,12 @@
-"""The rows a model learns from: shuffled, split and scaled, with one copy in memory.
+"""The rows a model learns from: shuffled, split, scaled and perhaps whitened, with one copy in memory.
 
 A table is streamed into its final array: each record batch is scattered to its rows' shuffled positions, the
 training and validation rows are slices of that array, and standardising works in place. The shuffle comes
 first so that neither data.n nor the split depends on the order of the file.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,9 @@ from ndsm.data.images import (
 from ndsm.data.scaling import Scaling
 from ndsm.data.tables import TableSchema, open_table
 from ndsm.data.toys import Toy, make_toy
+from ndsm.data.whitening import fit_whitening
 from ndsm.errors import InputError
+from ndsm.stamps import make_stamp
 from ndsm.streams import numpy_stream
 
 TOY_ROWS = 10_000
@@ -41,6 +44,8 @@ class Dataset:
     """From model units to the source's."""
     schema: TableSchema
     """The source's columns."""
+    stamp: str
+    """Hash of all rows in standardised units: a whitened row's last bit may depend on the machine."""
     train_labels: np.ndarray | None
     """(N,) int64: the digit or the toy's mode."""
     validation_labels: np.ndarray | None
@@ -51,21 +56,28 @@ class Dataset:
     """How MNIST's rows are seen as images."""
 
 
-def load(config: Data, seed: int) -> Dataset:
+def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     """The data set of a configuration, shuffled and split by the seed; the scaling is fitted on `train`.
 
     A table takes n * d * 4 bytes for its rows, 4 bytes per row of the file for the shuffle and up to about
     100 MB for the batch in flight (pages of a mapped Arrow file come on top, but the system can drop them).
     Digits are images and get one scale for all pixels, see `Scaling.fit`.
 
+    Args:
+        config: the `data` section.
+        seed: of the shuffle, a toy's points and the whitening.
+        scaling: the scaling of a run that was begun with these rows, in place of a new fit: another machine's fit
+            may differ in the last bits.
+
     Raises:
         InputError: the file is missing, unreadable or holds something else than finite numbers; there are
-            fewer rows than data.n; a dimension is constant and data.standardize is true.
+            fewer rows than data.n; a dimension is constant and data.standardize is true; the rows do not suit
+            data.whiten, see `fit_whitening`.
     """
     labels: np.ndarray | None = None
     toy: Toy | None = None
     if config.name in ("mnist", "mnist-latent", "c2-mnist"):
-        return _load_mnist(config, seed)
+        return _load_mnist(config, seed, scaling)
     if config.name == "vectors":
         rows, schema, source = _load_table(config, seed)
     elif config.name == "digits":
@@ -91,23 +103,72 @@ def load(config: Data, seed: int) -> Dataset:
             f"{source}: expected at least 2 training rows, found {cut} of {len(rows)} rows beside "
             f"data.validation_fraction {config.validation_fraction}"
         )
-    if config.standardize:
-        scaling = Scaling.fit(rows[:cut], schema.dimension_names, source, one_scale=config.name == "digits")
-        scaling.apply_(rows)
-    else:
-        scaling = Scaling.identity(schema.dimensions)
+    train, validation = rows[:cut], rows[cut:]
+    scaling, stamp = scale_(
+        config, train, validation, schema.dimension_names, source, seed, config.name == "digits", scaling
+    )
     return Dataset(
-        train=rows[:cut],
-        validation=rows[cut:],
+        train=train,
+        validation=validation,
         scaling=scaling,
         schema=schema,
+        stamp=stamp,
         train_labels=None if labels is None else labels[:cut],
         validation_labels=None if labels is None else labels[cut:],
         toy=toy,
     )
 
 
-def _load_mnist(config: Data, seed: int) -> Dataset:
+def scale_(
+    config: Data,
+    train: np.ndarray,
+    validation: np.ndarray,
+    names: Sequence[str],
+    source: str,
+    seed: int,
+    one_scale: bool = False,
+    known: Scaling | None = None,
+) -> tuple[Scaling, str]:
+    """Brings rows from original to model units in place; the scaling, and the hash of the standardised rows.
+
+    Args:
+        config: the `data` section; how rows are scaled.
+        train: (N, d) rows, which the scaling is fitted on.
+        validation: (M, d) rows.
+        names: the d dimensions' names, for error messages.
+        source: where the rows come from, for error messages.
+        seed: of the whitening.
+        one_scale: one scale for all dimensions, see `Scaling.fit`.
+        known: the scaling to use in place of a new fit.
+
+    Raises:
+        InputError: the rows do not suit config.standardize or config.whiten, or `known` has another dimension.
+    """
+    if known is not None:
+        if known.dimensions != train.shape[1]:
+            raise InputError(
+                f"{source}: expected {known.dimensions} columns as when the run was begun, found {train.shape[1]}"
+            )
+        scaling = known
+    elif config.standardize:
+        scaling = Scaling.fit(train, names, source, one_scale=one_scale)
+    else:
+        scaling = Scaling.identity(train.shape[1])
+    parts = (train, validation)
+    if known is not None or config.standardize:
+        for part in parts:
+            scaling.standardise_(part)
+    stamp = make_stamp(*parts)
+    if known is None and config.whiten == "within-mode":
+        whitening = fit_whitening(train, config.whiten_components, config.whiten_samples, names, source, seed)
+        scaling = replace(scaling, whitening=whitening)
+    if scaling.whitening is not None:
+        for part in parts:
+            scaling.whitening.apply_(part)
+    return scaling, stamp
+
+
+def _load_mnist(config: Data, seed: int, scaling: Scaling | None) -> Dataset:
     """MNIST's own splits; the labels are the digits, plus 10 for images that were turned and halved."""
     latent, symmetric = config.name == "mnist-latent", config.name == "c2-mnist"
     view = latent_view(config.root) if latent else ImageView(config.root, symmetric=symmetric)
@@ -123,14 +184,11 @@ def _load_mnist(config: Data, seed: int) -> Dataset:
         position = _shuffled_positions(len(images), n, config.name, seed)
         rows[split], labels[split] = _place(images, position, n), _place(digits, position, n)
     schema = LATENT_SCHEMA if latent else MNIST_SCHEMA
-    scaling = Scaling.identity(rows["train"].shape[1])
-    if config.standardize:
-        scaling = Scaling.fit(rows["train"], schema.dimension_names, config.name, one_scale=not latent)
-        for part in rows.values():
-            scaling.apply_(part)
-    return Dataset(
-        rows["train"], rows["test"], scaling, schema, labels["train"], labels["test"], toy=None, view=view
+    train, test = rows["train"], rows["test"]
+    scaling, stamp = scale_(
+        config, train, test, schema.dimension_names, config.name, seed, not latent, scaling
     )
+    return Dataset(train, test, scaling, schema, stamp, labels["train"], labels["test"], toy=None, view=view)
 
 
 def _load_table(config: Data, seed: int) -> tuple[np.ndarray, TableSchema, str]:

@@ -1,7 +1,11 @@
-"""Scaling between original and model units, one chunk of rows at a time."""
+"""Scaling between original and model units, one chunk of rows at a time.
+
+original -> standardised: each dimension shifted and divided by its scale; standardised -> model: whitened by a
+matrix, if data.whiten says so, else the same.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,11 +17,48 @@ CHUNK_VALUES = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
+class Whitening:
+    """The map standardised = model @ colour; the matrix is (d, d) float64, symmetric and positive definite."""
+
+    colour: np.ndarray
+    _inverse: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_inverse", np.linalg.inv(self.colour))
+
+    def apply_(self, x: np.ndarray) -> np.ndarray:
+        """The same array (n, d), overwritten with its standardised rows in model units."""
+        for start, stop in chunk_bounds(x):
+            x[start:stop] = x[start:stop].astype(np.float64) @ self._inverse
+        return x
+
+    def invert(self, x: np.ndarray) -> np.ndarray:
+        """A new array (n, d) of rows in standardised units, in the rows' own precision."""
+        out = np.empty_like(x)
+        for start, stop in chunk_bounds(x):
+            out[start:stop] = self.invert_chunk(x[start:stop])
+        return out
+
+    def invert_chunk(self, x: np.ndarray) -> np.ndarray:
+        """A new float64 array of rows (n, d) in standardised units, few enough to be converted at once."""
+        return x.astype(np.float64) @ self.colour
+
+
+@dataclass(frozen=True, eq=False)
 class Scaling:
-    """The map original = model * scale + mean, per dimension; both are (d,) float64 and scale > 0."""
+    """The map original = standardised * scale + mean, per dimension; both are (d,) float64 and scale > 0.
+
+    Model units are the standardised ones, or those of a whitening.
+    """
 
     mean: np.ndarray
     scale: np.ndarray
+    whitening: Whitening | None = None
+
+    @property
+    def dimensions(self) -> int:
+        """d."""
+        return len(self.mean)
 
     @classmethod
     def identity(cls, dimensions: int) -> "Scaling":
@@ -42,11 +83,11 @@ class Scaling:
         """
         n, dimensions = x.shape
         # float32 sums of 1e7 rows lose the mean's digits, and sum(x^2) - mean^2 cancels even in float64.
-        mean = sum((c.sum(axis=0) for c in _chunks(x)), np.zeros(dimensions)) / n
-        variance = sum((((c - mean) ** 2).sum(axis=0) for c in _chunks(x)), np.zeros(dimensions)) / n
+        mean = sum((c.sum(axis=0) for c in chunks(x)), np.zeros(dimensions)) / n
+        variance = sum((((c - mean) ** 2).sum(axis=0) for c in chunks(x)), np.zeros(dimensions)) / n
         # Compared with the first row, because rounding of the mean leaves a constant a tiny variance.
         varies = np.zeros(dimensions, dtype=bool)
-        for start, stop in _bounds(x):
+        for start, stop in chunk_bounds(x):
             varies |= (x[start:stop] != x[0]).any(axis=0)
         if not (varies.any() if one_scale else varies.all()):
             j = int(np.argmin(varies))
@@ -59,35 +100,53 @@ class Scaling:
         scale = np.full(dimensions, np.sqrt(variance.mean())) if one_scale else np.sqrt(variance)
         return cls(mean, scale)
 
-    def apply_(self, x: np.ndarray) -> np.ndarray:
-        """The same array (n, d), overwritten with its rows in model units."""
-        for start, stop in _bounds(x):
+    def standardise_(self, x: np.ndarray) -> np.ndarray:
+        """The same array (n, d), overwritten with its rows in standardised units."""
+        for start, stop in chunk_bounds(x):
             x[start:stop] = (x[start:stop] - self.mean) / self.scale
         return x
+
+    def apply_(self, x: np.ndarray) -> np.ndarray:
+        """The same array (n, d), overwritten with its rows in model units."""
+        self.standardise_(x)
+        return x if self.whitening is None else self.whitening.apply_(x)
+
+    def standardised(self, x: np.ndarray) -> np.ndarray:
+        """Rows (n, d) from model to standardised units; the same array if the two are the same."""
+        return x if self.whitening is None else self.whitening.invert(x)
 
     def invert(self, x: np.ndarray) -> np.ndarray:
         """A new array (n, d) in original units, float32 for float32 rows and else float64."""
         out = np.empty(x.shape, dtype=np.float32 if x.dtype == np.float32 else np.float64)
-        for start, stop in _bounds(x):
-            out[start:stop] = x[start:stop] * self.scale + self.mean
+        for start, stop in chunk_bounds(x):
+            chunk = x[start:stop]
+            if self.whitening is not None:
+                chunk = self.whitening.invert_chunk(chunk)
+            out[start:stop] = chunk * self.scale + self.mean
         return out
 
     def to_json(self) -> dict[str, Any]:
-        """{"mean": [...], "scale": [...]}, exact in float64."""
-        return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        """{"mean": [...], "scale": [...]} and, of whitened rows, "colour": [[...], ...]; exact in float64."""
+        tree = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        return tree if self.whitening is None else {**tree, "colour": self.whitening.colour.tolist()}
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Scaling":
         """The scaling that `to_json` wrote."""
-        return cls(np.array(tree["mean"], dtype=np.float64), np.array(tree["scale"], dtype=np.float64))
+        mean, scale = (np.array(tree[key], dtype=np.float64) for key in ("mean", "scale"))
+        # Runs of before there was whitening have no matrix either.
+        colour = tree.get("colour")
+        return cls(mean, scale, None if colour is None else Whitening(np.array(colour, dtype=np.float64)))
 
 
-def _bounds(x: np.ndarray) -> Iterator[tuple[int, int]]:
+def chunk_bounds(x: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Start and stop of consecutive chunks of rows (n, d), each of at most CHUNK_VALUES numbers."""
     step = max(1, CHUNK_VALUES // max(1, x.shape[1]))
     for start in range(0, len(x), step):
         yield start, min(start + step, len(x))
 
 
-def _chunks(x: np.ndarray) -> Iterator[np.ndarray]:
-    for start, stop in _bounds(x):
+def chunks(x: np.ndarray) -> Iterator[np.ndarray]:
+    """Consecutive chunks of rows (n, d) in float64."""
+    for start, stop in chunk_bounds(x):
         yield x[start:stop].astype(np.float64)

@@ -32,9 +32,9 @@ class Reference:
     source: str
     """`truth` (a toy's own sampler), `validation` or `train` (one half against the other)."""
     rows: np.ndarray
-    """(M, d) float32, model units."""
+    """(M, d) float32, standardised units."""
     floor_rows: np.ndarray
-    """(F, d) float32, model units; independent of `rows`."""
+    """(F, d) float32, standardised units; independent of `rows`."""
 
 
 Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
@@ -48,7 +48,7 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
         n, nonfinite: generated rows, and how many of them hold NaN or infinity (also in original units).
             Those are left out of every number below, except that they count as off the support.
         reference, n_reference: `truth`, `validation` or `train`, and the rows in each comparison.
-        swd2, swd2_floor: sliced Wasserstein-2 distance in model units. Toys: one comparison of at most 50,000
+        swd2, swd2_floor: sliced Wasserstein-2 distance in standardised units. Toys: one comparison of at most 50,000
             rows with as many true ones. Else: mean over at most 10 consecutive chunks of n_reference rows.
         class_share, class_share_data, class_share_std, class_share_tv: shares of classes (by a classifier
             fitted on the data's labels) or of a toy's modes, those of the data, and how far they are apart.
@@ -63,6 +63,8 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
         prior: (n', d) rows of the fitted mixture, model units; None leaves that part out.
         seed: of the true samples, the choice of rows and the directions.
     """
+    # Distances in units that whitening does not change: runs with and without it can be compared.
+    standardised = dataset.scaling.standardised
     if dataset.toy is not None:
         shared_balance, balance = _mode_balance(dataset, dataset.toy, seed)
     elif dataset.view is not None:
@@ -85,7 +87,7 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
             "nonfinite": nonfinite,
             "reference": reference.source,
             "n_reference": len(reference.rows),
-            "swd2": _chunked_distance(rows[finite], reference.rows, seed),
+            "swd2": _chunked_distance(standardised(rows[finite]), reference.rows, seed),
             "swd2_floor": _chunked_distance(reference.floor_rows, reference.rows, seed),
             **shared_balance,
             **balance(rows[finite], original[finite]),
@@ -100,7 +102,7 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
 def _reference(dataset: Dataset, n: int, seed: int) -> Reference:
     """What n generated rows are compared with."""
     n = min(n, _MAX_ROWS)
-    toy = dataset.toy
+    toy, standardised = dataset.toy, dataset.scaling.standardised
     if toy is not None:
 
         def truth(index: int) -> np.ndarray:
@@ -111,9 +113,11 @@ def _reference(dataset: Dataset, n: int, seed: int) -> Reference:
     order = numpy_stream(seed, "evaluate-rows").permutation(len(dataset.train))
     if len(dataset.validation) >= 2:
         rows = dataset.validation[:n]
-        return Reference("validation", rows, dataset.train[order[: _MAX_CHUNKS * len(rows)]])
+        others = dataset.train[order[: _MAX_CHUNKS * len(rows)]]
+        return Reference("validation", standardised(rows), standardised(others))
     half = len(order) // 2
-    return Reference("train", dataset.train[order[:half][:n]], dataset.train[order[half:]])
+    rows, others = dataset.train[order[:half][:n]], dataset.train[order[half:]]
+    return Reference("train", standardised(rows), standardised(others))
 
 
 def _chunked_distance(rows: np.ndarray, reference: np.ndarray, seed: int) -> float | None:

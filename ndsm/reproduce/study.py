@@ -123,7 +123,7 @@ def run_job(job: Job, runs: Path) -> Result:
     truth = experiment.dataset
     if truth.toy is not None:
         # Rows differ in whether they standardise; distances are compared in one unit.
-        truth = load(job.config.data.model_copy(update={"standardize": False}), seed)
+        truth = load(job.config.data.model_copy(update={"standardize": False, "whiten": "none"}), seed)
         samples = run.scaling().invert(samples)
         prior = None if prior is None else run.scaling().invert(prior)
     metrics = evaluate(truth, samples, prior, seed)
@@ -267,7 +267,7 @@ class Folder:
     def finish(self) -> None:
         """Add the floor, and draw the figure."""
         config = self.jobs[0].config
-        data = load(config.data.model_copy(update={"standardize": False}), 0)
+        data = load(config.data.model_copy(update={"standardize": False, "whiten": "none"}), 0)
         rows = self.results["rows"]
         if data.view is None:
             self.results["floor"] = toy_floor(self.study, config.evaluate.n)

@@ -36,6 +36,9 @@ class Scaling:
     def apply(self, rows):
         return ((rows - self.mean) / self.scale).astype(np.float32)
 
+    def standardised(self, rows):
+        return rows
+
     def invert(self, rows):
         return rows * self.scale + self.mean
 
