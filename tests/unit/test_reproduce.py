@@ -69,7 +69,7 @@ def test_tables_follow_the_papers_protocol(name, n, steps, batch):
 
 def test_a_table_is_run_to_its_figure_and_taken_up_again(mnist_root, tmp_path):
     study = replace(STUDIES["table3"], runs=1, rows=(("ou-dsm", {}), ("ndsm-eps0", {})), moments=2)
-    tiny = {"data.root": mnist_root, "sample.steps": 10, "train.block_mb": 0.1, "reference.n_components": 2}
+    tiny = {"data.root": mnist_root, "sample.steps": 60, "train.block_mb": 0.1, "reference.n_components": 2}
     folder = Folder(tmp_path, "table3", study, 0.001, tiny)
     run_here(folder.missing(), tmp_path / "runs", folder.add)
     assert not Folder(tmp_path, "table3", study, 0.001, tiny).missing()
