@@ -39,16 +39,27 @@ class Data(Section):
     """Where the rows come from and how they are prepared."""
 
     name: Literal[
-        "digits", "mnist", "mnist-latent", "c2-mnist", "arcs", "rings", "checkerboard", "gaussians", "vectors"
+        "digits",
+        "mnist",
+        "mnist-latent",
+        "c2-mnist",
+        "arcs",
+        "rings",
+        "checkerboard",
+        "gaussians",
+        "vectors",
+        "images",
     ] = "digits"
     """Data set: scikit-learn's digits; MNIST, its latent space (an autoencoder's four numbers), MNIST with every other
-    image turned and halved; a 2-D toy; or `vectors` (the table at data.path)."""
+    image turned and halved; a 2-D toy; `vectors` (the table at data.path); or `images` (the folder or .parquet file at
+    data.path)."""
     root: Path = Path("data")
     """Folder with MNIST/raw; its files are downloaded there if they are missing."""
     path: Path | None = None
-    """Table for `vectors`: .npy, .csv, .parquet or .arrow/.feather."""
+    """Table for `vectors`: .npy, .csv, .parquet or .arrow/.feather. Square grey `images`: a folder of files, in
+    sub-folders if they have classes, or a .parquet file with a column of encoded ones."""
     columns: tuple[str, ...] | None = None
-    """Columns of the table to learn; all of them if not given."""
+    """Columns of the table to learn; all of them if not given. The column of images."""
     standardize: bool = True
     """Shift and scale each dimension to mean 0 and variance 1; undone on output."""
     whiten: Literal["none", "within-mode"] = "none"
@@ -249,9 +260,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "Config":
-        if self.data.name != "vectors" and (self.data.path or self.data.columns):
+        if self.data.name not in ("vectors", "images") and (self.data.path or self.data.columns):
             raise ValueError(
-                f"data.path and data.columns go with data.name 'vectors', not {self.data.name!r}"
+                f"data.path and data.columns go with data.name 'vectors' or 'images', not {self.data.name!r}"
             )
         if self.data.whiten != "none" and not self.data.standardize:
             raise ValueError(

@@ -126,9 +126,7 @@ def image_study_figure(panels: list[tuple[str, np.ndarray, dict[str, Any]]], pat
 
 def _is_image(dataset: Dataset) -> bool:
     """Whether a row is a square grey image."""
-    d = dataset.train.shape[1]
-    square = math.isqrt(d) ** 2 == d and d >= 16
-    return dataset.toy is None and square and (dataset.train_labels is not None or d in (64, 784))
+    return dataset.schema.dimension_names[0] == "pixel_0_0"
 
 
 def _frame(values: np.ndarray) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from ndsm.data.images import (
     latent_view,
     load_mnist,
 )
+from ndsm.data.pictures import load_pictures, pixel_schema
 from ndsm.data.scaling import Scaling
 from ndsm.data.tables import TableSchema, open_table
 from ndsm.data.toys import Toy, make_toy
@@ -85,9 +86,16 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
 
         digits = load_digits()
         position = _shuffled_positions(len(digits.data), config.n, "digits", seed)
-        schema = TableSchema(tuple((f"pixel_{i}_{j}", "float") for i in range(8) for j in range(8)))
+        schema = pixel_schema(8)
         rows, labels = _place(digits.data, position, config.n), _place(digits.target, position, config.n)
         source = "digits"
+    elif config.name == "images":
+        if config.path is None:
+            raise InputError("data.path is missing: data.name 'images' needs a folder or a .parquet file")
+        images, classes, schema = load_pictures(config.path, config.columns)
+        position, source = _shuffled_positions(len(images), config.n, "images", seed), str(config.path)
+        rows = _place(images, position, config.n)
+        labels = None if classes is None else _place(classes, position, config.n)
     else:
         toy = make_toy(config.name)
         points, modes = toy.sample(config.n or TOY_ROWS, numpy_stream(seed, "toy"))
@@ -105,7 +113,14 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
         )
     train, validation = rows[:cut], rows[cut:]
     scaling, stamp = scale_(
-        config, train, validation, schema.dimension_names, source, seed, config.name == "digits", scaling
+        config,
+        train,
+        validation,
+        schema.dimension_names,
+        source,
+        seed,
+        config.name in ("digits", "images"),
+        scaling,
     )
     return Dataset(
         train=train,

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ndsm.data.pictures import pixel_schema
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
 from ndsm.networks.autoencoder import LATENT, Autoencoder
 from ndsm.pretrained import LabelledImages, Pretrained, autoencoder, kept_array
 
 SIDE = 28
-MNIST_SCHEMA = TableSchema(tuple((f"pixel_{i}_{j}", "float") for i in range(SIDE) for j in range(SIDE)))
+MNIST_SCHEMA = pixel_schema(SIDE)
 LATENT_SCHEMA = TableSchema(tuple((f"code_{i}", "float") for i in range(LATENT)))
 
 

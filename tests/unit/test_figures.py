@@ -25,6 +25,7 @@ def dataset(rows, names=None, labels=None, toy=None):
         schema=SimpleNamespace(dimension_names=names or [f"column {i}" for i in range(rows.shape[1])]),
         train_labels=labels,
         toy=toy,
+        view=None,
     )
 
 
@@ -38,7 +39,8 @@ def made_up(kind):
         return dataset(noisy[0], ["x1", "x2"], toy=object()), noisy[1], noisy[2]
     if kind == "images":
         x = load_digits().data
-        return dataset(x, labels=np.zeros(1)), x + g.normal(size=x.shape), x + 4 * g.normal(size=x.shape)
+        names = [f"pixel_{i}_{j}" for i in range(8) for j in range(8)]
+        return dataset(x, names, labels=np.zeros(1)), x + g.normal(size=x.shape), x + 4 * g.normal(size=x.shape)
     x = g.normal(size=(2000, 8)) * [1, 2, 3, 4, 5, 6, 7, 8]
     x[:, 1] = np.exp(x[:, 1] / 4)
     x[:, 2] = np.round(x[:, 2])

@@ -1,0 +1,107 @@
+"""A user's own images: a folder of files, or a Parquet column of encoded ones, as rows of grey pixels in [0, 1]."""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ndsm.data.tables import TableSchema
+from ndsm.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+GREY = "L"
+"""Pillow's name of 8-bit grey."""
+
+
+def pixel_schema(side: int) -> TableSchema:
+    """Columns of square images, pixel row by pixel row."""
+    return TableSchema(tuple((f"pixel_{i}_{j}", "float") for i in range(side) for j in range(side)))
+
+
+def load_pictures(
+    path: Path, columns: tuple[str, ...] | None
+) -> tuple[np.ndarray, np.ndarray | None, TableSchema]:
+    """Images (n, side²) float32 in [0, 1], their classes (n,) int64 if there are any, and their columns.
+
+    Args:
+        path: a folder, whose images are read in the order of their names; if all of them lie in sub-folders, these are
+            their classes. Or a .parquet file with a column of encoded images: bytes, or a struct with `bytes`.
+        columns: name of that column; not needed if there is only one.
+
+    Raises:
+        InputError: there are none, or they are not all square, 8-bit grey and of one size.
+    """
+    labels: np.ndarray | None = None
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        folders = [file.relative_to(path).parts[0] for file in files]
+        if files and all(file.parent != path for file in files):
+            labels = np.unique(folders, return_inverse=True)[1].astype(np.int64)
+        images = _stacked(((str(file), file) for file in files), path)
+    elif path.suffix == ".parquet" and path.is_file():
+        images = _stacked(_encoded(path, columns), path)
+    else:
+        raise InputError(f"data.path: expected a folder of images or a .parquet file, found {path}")
+    return images, labels, pixel_schema(int(images.shape[1] ** 0.5))
+
+
+def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str, io.BytesIO]]:
+    """Name and content of each image of a Parquet file."""
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path}: expected a Parquet file, found {' '.join(str(error).split())[:200]}"
+        ) from None
+    schema = file.schema_arrow
+
+    def holds_images(kind: pa.DataType) -> bool:
+        return pa.types.is_binary(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+
+    found = [field.name for field in schema if holds_images(field.type)]
+    chosen = [name for name in found if columns is None or name in columns]
+    if len(chosen) != 1 or (columns is not None and len(columns) != 1):
+        raise InputError(
+            f"{path}: expected one column of encoded images (data.columns names it), found "
+            f"{', '.join(columns or found) or 'none'}"
+        )
+    number = 0
+    for batch in file.iter_batches(columns=chosen):
+        for value in batch.column(0).to_pylist():
+            content = value["bytes"] if isinstance(value, dict) else value
+            if content is None:
+                raise InputError(
+                    f"{path}: expected an image in row {number} of column {chosen[0]!r}, found none"
+                )
+            yield f"{path}, row {number}", io.BytesIO(content)
+            number += 1
+
+
+def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> np.ndarray:
+    """The images of all sources, each with its name, (n, side²)."""
+    # Slow to import, and only images need it.
+    from PIL import Image, UnidentifiedImageError
+
+    pixels: list[np.ndarray] = []
+    side = 0
+    for name, source in sources:
+        try:
+            with Image.open(source) as image:
+                mode, size = image.mode, image.size
+                pixels.append(np.asarray(image, dtype=np.uint8) if mode == GREY else np.empty(0, np.uint8))
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError(
+                f"{name}: expected an image, found {' '.join(str(error).split())[:200]}"
+            ) from None
+        side = side or size[0]
+        if mode != GREY or size != (side, side):
+            raise InputError(
+                f"{name}: expected 8-bit grey (mode {GREY}), square and as large as the first image, {side}x{side}; "
+                f"found mode {mode}, {size[0]}x{size[1]}"
+            )
+    if not pixels:
+        raise InputError(f"{where}: expected images ({', '.join(SUFFIXES)}), found none")
+    return np.stack(pixels).reshape(len(pixels), side * side).astype(np.float32) / 255.0
