@@ -18,7 +18,7 @@ import torch
 from ndsm.config import Config, load_config
 from ndsm.data import load
 from ndsm.experiment import build_problem, fingerprint, start
-from ndsm.objectives.path import NEGLIGIBLE
+from ndsm.objectives import Path
 from ndsm.processes import rollout
 from ndsm.training import fit_mixture
 
@@ -58,12 +58,13 @@ class Contender:
         self.blocks = 1
 
     def residual_share(self) -> float | None:
-        """Share of states with a directional derivative at ε = 1; None if the objective has no such term."""
+        """Share of states whose directional derivative is evaluated at ε = 1; None if the objective has no such term."""
         rows = self.problem.spec.layout.split(self.rows)
         if "probe" not in rows:
             return None
-        rest = [(rows["probe"] - rows[name]).norm(dim=1) for name in ("tangent", "mirror_tangent")]
-        return float((torch.cat(rest) > NEGLIGIBLE * rows["probe"].norm(dim=1).repeat(2)).float().mean())
+        u = rows["probe"]
+        shares = [Path().residual_probability(u - rows[name], u) for name in ("tangent", "mirror_tangent")]
+        return float(torch.cat(shares).mean())
 
     def step_seconds(self, steps: int) -> float:
         """Mean seconds of an optimiser step."""

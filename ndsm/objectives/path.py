@@ -23,8 +23,11 @@ from ndsm.processes import WHOLE_PATH
 
 DIFFERENCE = 1e-2
 """Length of the difference step for uᵀ Ds w, in standard deviations of the noise that the path has added."""
-NEGLIGIBLE = 1e-3
-"""Rows whose direction u - ε D_n u is shorter than this fraction of |u| have no residual term."""
+THINNING = 0.1
+"""Rows whose direction u - ε D_n u is shorter than this fraction of |u| have their residual term now and then only."""
+
+ROUNDING = 1e-5
+"""Below this fraction of |u| such a direction is 0 but for float32."""
 
 
 class Path:
@@ -33,19 +36,25 @@ class Path:
     The mean over both has ½ ε (s(Y⁺) - s(Y⁻))·G in place of ε s(Y)·G, whose variance does not grow as t → 0. Two
     evaluations of the score per row, and one more for each of the two that has a residual term.
 
+    A residual term with |u - ε D_n u| = ρ |u| is evaluated with probability p = min(1, ρ/thinning), decided by the recorded
+    `chance`, and divided by p: its mean is the same, and as the term is of the order of ρ, what is added to the loss
+    is never larger than a term with ρ = thinning.
+
     The directional derivative is a one-sided difference of s. Its first-order error is odd in u, whose law is
     symmetric, so that what remains in the mean is of second order.
 
     Args:
         control_variate: ε(t): a number, "closed-form" or "learned".
+        thinning: as above; 0 evaluates every residual term.
     """
 
     records: ClassVar[tuple[str, ...]] = WHOLE_PATH
     rows_from: ClassVar[str] = "path"
     kind: ClassVar[str] = "path"
 
-    def __init__(self, control_variate: ControlVariate = 1.0) -> None:
+    def __init__(self, control_variate: ControlVariate = 1.0, thinning: float = THINNING) -> None:
         self.control_variate = checked_control_variate(control_variate)
+        self._thinning = thinning
 
     def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
         """The loss at ε = 0 and W of each row, (B,); six evaluations of the score per row, in one call."""
@@ -62,12 +71,21 @@ class Path:
         """L_ε of each row, (B,), for ε (B,)."""
         y, t, u, tangent, std = _both(rows)
         rest = u - epsilon.repeat(2)[:, None] * tangent
-        some = (rest.norm(dim=1) > NEGLIGIBLE * u.norm(dim=1)).nonzero()[:, 0]
+        p = self.residual_probability(rest, u)
+        # The two uniform numbers of a row need not be independent: each term's mean is its own.
+        chance = torch.cat([rows["chance"], (rows["chance"] + 0.5) % 1.0])
+        some = (chance < p).nonzero()[:, 0]
         towards, length = _step(rest[some], std[some])
         s, s_moved = score(torch.cat([y, y[some] + towards]), torch.cat([t, t[some]])).tensor_split([len(y)])
         loss = 0.5 * (s * s).sum(1)
-        loss = loss.index_add(0, some, (u[some] * (s_moved - s[some])).sum(1) / length)
+        loss = loss.index_add(0, some, (u[some] * (s_moved - s[some])).sum(1) / (length * p[some]))
         return _mean(loss) + 0.5 * epsilon * _against_weight(s, rows)
+
+    def residual_probability(self, rest: Tensor, u: Tensor) -> Tensor:
+        """p of rows with directions u - ε D_n u and probes u, (B, d) → (B,); 0 where there is no residual."""
+        size = rest.norm(dim=1) / u.norm(dim=1)
+        p = (size / self._thinning).clamp(max=1.0) if self._thinning else torch.ones_like(size)
+        return p * (size > ROUNDING)
 
 
 def _both(rows: dict[str, Tensor]) -> tuple[Tensor, ...]:

@@ -21,10 +21,10 @@ from ndsm.streams import torch_stream
 
 ONE_STEP = ("mean", "noise", "t", "std")
 """What the one-step objectives record: μ_{N-1}, Z_N, t_N, σ_{N-1}."""
-WHOLE_PATH = ("state", "mirror", "weight", "probe", "tangent", "mirror_tangent", "t", "std")
+WHOLE_PATH = ("state", "mirror", "weight", "probe", "tangent", "mirror_tangent", "t", "std", "chance")
 """What the path objective records: Y_n, the same of the path with the opposite noise, G_n (the other path's is -G_n),
-u, D_n u on either path, t_n, sqrt(V_n)."""
-SCALARS = ("t", "std")
+u, D_n u on either path, t_n, sqrt(V_n), and a number that is uniform in [0, 1) and independent of all else."""
+SCALARS = ("t", "std", "chance")
 """Those with one number per row."""
 
 
@@ -33,7 +33,7 @@ class RowLayout:
     """Where each recorded quantity lies in a row.
 
     `ONE_STEP`: mean (d), noise (d), t (1), std (1), with Y_N = mean + std · noise. `WHOLE_PATH`: the first six
-    (d each), t (1), std (1).
+    (d each), t (1), std (1), chance (1).
     """
 
     records: tuple[str, ...]
@@ -54,7 +54,7 @@ class RowLayout:
         return sum(self.widths.values())
 
     def split(self, rows: Tensor) -> dict[str, Tensor]:
-        """Views of (B, width) rows by name: (B, d), or (B,) for t and std."""
+        """Views of (B, width) rows by name: (B, d), or (B,) for `SCALARS`."""
         parts = dict(zip(self.records, rows.split(list(self.widths.values()), 1), strict=True))
         return {name: part[:, 0] if name in SCALARS else part for name, part in parts.items()}
 
@@ -251,7 +251,9 @@ def _simulate_with_tangents(
     noise = torch.cat(own_z, 1) if own_z else torch.empty(len(y), len(paths)).normal_(generator=generator)
     steps = torch.arange(len(h)).repeat_interleave(torch.tensor([len(recorded) for recorded in recording]))
     *columns, std = moving.recorded(own, steps, paths, seen, noise)
-    for name, value in zip(WHOLE_PATH, (*columns, torch.from_numpy(t + own_dt)[steps], std), strict=True):
+    chance = torch.rand(len(paths), generator=generator)
+    values = (*columns, torch.from_numpy(t + own_dt)[steps], std, chance)
+    for name, value in zip(WHOLE_PATH, values, strict=True):
         out[name].copy_(value if name in SCALARS else value.T)
 
 

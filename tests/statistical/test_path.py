@@ -132,9 +132,24 @@ def test_the_combined_loss_is_the_base_and_the_control_variate():
         0.3 + 0.5 * torch.rand(2000, generator=torch_stream(5, "epsilon")).double(),
     )
     parts = Path()(score, rows)
-    together = Path().combined(score, rows, epsilon)
+    together = Path(thinning=0.0).combined(score, rows, epsilon)
     expected = parts.base + epsilon * parts.control_variate
     assert float((together - expected).abs().max()) < 0.02 * float(expected.std())
+
+
+def test_thinned_residual_terms_have_the_mean_of_all(mean_within):
+    """E[1{chance < p}/p · r] = E[r], p decided without looking at r's sign; and fewer than half are evaluated."""
+    rows = simulate(Langevin(overlapping("spherical"), horizon=0.4), "exponential", 1e-2, 40_000)
+    score, one = fixed_network(), torch.ones(len(rows["t"]), dtype=torch.float64)
+    thinned, every = (Path(thinning=c).combined(score, rows, one) for c in (0.5, 0.0))
+    mean_within(thinned - every, 0.0)
+    rest, u = rows["probe"] - rows["tangent"], rows["probe"]
+    assert float(Path(thinning=0.5).residual_probability(rest, u).mean()) < 0.5
+    # Without the weights 1/p it is another loss: the check above can fail.
+    half = Path(thinning=0.5)
+    half.residual_probability = lambda rest, u: (rest.norm(dim=1) / u.norm(dim=1) > 0.25).to(rest)
+    with pytest.raises(AssertionError):
+        mean_within(half.combined(score, rows, one) - every, 0.0)
 
 
 @pytest.mark.parametrize("integrator", ["euler-maruyama", "exponential"])

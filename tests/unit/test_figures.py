@@ -40,7 +40,11 @@ def made_up(kind):
     if kind == "images":
         x = load_digits().data
         names = [f"pixel_{i}_{j}" for i in range(8) for j in range(8)]
-        return dataset(x, names, labels=np.zeros(1)), x + g.normal(size=x.shape), x + 4 * g.normal(size=x.shape)
+        return (
+            dataset(x, names, labels=np.zeros(1)),
+            x + g.normal(size=x.shape),
+            x + 4 * g.normal(size=x.shape),
+        )
     x = g.normal(size=(2000, 8)) * [1, 2, 3, 4, 5, 6, 7, 8]
     x[:, 1] = np.exp(x[:, 1] / 4)
     x[:, 2] = np.round(x[:, 2])
