@@ -23,7 +23,7 @@ from ndsm.processes import WHOLE_PATH
 
 DIFFERENCE = 1e-2
 """Length of the difference step for uᵀ Ds w, in standard deviations of the noise that the path has added."""
-THINNING = 0.1
+THINNING = 1.0
 """Rows whose direction u - ε D_n u is shorter than this fraction of |u| have their residual term now and then only."""
 
 ROUNDING = 1e-5
@@ -37,8 +37,8 @@ class Path:
     evaluations of the score per row, and one more for each of the two that has a residual term.
 
     A residual term with |u - ε D_n u| = ρ |u| is evaluated with probability p = min(1, ρ/thinning), decided by the recorded
-    `chance`, and divided by p: its mean is the same, and as the term is of the order of ρ, what is added to the loss
-    is never larger than a term with ρ = thinning.
+    `chance`, and divided by p, which leaves its mean. The term is of the order of ρ, so that what an evaluation adds is no
+    larger than a term with ρ = thinning.
 
     The directional derivative is a one-sided difference of s. Its first-order error is odd in u, whose law is
     symmetric, so that what remains in the mean is of second order.
