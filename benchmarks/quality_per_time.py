@@ -110,7 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     preset, common = options.preset, settings(options.preset, options.root)
-    config = load_config(preset, common)
+    config = load_config(preset, {**common, **OBJECTIVES["path"]})
     dataset = load(config.data, 0)
     alone = fit_mixture(config, dataset.train).sample(ROWS[preset], torch.Generator().manual_seed(0)).numpy()
     floor = dataset.train[: ROWS[preset]]
