@@ -15,6 +15,7 @@ from ndsm.networks.autoencoder import LATENT, Autoencoder
 from ndsm.pretrained import LabelledImages, Pretrained, autoencoder, kept_array
 
 SIDE = 28
+_KINDS = ("images-idx3", "labels-idx1")
 MNIST_SCHEMA = pixel_schema(SIDE)
 LATENT_SCHEMA = TableSchema(tuple((f"code_{i}", "float") for i in range(LATENT)))
 
@@ -71,18 +72,23 @@ def load_mnist(root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
     # Slow to import, and only images need it.
     from torchvision.datasets import MNIST
 
+    folder = root / "MNIST" / "raw"
+    advice = "point data.root at a folder that has them, or let them be downloaded there"
     try:
-        try:
-            split = MNIST(str(root), train=train, download=False)
-        except RuntimeError:
-            split = MNIST(str(root), train=train, download=True)
+        split = MNIST(str(root), train=train, download=not _has_files(folder))
         images, digits = split.data.numpy(), split.targets.numpy()
-    except (OSError, RuntimeError, ValueError) as error:
+    # Its reader checks a file's header by assertions.
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        found = "damaged ones; delete them" if _has_files(folder) else "none"
+        reason = " ".join(str(error).split())[:200] or "not an IDX file"
         raise InputError(
-            f"data.root: expected MNIST's files in {root / 'MNIST' / 'raw'} or a way to download them, found neither "
-            f"({' '.join(str(error).split())[:200]})"
+            f"data.root: expected MNIST's files in {folder}, found {found}: {advice} ({reason})"
         ) from None
     return images.reshape(len(images), SIDE * SIDE).astype(np.float32) / 255.0, digits.astype(np.int64)
+
+
+def _has_files(folder: Path) -> bool:
+    return all((folder / f"{split}-{kind}-ubyte").is_file() for split in ("train", "t10k") for kind in _KINDS)
 
 
 def turned(images: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """MNIST from its files, and the variant that is nearly symmetric."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,20 @@ def test_missing_files_are_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(MNIST, "download", offline)
     with pytest.raises(
-        InputError, match=r"data.root: expected MNIST's files in .*raw or a way to download them"
+        InputError,
+        match=r"data.root: expected MNIST's files in .*raw, found none: point data.root at .*no network",
     ):
+        load(Data(name="mnist", root=tmp_path), 0)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:1000], lambda b: b"another kind of file, not IDX", lambda b: b""]
+)
+def test_damaged_files_are_one_sentence(mnist_root, tmp_path, damage):
+    shutil.copytree(mnist_root, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(InputError, match=r"expected MNIST's files in .*raw, found damaged ones; delete them"):
         load(Data(name="mnist", root=tmp_path), 0)
 
 
