@@ -74,7 +74,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "objective.kind": "ndsm-cv",
         "objective.epsilon": {"kind": "network", "every": 20},
     },
-    "path": {**NONLINEAR, "objective.kind": "path"},
+    "path": {**NONLINEAR, "objective.kind": "path", "objective.epsilon": {"every": 100}},
 }
 ALL_ROWS: tuple[tuple[str, dict[str, Any]], ...] = tuple((row, {}) for row in METHODS)
 PIXEL_KEYS = (
