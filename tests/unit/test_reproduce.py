@@ -79,7 +79,9 @@ def test_a_table_is_run_to_its_figure_and_taken_up_again(mnist_root, tmp_path):
     prior, *trained = results["rows"]
     for row in trained:
         assert row["curve"][-1]["step"] == row["steps"] == 100
-        assert 0 < row["curve"][0]["cpu_seconds"] < row["cpu_seconds"] == row["curve"][-1]["cpu_seconds"]
+        # As many as training was slow enough for: a record comes every half second, and one at the end.
+        assert 1 <= len(row["curve"]) <= 2
+        assert 0 < row["curve"][0]["cpu_seconds"] <= row["cpu_seconds"] == row["curve"][-1]["cpu_seconds"]
         assert row["equal_time"]["cpu_seconds"] == min(r["cpu_seconds"] for r in trained)
         assert row["fid"] > 0
     assert prior["fid"] > 0
