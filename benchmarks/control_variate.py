@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ndsm.config import load_config
 from ndsm.data import load
-from ndsm.experiment import build_problem, fingerprint, start
+from ndsm.experiment import build_problem, start
 from ndsm.processes import rollout
 from ndsm.training import Trainer, fit_mixture
 
@@ -34,7 +34,7 @@ def paper_mlp() -> tuple[Trainer, Tensor, dict[str, Tensor]]:
     """A trainer of the paper's toy network, and a batch: as rows and by name."""
     config = load_config("toy-arcs", {"network.width": 32, "network.depth": 7})
     dataset = load(config.data, 0)
-    problem = build_problem(config, fit_mixture(config, dataset.train), fingerprint(dataset))
+    problem = build_problem(config, fit_mixture(config, dataset.train), dataset.stamp)
     rows = torch.from_numpy(rollout(problem.spec, dataset.train, 0))[:250]
     return start(problem, None)[0], rows, problem.spec.layout.split(rows)
 

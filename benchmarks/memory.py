@@ -26,13 +26,13 @@ def simulator_over_blocks() -> None:
 
     from ndsm.config import load_config
     from ndsm.data import load
-    from ndsm.experiment import build_problem, fingerprint
+    from ndsm.experiment import build_problem
     from ndsm.training import fit_mixture
     from pipelines.simulators import start_simulators
 
     config = load_config("digits")
     dataset = load(config.data, 0)
-    problem = build_problem(config, fit_mixture(config, dataset.train), fingerprint(dataset))
+    problem = build_problem(config, fit_mixture(config, dataset.train), dataset.stamp)
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     (simulator,) = start_simulators(1, problem.spec, ray.put(dataset.train))
     process = psutil.Process(ray.get(simulator.block(0))["life"])

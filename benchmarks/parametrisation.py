@@ -17,7 +17,7 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.data import load
-from ndsm.experiment import Generator, build_problem, fingerprint, start
+from ndsm.experiment import Generator, build_problem, start
 from ndsm.metrics import evaluate
 from ndsm.training import Resume, fit_mixture, local_source, open_replay, train
 
@@ -38,7 +38,7 @@ def run(preset: str, fields: dict[str, Any], seed: int) -> dict[str, float]:
     """The metrics after one training."""
     config = load_config(preset, {**fields, "train.seed": seed})
     dataset = load(config.data, seed)
-    problem = build_problem(config, fit_mixture(config, dataset.train), fingerprint(dataset))
+    problem = build_problem(config, fit_mixture(config, dataset.train), dataset.stamp)
     trainer, resume = start(problem, None)
     replay = open_replay(problem, Resume(), 0, local_source(problem, dataset.train, resume))
     try:

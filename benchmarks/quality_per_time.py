@@ -25,8 +25,9 @@ import torch
 
 from ndsm.config import Config, build_config, load_config, merge
 from ndsm.data import Dataset, load
-from ndsm.experiment import Generator, build_problem, fingerprint, start
+from ndsm.experiment import Generator, build_problem, start
 from ndsm.metrics import evaluate
+from ndsm.metrics.images import frechet_distance
 from ndsm.processes import rollout
 from ndsm.reference import GaussianMixture
 from ndsm.training import Resume, fit_mixture, local_source, open_replay, train
@@ -59,21 +60,14 @@ Point = tuple[int, float, float, float]
 """Step, distance, total variation of the class shares, held-out loss."""
 
 
-def frechet(x: np.ndarray, y: np.ndarray) -> float:
-    """Fréchet distance between normal fits of (n, d) and (m, d) rows."""
-    a, b = (torch.from_numpy(np.cov(r.astype(np.float64), rowvar=False)) for r in (x, y))
-    values, vectors = torch.linalg.eigh(a)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b @ root).clamp(min=0).sqrt().sum()
-    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + a.trace() + b.trace() - 2 * cross)
-
-
 def measure(dataset: Dataset, rows: np.ndarray, seed: int) -> tuple[float, float]:
     """Distance to the data, and total variation of the class shares."""
     metrics = evaluate(dataset, rows, None, seed)
     if dataset.view is not None:
         return metrics["fid"], metrics["class_share_tv"]
-    return frechet(rows, np.concatenate([dataset.train, dataset.validation])), metrics["class_share_tv"]
+    return frechet_distance(rows, np.concatenate([dataset.train, dataset.validation])), metrics[
+        "class_share_tv"
+    ]
 
 
 def settings(preset: str, root: str) -> dict[str, Any]:
@@ -113,7 +107,7 @@ def run(preset: str, fields: dict[str, Any], seed: int, seconds: float) -> list[
     dataset = load(config.data, seed)
     mixture = fit_mixture(config, dataset.train)
     problem, held_out = (
-        build_problem(config, mixture, fingerprint(dataset)),
+        build_problem(config, mixture, dataset.stamp),
         HeldOut(config, mixture, dataset),
     )
     trainer, resume = start(problem, None)

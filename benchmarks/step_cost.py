@@ -17,7 +17,7 @@ import torch
 
 from ndsm.config import Config, load_config
 from ndsm.data import load
-from ndsm.experiment import build_problem, fingerprint, start
+from ndsm.experiment import build_problem, start
 from ndsm.objectives import Path
 from ndsm.processes import rollout
 from ndsm.training import fit_mixture
@@ -49,7 +49,7 @@ class Contender:
 
     def __init__(self, config: Config) -> None:
         self.data = load(config.data, 0)
-        self.problem = build_problem(config, fit_mixture(config, self.data.train), fingerprint(self.data))
+        self.problem = build_problem(config, fit_mixture(config, self.data.train), self.data.stamp)
         self.trainer, _ = start(self.problem, None)
         self.batch_rows = config.train.batch_rows
         self.rows = torch.from_numpy(rollout(self.problem.spec, self.data.train, 0))

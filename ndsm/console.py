@@ -122,7 +122,7 @@ def print_study(title: str, metrics: tuple[str, ...], groups: "list[Group]", flo
         "",
         f"{floor[first]:.4g}",
         "",
-        *(f"{floor.get(key, 0):.4g}" if key in floor else "" for key in others),
+        *(f"{floor[key]:.4g}" if key in floor else "" for key in others),
     )
     _print(table, 120)
 

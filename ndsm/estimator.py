@@ -12,7 +12,7 @@ from ndsm.config import Config, build_config, merge, read_preset
 from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.data.dataset import scale_
 from ndsm.errors import InputError
-from ndsm.experiment import Generator, build_problem, describe_data, fingerprint, start
+from ndsm.experiment import Generator, build_problem, describe_data, start
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
@@ -91,7 +91,7 @@ class NDSM(BaseEstimator):
         rows = check_array(X, dtype=np.float32, copy=True, ensure_min_samples=2, estimator=self)
         config = self._resolve()
         dataset = self._dataset(rows, config, getattr(X, "columns", None))
-        data = describe_data(dataset, fingerprint(dataset))
+        data = describe_data(dataset, dataset.stamp)
         if self.process is None:
             mixture = fit_mixture(config, dataset.train)
             problem = build_problem(config, mixture, data["fingerprint"])

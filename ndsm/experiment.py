@@ -57,11 +57,6 @@ class Experiment:
         return self.problem.config
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """Hash of the training and validation rows."""
-    return dataset.stamp
-
-
 def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
     """Check everything that can be wrong with the input, and find where the run stands; writes nothing.
 
@@ -79,7 +74,7 @@ def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
             f"{run.path}: expected a new or a run's folder, found one with other files in it: {foreign[0]}"
         )
     dataset = load(config.data, config.train.seed, run.scaling() if known else None)
-    identity = fingerprint(dataset)
+    identity = dataset.stamp
     if known and identity != run.data()["fingerprint"]:
         raise InputError(
             f"{run.path} was begun with other data: the rows of {config.data.path or config.data.name} have changed "

@@ -11,7 +11,7 @@ from torch import Tensor
 from ndsm.config import Config, build_config, merge
 from ndsm.data import load
 from ndsm.errors import InputError
-from ndsm.experiment import build_problem, fingerprint, start
+from ndsm.experiment import build_problem, start
 from ndsm.objectives import ClosedFormEpsilon, ConstantEpsilon, Epsilon, GradientMoments
 from ndsm.processes import rollout
 from ndsm.training import Problem, Resume, Trainer, fit_mixture, local_source, open_replay, train
@@ -72,7 +72,7 @@ def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) 
         "bench variance",
     )
     data = load(config.data, config.train.seed)
-    mixture, identity = fit_mixture(config, data.train), fingerprint(data)
+    mixture, identity = fit_mixture(config, data.train), data.stamp
     trained = _trained(config, build_problem(config, mixture, identity), data.train)
     table: dict[str, Any] = {}
     optimum: dict[str, Any] = {}

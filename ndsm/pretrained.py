@@ -8,6 +8,7 @@ Their seed is fixed, whatever a run's is: distances between runs mean something 
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ def classifier(
         def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
             # Digits have a margin of four empty pixels: rolled by two they are shifted, and nothing comes back in.
             down, right = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator).tolist()
-            side = int(images.shape[1] ** 0.5)
+            side = math.isqrt(images.shape[1])
             moved = images.reshape(-1, side, side).roll((down, right), (1, 2)).reshape(images.shape)
             return nn.functional.cross_entropy(network(moved), labels, label_smoothing=0.05)
 

@@ -5,7 +5,7 @@ Model units are those that everything learns in, standardised and perhaps whiten
 """
 
 from ndsm.data.dataset import Dataset, load
-from ndsm.data.images import ImageView
+from ndsm.data.mnist import ImageView
 from ndsm.data.scaling import Scaling
 from ndsm.data.tables import TableSchema, TableWriter
 from ndsm.data.toys import Toy, make_toy

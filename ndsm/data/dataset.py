@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from ndsm.config import Data
-from ndsm.data.images import (
+from ndsm.data.images import load_images, pixel_schema
+from ndsm.data.mnist import (
     LATENT_SCHEMA,
     MNIST_SCHEMA,
     ImageView,
@@ -20,12 +21,12 @@ from ndsm.data.images import (
     latent_view,
     load_mnist,
 )
-from ndsm.data.pictures import load_pictures, pixel_schema
 from ndsm.data.scaling import Scaling
 from ndsm.data.tables import TableSchema, open_table
 from ndsm.data.toys import Toy, make_toy
 from ndsm.data.whitening import fit_whitening
 from ndsm.errors import InputError
+from ndsm.pretrained import LabelledImages
 from ndsm.stamps import make_stamp
 from ndsm.streams import numpy_stream
 
@@ -92,7 +93,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     elif config.name == "images":
         if config.path is None:
             raise InputError("data.path is missing: data.name 'images' needs a folder or a .parquet file")
-        images, classes, schema = load_pictures(config.path, config.columns)
+        images, classes, schema = load_images(config.path, config.columns)
         position, source = _shuffled_positions(len(images), config.n, "images", seed), str(config.path)
         rows = _place(images, position, config.n)
         labels = None if classes is None else _place(classes, position, config.n)
@@ -186,10 +187,15 @@ def scale_(
 def _load_mnist(config: Data, seed: int, scaling: Scaling | None) -> Dataset:
     """MNIST's own splits; the labels are the digits, plus 10 for images that were turned and halved."""
     latent, symmetric = config.name == "mnist-latent", config.name == "c2-mnist"
-    view = latent_view(config.root) if latent else ImageView(config.root, symmetric=symmetric)
+    splits = {
+        split: LabelledImages(*load_mnist(config.root, split == "train")) for split in ("train", "test")
+    }
+    view = ImageView(config.root, symmetric=symmetric)
+    if latent:
+        view = latent_view(config.root, splits["train"], splits["test"])
     rows, labels = {}, {}
-    for split in ("train", "test"):
-        images, digits = load_mnist(config.root, split == "train")
+    for split, source in splits.items():
+        images, digits = source.images, source.labels
         if symmetric:
             images, changed = halve_and_turn(images, numpy_stream(seed, f"c2 {split}"))
             digits = digits + 10 * changed

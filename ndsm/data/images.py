@@ -1,120 +1,108 @@
-"""MNIST, its approximately symmetric variant and its latent space (section 5.1 of the paper).
+"""A user's own images: a folder of files, or a Parquet column of encoded ones, as rows of grey pixels in [0, 1]."""
 
-Images are rows of 784 pixels in [0, 1]; in latent space they are the four numbers of the paper's autoencoder.
-"""
-
-from dataclasses import dataclass
+import io
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from ndsm.data.pictures import pixel_schema
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
-from ndsm.networks.autoencoder import LATENT, Autoencoder
-from ndsm.pretrained import LabelledImages, Pretrained, autoencoder, kept_array
 
-SIDE = 28
-_KINDS = ("images-idx3", "labels-idx1")
-MNIST_SCHEMA = pixel_schema(SIDE)
-LATENT_SCHEMA = TableSchema(tuple((f"code_{i}", "float") for i in range(LATENT)))
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+GREY = "L"
+"""Pillow's name of 8-bit grey."""
 
 
-@dataclass(frozen=True, eq=False)
-class ImageView:
-    """How rows of a data set are seen as images of MNIST.
-
-    Args:
-        root: folder that holds `MNIST/raw`.
-        autoencoder: whose codes the rows are; None if they are pixels.
-        real: training and held-out images themselves, (N, 784) and (M, 784), if the rows are codes.
-        symmetric: whether the labels tell turned and halved images (plus 10) from the others.
-    """
-
-    root: Path
-    autoencoder: Pretrained[Autoencoder] | None = None
-    real: tuple[np.ndarray, np.ndarray] | None = None
-    symmetric: bool = False
-
-    def images(self, rows: np.ndarray) -> np.ndarray:
-        """Rows in original units (n, d) as images, (n, 784) float32 in [0, 1]."""
-        if self.autoencoder is None:
-            return rows.clip(0.0, 1.0)
-        return self.autoencoder.apply(self.autoencoder.network.decode, rows)
-
-    def codes(self, images: np.ndarray) -> np.ndarray:
-        """The autoencoder's codes of images (n, 784), (n, 4) float32; computed once for the same images."""
-        assert self.autoencoder is not None
-        network = self.autoencoder
-        key = [network.facts["sha256"], images]
-        return kept_array("codes", key, lambda: network.apply(network.network.encode, images))
+def pixel_schema(side: int) -> TableSchema:
+    """Columns of square images, pixel row by pixel row."""
+    return TableSchema(tuple((f"pixel_{i}_{j}", "float") for i in range(side) for j in range(side)))
 
 
-def latent_view(root: Path) -> ImageView:
-    """The view of MNIST's latent space; trains its autoencoder at the first call on a machine.
-
-    Raises:
-        InputError: as `load_mnist`; or what is kept of the autoencoder is damaged.
-    """
-    train, test = (LabelledImages(*load_mnist(root, is_train)) for is_train in (True, False))
-    return ImageView(root, autoencoder("mnist-autoencoder", train, test), (train.images, test.images))
-
-
-def load_mnist(root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 784) float32 in [0, 1] and digits (n,) int64 of MNIST's training or test split.
+def load_images(
+    path: Path, columns: tuple[str, ...] | None
+) -> tuple[np.ndarray, np.ndarray | None, TableSchema]:
+    """Images (n, side²) float32 in [0, 1], their classes (n,) int64 if there are any, and their columns.
 
     Args:
-        root: folder that holds `MNIST/raw`; the files are downloaded into it if they are missing.
+        path: a folder, whose images are read in the order of their names; if all of them lie in sub-folders, these are
+            their classes. Or a .parquet file with a column of encoded images: bytes, or a struct with `bytes`.
+        columns: name of that column; not needed if there is only one.
 
     Raises:
-        InputError: they are missing and cannot be downloaded, or damaged.
+        InputError: there are none, or they are not all square, 8-bit grey and of one size.
     """
-    # Slow to import, and only images need it.
-    from torchvision.datasets import MNIST
+    labels: np.ndarray | None = None
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        folders = [file.relative_to(path).parts[0] for file in files]
+        if files and all(file.parent != path for file in files):
+            labels = np.unique(folders, return_inverse=True)[1].astype(np.int64)
+        images = _stacked(((str(file), file) for file in files), path)
+    elif path.suffix == ".parquet" and path.is_file():
+        images = _stacked(_encoded(path, columns), path)
+    else:
+        raise InputError(f"data.path: expected a folder of images or a .parquet file, found {path}")
+    return images, labels, pixel_schema(math.isqrt(images.shape[1]))
 
-    folder = root / "MNIST" / "raw"
-    advice = "point data.root at a folder that has them, or let them be downloaded there"
+
+def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str, io.BytesIO]]:
+    """Name and content of each image of a Parquet file."""
     try:
-        split = MNIST(str(root), train=train, download=not _has_files(folder))
-        images, digits = split.data.numpy(), split.targets.numpy()
-    # Its reader checks a file's header by assertions.
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        found = "damaged ones; delete them" if _has_files(folder) else "none"
-        reason = " ".join(str(error).split())[:200] or "not an IDX file"
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
         raise InputError(
-            f"data.root: expected MNIST's files in {folder}, found {found}: {advice} ({reason})"
+            f"{path}: expected a Parquet file, found {' '.join(str(error).split())[:200]}"
         ) from None
-    return images.reshape(len(images), SIDE * SIDE).astype(np.float32) / 255.0, digits.astype(np.int64)
+    schema = file.schema_arrow
+
+    def holds_images(kind: pa.DataType) -> bool:
+        return pa.types.is_binary(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+
+    found = [field.name for field in schema if holds_images(field.type)]
+    chosen = [name for name in found if columns is None or name in columns]
+    if len(chosen) != 1 or (columns is not None and len(columns) != 1):
+        raise InputError(
+            f"{path}: expected one column of encoded images (data.columns names it), found "
+            f"{', '.join(columns or found) or 'none'}"
+        )
+    number = 0
+    for batch in file.iter_batches(columns=chosen):
+        for value in batch.column(0).to_pylist():
+            content = value["bytes"] if isinstance(value, dict) else value
+            if content is None:
+                raise InputError(
+                    f"{path}: expected an image in row {number} of column {chosen[0]!r}, found none"
+                )
+            yield f"{path}, row {number}", io.BytesIO(content)
+            number += 1
 
 
-def _has_files(folder: Path) -> bool:
-    return all((folder / f"{split}-{kind}-ubyte").is_file() for split in ("train", "t10k") for kind in _KINDS)
+def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> np.ndarray:
+    """The images of all sources, each with its name, (n, side²)."""
+    # Slow to import, and only images need it.
+    from PIL import Image, UnidentifiedImageError
 
-
-def turned(images: np.ndarray) -> np.ndarray:
-    """Images (n, 784) turned by 180°."""
-    return images[:, ::-1]
-
-
-def halved(images: np.ndarray) -> np.ndarray:
-    """Images (n, 784) at half their size, in the middle."""
-    half, margin = SIDE // 2, SIDE // 4
-    out = np.zeros((len(images), SIDE, SIDE), dtype=np.float32)
-    out[:, margin : margin + half, margin : margin + half] = images.reshape(-1, half, 2, half, 2).mean((2, 4))
-    return out.reshape(-1, SIDE * SIDE)
-
-
-def halve_and_turn(images: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Approx.-C2-MNIST: each image, with probability 1/2, turned by 180° and resized to half its size in the middle.
-
-    Args:
-        images: (n, 784), left as they are.
-        generator: decides which.
-
-    Returns:
-        The images, (n, 784), and which of them were changed, (n,) int64 of 0 and 1.
-    """
-    changed = generator.random(len(images)) < 0.5
-    out = images.copy()
-    out[changed] = halved(turned(images[changed]))
-    return out, changed.astype(np.int64)
+    pixels: list[np.ndarray] = []
+    side = 0
+    for name, source in sources:
+        try:
+            with Image.open(source) as image:
+                mode, size = image.mode, image.size
+                pixels.append(np.asarray(image, dtype=np.uint8) if mode == GREY else np.empty(0, np.uint8))
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError(
+                f"{name}: expected an image, found {' '.join(str(error).split())[:200]}"
+            ) from None
+        side = side or size[0]
+        if mode != GREY or size != (side, side):
+            raise InputError(
+                f"{name}: expected 8-bit grey (mode {GREY}), square and as large as the first image, {side}x{side}; "
+                f"found mode {mode}, {size[0]}x{size[1]}"
+            )
+    if not pixels:
+        raise InputError(f"{where}: expected images ({', '.join(SUFFIXES)}), found none")
+    return np.stack(pixels).reshape(len(pixels), side * side).astype(np.float32) / 255.0

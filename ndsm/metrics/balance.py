@@ -1,6 +1,6 @@
 """Class balance: how often each class or mode is generated, against how often it should be."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -41,6 +41,16 @@ def share_std(share: np.ndarray, reference: np.ndarray) -> float:
 def total_variation(share: np.ndarray, reference: np.ndarray) -> float:
     """Total variation distance ½ Σ |share - reference| of two (K,) laws, in [0, 1]."""
     return float(0.5 * np.abs(np.asarray(share) - np.asarray(reference)).sum())
+
+
+BALANCE = ("class_share", "class_share_std", "class_share_tv")
+"""Keys of `balance`."""
+
+
+def balance(share: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
+    """Shares and how far they are from the reference's, both (K,), by the keys of metrics.json."""
+    values = (share.tolist(), share_std(share, reference), total_variation(share, reference))
+    return dict(zip(BALANCE, values, strict=True))
 
 
 def mode_std(modes: np.ndarray, weights: np.ndarray, n: int | None = None) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ndsm.metrics.balance import class_share, label_classifier, mode_std, share_std, total_variation
+from ndsm.metrics.balance import BALANCE, balance, class_share, label_classifier, mode_std
 from ndsm.metrics.images import image_judge
 from ndsm.metrics.wasserstein import sliced_wasserstein
 from ndsm.streams import numpy_stream
@@ -66,14 +66,14 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
     # Distances in units that whitening does not change: runs with and without it can be compared.
     standardised = dataset.scaling.standardised
     if dataset.toy is not None:
-        shared_balance, balance = _mode_balance(dataset, dataset.toy, seed)
+        shared, measure = _mode_balance(dataset, dataset.toy, seed)
     elif dataset.view is not None:
         judge = image_judge(dataset, dataset.view)
-        shared_balance, balance = judge.facts(), judge
+        shared, measure = judge.facts(), judge
     elif dataset.train_labels is not None:
-        shared_balance, balance = _class_balance(dataset, dataset.train_labels, seed)
+        shared, measure = _class_balance(dataset, dataset.train_labels, seed)
     else:
-        shared_balance, balance = {}, _no_balance
+        shared, measure = {}, _no_balance
 
     def metrics(rows: np.ndarray) -> dict[str, Any]:
         rows = np.asarray(rows, dtype=np.float32)
@@ -89,8 +89,8 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
             "n_reference": len(reference.rows),
             "swd2": _chunked_distance(standardised(rows[finite]), reference.rows, seed),
             "swd2_floor": _chunked_distance(reference.floor_rows, reference.rows, seed),
-            **shared_balance,
-            **balance(rows[finite], original[finite]),
+            **shared,
+            **measure(rows[finite], original[finite]),
         }
         if "off_support" in result and len(rows):
             result["off_support"] = (result["off_support"] * (len(rows) - nonfinite) + nonfinite) / len(rows)
@@ -137,17 +137,6 @@ def _no_balance(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
     return {}
 
 
-def _balance(share: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    return {
-        "class_share": share.tolist(),
-        "class_share_std": share_std(share, reference),
-        "class_share_tv": total_variation(share, reference),
-    }
-
-
-_NO_ROWS = {"class_share": None, "class_share_std": None, "class_share_tv": None}
-
-
 def _mode_balance(dataset: Dataset, toy: Toy, seed: int) -> tuple[dict[str, Any], Measure]:
     """What a toy's truth says by itself, and the measure of rows against it."""
     weights = np.asarray(toy.weights, dtype=np.float64)
@@ -155,10 +144,10 @@ def _mode_balance(dataset: Dataset, toy: Toy, seed: int) -> tuple[dict[str, Any]
 
     def measure(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
         if not len(rows):
-            return {**_NO_ROWS, "mode_std": None, "off_support": 0.0}
+            return {**dict.fromkeys(BALANCE), "mode_std": None, "off_support": 0.0}
         modes = toy.mode_of(original)
         return {
-            **_balance(class_share(modes, len(weights)), weights),
+            **balance(class_share(modes, len(weights)), weights),
             "mode_std": mode_std(modes, weights),
             "off_support": float(np.mean(toy.off_support(original))),
         }
@@ -186,7 +175,7 @@ def _class_balance(dataset: Dataset, labels: np.ndarray, seed: int) -> tuple[dic
 
     def measure(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
         if not len(rows):
-            return dict(_NO_ROWS)
-        return _balance(class_share(classifier.predict(original), n_classes), share_data)
+            return dict.fromkeys(BALANCE)
+        return balance(class_share(classifier.predict(original), n_classes), share_data)
 
     return {"class_share_data": share_data.tolist(), "classifier_accuracy": accuracy}, measure

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ndsm.data.images import halved, load_mnist, turned
-from ndsm.metrics.balance import class_share, share_std, total_variation
+from ndsm.data.mnist import halved, load_mnist, turned
+from ndsm.metrics.balance import BALANCE, balance, class_share
 from ndsm.networks.classifier import FEATURES, ImageClassifier
 from ndsm.pretrained import SEED, LabelledImages, Pretrained, all_cores, classifier, kept_array
 from ndsm.streams import numpy_stream
@@ -80,26 +80,25 @@ class ImageJudge:
         n = min(len(images), len(self._held_out))
         known = self._look(images)
         share = class_share(known[:, FEATURES:].argmax(1), self._classes)
-        balance = (share.tolist(), share_std(share, self._share), total_variation(share, self._share))
         found = {
-            "fid": frechet_distance(known[:n], self._held_out_features(n)),
+            "fid": self._fid(known[:n], self._known_held_out(n)),
             "is": inception_score(known),
             "nearest": nearest_distance(images[:NEAREST_ROWS], self._every),
-            **dict(zip(_BALANCE, balance, strict=True)),
+            **balance(share, self._share),
             **self._floors(n),
         }
         if self._view.symmetric:
             found["fake_share"] = float(share[FAKES].sum())
         if self._view.real is not None:
-            found["fid_images"] = frechet_distance(known[:n], self._look_once(self._view.real[1][:n]))
+            found["fid_images"] = self._fid(known[:n], self._look_once(self._view.real[1][:n]))
         return found
 
     def _floors(self, n: int) -> dict[str, float]:
         """The same numbers for true images in place of generated ones."""
         if n not in self._known_floors:
-            held_out = self._held_out_features(n)
+            held_out = self._known_held_out(n)
             floors = {
-                "fid_floor": frechet_distance(self._look_once(self._train[:n]), held_out),
+                "fid_floor": self._fid(self._look_once(self._train[:n]), held_out),
                 "is_floor": inception_score(held_out),
                 "nearest_floor": self._nearest_floor,
             }
@@ -108,13 +107,16 @@ class ImageJudge:
                 floors["fake_share_floor"] = float(share[FAKES].sum())
             if self._view.real is not None:
                 real = self._look_once(self._view.real[1][:n])
-                floors["fid_images_floor"] = frechet_distance(held_out, real)
+                floors["fid_images_floor"] = self._fid(held_out, real)
             self._known_floors[n] = floors
         return self._known_floors[n]
 
-    def _held_out_features(self, n: int) -> np.ndarray:
+    def _known_held_out(self, n: int) -> np.ndarray:
         # The data are shuffled: the first rows stand for all.
         return self._look_once(self._held_out[:n])
+
+    def _fid(self, a: np.ndarray, b: np.ndarray) -> float:
+        return frechet_distance(a[:, :FEATURES], b[:, :FEATURES])
 
     def _look(self, images: np.ndarray) -> np.ndarray:
         """Features and logits of images (n, d), (n, FEATURES + classes)."""
@@ -130,8 +132,7 @@ class ImageJudge:
         return kept_array("features", [self._classifier.facts["sha256"], images], lambda: self._look(images))
 
 
-_BALANCE = ("class_share", "class_share_std", "class_share_tv")
-_NAMES = ("fid", "fid_floor", "is", "is_floor", "nearest", "nearest_floor", *_BALANCE)
+_NAMES = ("fid", "fid_floor", "is", "is_floor", "nearest", "nearest_floor", *BALANCE)
 _LATENT_NAMES = ("fid_images", "fid_images_floor")
 _SYMMETRIC_NAMES = ("fake_share", "fake_share_floor")
 
@@ -179,7 +180,9 @@ def symmetry_classifier(root: Path) -> Pretrained[ImageClassifier]:
 class _Given(nn.Module):
     """Features that were computed before, in the place of a feature network."""
 
-    num_features = FEATURES
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.num_features = features
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, 1, 1) → (n, c)."""
@@ -187,15 +190,16 @@ class _Given(nn.Module):
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Fréchet distance between normal fits of the features of two sets of images, (n, ≥ FEATURES) and (m, ≥ FEATURES)."""
+    """Fréchet distance between normal fits of two sets of features, (n, c) and (m, c)."""
     # Slow to import, and only evaluations of images need it.
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    fid = FrechetInceptionDistance(_Given(), normalize=True, input_img_size=(FEATURES, 1, 1))
+    c = a.shape[1]
+    fid = FrechetInceptionDistance(_Given(c), normalize=True, input_img_size=(c, 1, 1))
     fid.set_dtype(torch.float64)
     with all_cores():
         for rows, real in ((a, False), (b, True)):
-            fid.update(torch.from_numpy(rows[:, :FEATURES, None, None]), real=real)
+            fid.update(torch.from_numpy(rows[:, :, None, None]), real=real)
         # Of two equal sets it is 0 up to rounding, which may be negative.
         return max(0.0, float(fid.compute()))
 

@@ -152,7 +152,7 @@ class _Moments:
         self._lines: list[dict[str, Any]] = []
         if self._file.is_file():
             self._lines = [json.loads(line) for line in self._file.read_text(encoding="utf-8").splitlines()]
-        # What a run that was killed did after its last evaluation is done again.
+        # A killed run's time from its last evaluation to the checkpoint that it goes on from is not counted.
         last = self._lines[-1] if self._lines else {"seconds": 0.0, "cpu_seconds": 0.0}
         self._seconds, self._cpu_seconds = last["seconds"], last["cpu_seconds"]
         self._since = (time.monotonic(), time.process_time())
@@ -218,7 +218,7 @@ class Folder:
     def __init__(
         self, path: Path, name: str, study: Study, scale: float, data: dict[str, Any] | None = None
     ) -> None:
-        self.path, self.study, self._scale = path, study, scale
+        self.path, self.study = path, study
         self.jobs = study.jobs(scale, data)
         self.results: dict[str, Any] = {"name": name, "scale": scale, "rows": [], "floor": {}}
         file = path / "results.json"

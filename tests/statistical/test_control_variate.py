@@ -8,7 +8,7 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.data import load
-from ndsm.experiment import build_problem, fingerprint, start
+from ndsm.experiment import build_problem, start
 from ndsm.objectives import (
     NDSM,
     AntitheticNDSM,
@@ -31,7 +31,7 @@ def setting(last_dt=1e-2, kind="ndsm-cv", **overrides):
         "toy-arcs", {**OVERRIDES, "objective.kind": kind, "process.last_dt": last_dt, **overrides}
     )
     dataset = load(config.data, 0)
-    problem = build_problem(config, fit_mixture(config, dataset.train), fingerprint(dataset))
+    problem = build_problem(config, fit_mixture(config, dataset.train), dataset.stamp)
     trainer, _ = start(problem, None)
     generator = torch.Generator().manual_seed(0)
     for p in trainer.model.parameters():

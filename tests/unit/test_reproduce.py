@@ -70,6 +70,8 @@ def test_tables_follow_the_papers_protocol(name, n, steps, batch):
 def test_a_table_is_run_to_its_figure_and_taken_up_again(mnist_root, tmp_path):
     study = replace(STUDIES["table3"], runs=1, rows=(("ou-dsm", {}), ("ndsm-eps0", {})), moments=2)
     tiny = {"data.root": mnist_root, "sample.steps": 60, "train.block_mb": 0.1, "reference.n_components": 2}
+    # A record as often as there can be one: a training this short may take less than the usual half second.
+    tiny["train.report_seconds"] = 1e-9
     folder = Folder(tmp_path, "table3", study, 0.001, tiny)
     run_here(folder.missing(), tmp_path / "runs", folder.add)
     assert not Folder(tmp_path, "table3", study, 0.001, tiny).missing()
@@ -79,9 +81,7 @@ def test_a_table_is_run_to_its_figure_and_taken_up_again(mnist_root, tmp_path):
     prior, *trained = results["rows"]
     for row in trained:
         assert row["curve"][-1]["step"] == row["steps"] == 100
-        # As many as training was slow enough for: a record comes every half second, and one at the end.
-        assert 1 <= len(row["curve"]) <= 2
-        assert 0 < row["curve"][0]["cpu_seconds"] <= row["cpu_seconds"] == row["curve"][-1]["cpu_seconds"]
+        assert 0 < row["curve"][0]["cpu_seconds"] < row["cpu_seconds"] == row["curve"][-1]["cpu_seconds"]
         assert row["equal_time"]["cpu_seconds"] == min(r["cpu_seconds"] for r in trained)
         assert row["fid"] > 0
     assert prior["fid"] > 0

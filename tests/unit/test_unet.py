@@ -7,7 +7,7 @@ from torch import nn
 from ndsm.config import load_config
 from ndsm.data import load
 from ndsm.errors import InputError
-from ndsm.experiment import build_problem, fingerprint, start
+from ndsm.experiment import build_problem, start
 from ndsm.networks import UNet, build_score_model
 from ndsm.objectives import NDSM, gradient_moments
 from ndsm.processes import Langevin, rollout
@@ -168,7 +168,7 @@ def test_a_short_training_on_digits_lowers_the_loss():
         "digits", {"network": TINY, "reference.n_components": 2, "train.block_mb": 0.6, **lr}
     )
     dataset = load(config.data, 0)
-    problem = build_problem(config, fit_mixture(config, dataset.train), fingerprint(dataset))
+    problem = build_problem(config, fit_mixture(config, dataset.train), dataset.stamp)
     trainer, _ = start(problem, None)
     rows = torch.from_numpy(rollout(problem.spec, dataset.train, 0))
     held_out = problem.spec.layout.split(rows[:300])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ndsm.config import Data
 from ndsm.data import load
-from ndsm.data.pictures import load_pictures
+from ndsm.data.images import load_images
 from ndsm.errors import InputError
 
 
@@ -37,7 +37,7 @@ def fill(folder, names):
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     fill(tmp_path, ["b.png", "a.PNG", "c.bmp"])
     (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
-    images, labels, schema = load_pictures(tmp_path, None)
+    images, labels, schema = load_images(tmp_path, None)
     assert images.dtype == np.float32
     np.testing.assert_array_equal(np.rint(255 * images[:, 0]), [1, 0, 2])
     assert images[0, 1] == pytest.approx(200 / 255)
@@ -47,7 +47,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
 
 def test_sub_folders_are_classes(tmp_path):
     fill(tmp_path, ["cat/1.png", "ape/1.png", "cat/2.png"])
-    images, labels, _ = load_pictures(tmp_path, None)
+    images, labels, _ = load_images(tmp_path, None)
     np.testing.assert_array_equal(labels, [0, 1, 1])
     np.testing.assert_array_equal(np.rint(255 * images[:, 0]), [1, 0, 2])
 
@@ -57,7 +57,7 @@ def test_a_parquet_column_of_bytes_or_of_structs_is_read(tmp_path, wrap):
     path = tmp_path / "images.parquet"
     pq.write_table(pa.table({"n": [0, 1], "image": [wrap(encoded(picture(k))) for k in (5, 6)]}), path)
     for columns in (None, ("image",)):
-        images, labels, _ = load_pictures(path, columns)
+        images, labels, _ = load_images(path, columns)
         np.testing.assert_array_equal(np.rint(255 * images[:, 0]), [5, 6])
         assert labels is None
 
@@ -83,28 +83,28 @@ def test_images_of_another_size_or_mode_are_refused(tmp_path, other, found):
     fill(tmp_path, ["a.png"])
     other.save(tmp_path / "b.png")
     with pytest.raises(InputError, match=rf"b\.png: expected 8-bit grey .* 8x8; {found}"):
-        load_pictures(tmp_path, None)
+        load_images(tmp_path, None)
 
 
 def test_what_holds_no_images_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"expected images \(\.png, .*found none"):
-        load_pictures(tmp_path, None)
+        load_images(tmp_path, None)
     with pytest.raises(
         InputError, match=r"data\.path: expected a folder of images or a \.parquet file, found .*x\.csv"
     ):
-        load_pictures(tmp_path / "x.csv", None)
+        load_images(tmp_path / "x.csv", None)
     (tmp_path / "a.png").write_bytes(b"not one")
     with pytest.raises(InputError, match=r"a\.png: expected an image, found"):
-        load_pictures(tmp_path, None)
+        load_images(tmp_path, None)
     table = tmp_path / "t.parquet"
     pq.write_table(pa.table({"a": [b"x"], "b": [b"y"]}), table)
     with pytest.raises(InputError, match=r"expected one column of encoded images .*, found a, b"):
-        load_pictures(table, None)
+        load_images(table, None)
     pq.write_table(pa.table({"a": [encoded(picture(1)), None]}), table)
     with pytest.raises(InputError, match=r"expected an image in row 1 of column 'a', found none"):
-        load_pictures(table, None)
+        load_images(table, None)
     table.write_bytes(b"no table")
     with pytest.raises(InputError, match="expected a Parquet file"):
-        load_pictures(table, None)
+        load_images(table, None)
     with pytest.raises(InputError, match=r"data\.path is missing: data\.name 'images' needs"):
         load(Data(name="images"), 0)

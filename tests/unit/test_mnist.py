@@ -9,7 +9,7 @@ import pytest
 
 from ndsm.config import Data
 from ndsm.data import load
-from ndsm.data.images import halve_and_turn
+from ndsm.data.mnist import halve_and_turn
 from ndsm.errors import InputError
 
 
