@@ -29,6 +29,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "loss not weighted": {"objective.weighting": "none"},
     "times uniform in t": {"process.grid.kind": "uniform"},
     "last weights, no average": {"train.ema": 0.0},
+    "NDSM, ε = 0": {"objective": {"kind": "ndsm"}},
+    "Euler-Maruyama, four times the steps": {
+        "process.integrator": "euler-maruyama",
+        "process.grid.steps": 160,
+    },
+    "generation by exponential steps": {"sample.sampler": "exponential"},
 }
 METRICS = ("swd2", "class_share_tv", "fid")
 N = 5000

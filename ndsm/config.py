@@ -161,13 +161,13 @@ Residual = bool | Literal["fading"]
 class Network(Section):
     """The score network s(y, t)."""
 
-    kind: Literal["mlp", "resmlp", "unet"] = "mlp"
-    """Plain multilayer perceptron (the paper's), one of residual blocks modulated by the time, or the paper's U-Net for
-    rows that are square grey images, pixel row by pixel row."""
+    kind: Literal["mlp", "resmlp", "unet", "diffusers"] = "mlp"
+    """Plain multilayer perceptron (the paper's), one of residual blocks modulated by the time, or, for rows that are
+    square grey images, pixel row by pixel row, the paper's U-Net or the one of the diffusers library (optional)."""
     width: int = Field(32, ge=1)
-    """Units per hidden layer; channels of the U-Net's first level, a multiple of 8, doubled at each further one."""
+    """Units per hidden layer; channels of a U-Net's first level, a multiple of 8, doubled at each further one."""
     depth: int = Field(7, ge=1)
-    """Hidden layers (mlp), residual blocks (resmlp), or levels of the U-Net, each at half the side of the one before
+    """Hidden layers (mlp), residual blocks (resmlp), or levels of a U-Net, each at half the side of the one before
     (the paper's has 4)."""
     residual: Residual = True
     """Learn the difference from the stationary score: s = -grad V + net/scale; `fading` multiplies -grad V by

@@ -66,7 +66,9 @@ def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) 
                 "train.steps": steps,
                 "objective.epsilon": {},
                 # Images a few at a time: the memory of a batch is as large as the network's activations.
-                "train.accumulate": config.train.batch_rows if config.network.kind == "unet" else 1,
+                "train.accumulate": config.train.batch_rows
+                if config.network.kind in ("unet", "diffusers")
+                else 1,
             },
         ),
         "bench variance",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ndsm.config import Config, Residual
+from ndsm.networks.diffusers_unet import DiffusersUNet
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.mlp import MLP, ResidualMLP
 from ndsm.networks.unet import UNet
@@ -123,7 +124,7 @@ def build_score_model(config: Config, process: Process, t_min: float, device: to
         net.time_scale,
         torch_stream(config.train.seed, "time features"),
     )
-    kinds = {"mlp": MLP, "resmlp": ResidualMLP, "unet": UNet}
+    kinds = {"mlp": MLP, "resmlp": ResidualMLP, "unet": UNet, "diffusers": DiffusersUNet}
     # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(config.train.seed, "weights").initial_seed())

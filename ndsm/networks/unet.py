@@ -32,16 +32,16 @@ def image_side(dimension: int, width: int, depth: int) -> int:
     side = math.isqrt(dimension)
     if side * side != dimension or side < SMALLEST_SIDE:
         raise InputError(
-            f"network.kind 'unet': expected rows that are square images of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} "
+            f"network.kind 'unet' or 'diffusers': expected rows that are square images of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} "
             f"pixels, found {dimension} columns"
         )
     deepest = int(math.log2(side)) + 1
     if not 2 <= depth <= deepest:
         raise InputError(
-            f"network.depth: expected 2 to {deepest} levels of a 'unet' on {side}x{side} images, found {depth}"
+            f"network.depth: expected 2 to {deepest} levels of a U-Net on {side}x{side} images, found {depth}"
         )
     if width % GROUP_CHANNELS:
-        raise InputError(f"network.width: expected a multiple of {GROUP_CHANNELS} for 'unet', found {width}")
+        raise InputError(f"network.width: expected a multiple of {GROUP_CHANNELS} for a U-Net, found {width}")
     return side
 
 

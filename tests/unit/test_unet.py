@@ -1,4 +1,4 @@
-"""The U-Net for square images: its sizes, its start, and the per-sample gradients of its layers."""
+"""The U-Nets for square images: its sizes, its start, and the per-sample gradients of its layers."""
 
 import pytest
 import torch
@@ -61,10 +61,26 @@ def test_the_papers_size_has_about_a_million_weights():
         assert sum(p.numel() for p in UNet(d, 17).parameters()) == pytest.approx(1.1e6, rel=0.05)
 
 
+@pytest.mark.parametrize("kind", ["unet", "diffusers"])
 @pytest.mark.parametrize("d", [64, 784])
-def test_an_untrained_model_is_the_stationary_score(d):
+def test_an_untrained_model_is_the_stationary_score(d, kind):
     y, t = torch.randn(3, d), torch.tensor([0.01, 0.1, 1.0])
-    torch.testing.assert_close(model(d)(y, t), process(d).stationary_score(y))
+    torch.testing.assert_close(model(d, kind=kind)(y, t), process(d).stationary_score(y))
+
+
+def test_the_librarys_network_sees_the_time_and_every_pixel():
+    net = shaken(model(64, kind="diffusers"))
+    y = torch.randn(1, 64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    early, late = (net.learned(y, torch.tensor([t])) * t**0.5 for t in (0.01, 0.02))
+    assert not torch.allclose(early, late, rtol=1e-3)
+    (slope,) = torch.autograd.grad(early.square().sum(), y)
+    assert slope.ne(0).all()
+
+
+def test_the_librarys_network_needs_the_library(monkeypatch):
+    monkeypatch.setattr("ndsm.networks.diffusers_unet.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"expected the diffusers package, found none; pip install"):
+        make_problem(load_config("digits", {"network": {**TINY, "kind": "diffusers"}}), process(64), 64)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +92,7 @@ def test_an_untrained_model_is_the_stationary_score(d):
         (784, {"depth": 7}, ["network.depth", "2 to 5 levels", "28x28", "found 7"]),
         (64, {"depth": 1}, ["network.depth", "found 1"]),
         (64, {"width": 12}, ["network.width", "multiple of 8", "found 12"]),
+        (784, {"kind": "diffusers", "depth": 4}, ["network.depth", "28 pixels", "'diffusers'", "found 4"]),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_before_anything_is_built(d, network, parts):
@@ -101,6 +118,7 @@ class Layers(nn.Module):
 
 NETWORKS = {
     "unet": lambda: shaken(model(64)),
+    "the library's": lambda: shaken(model(64, kind="diffusers")),
     "unet on an odd side": lambda: shaken(model(81)),
     "convolutions of other shapes": lambda: shaken(
         Layers(
@@ -121,7 +139,7 @@ NETWORKS = {
 def test_both_ways_to_the_moments_agree_however_the_batch_is_split(name, monkeypatch):
     """Layer by layer, for all rows at once, one by one or in uneven parts, and by torch.func."""
     net = NETWORKS[name]()
-    d = {"unet": 64, "unet on an odd side": 81}.get(name, 60)
+    d = {"unet": 64, "the library's": 64, "unet on an odd side": 81}.get(name, 60)
     rows = recorded(d, 5)
     parts = [{k: v[:2] for k, v in rows.items()}, {k: v[2:] for k, v in rows.items()}]
 
@@ -165,7 +183,8 @@ def test_moments_of_one_convolution_are_sums_over_its_windows(groups):
 def test_a_short_training_on_digits_lowers_the_loss():
     lr = {"train.lr": 5e-3, "train.steps": 40}
     config = load_config(
-        "digits", {"network": TINY, "reference.n_components": 2, "train.block_mb": 0.6, **lr}
+        "digits",
+        {"network": TINY, "reference.n_components": 2, "train.block_mb": 0.6, **lr},
     )
     dataset = load(config.data, 0)
     problem = build_problem(config, fit_mixture(config, dataset.train), dataset.stamp)

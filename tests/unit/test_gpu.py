@@ -1,0 +1,66 @@
+"""The same run on a GPU: every tensor follows train.device. Skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+from ndsm.config import load_config
+from ndsm.experiment import Generator, begin, prepare, train_locally
+from ndsm.run import Run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none"
+    ),
+]
+
+SHORT = {"train.steps": 30, "train.batch_rows": 64, "train.block_mb": 0.3, "reference.n_components": 3}
+OBJECTIVES = {
+    "path": {"objective.epsilon": {"every": 10}},
+    "ndsm": {},
+    "ndsm-cv": {"objective.epsilon": {"kind": "network", "every": 10}},
+    "antithetic": {},
+    "mixture-dsm": {},
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("network", ["resmlp", "unet"])
+def test_every_objective_trains_on_the_gpu_and_generates_there(kind, network, tmp_path):
+    own = {
+        "objective": {"kind": kind},
+        "network": {"kind": network, "width": 16, "depth": 2},
+        **OBJECTIVES[kind],
+    }
+    run = Run(tmp_path / kind)
+    experiment = prepare(load_config("digits", {**SHORT, **own, "train.device": "cuda"}), run)
+    begin(experiment)
+    for record in train_locally(experiment):
+        assert np.isfinite(record.metrics["loss"])
+    generator = Generator.of(run)
+    assert {p.device.type for p in generator.model.parameters()} == {"cuda"}
+    rows = np.concatenate(list(generator.rows(500, 0)))
+    assert rows.shape == (500, 64)
+    assert np.isfinite(rows).all()
+
+
+@pytest.mark.parametrize("field", [{"train.precision": "bfloat16"}, {"train.compile": True}])
+def test_reduced_precision_and_compilation_train_on_the_gpu(field, tmp_path):
+    run = Run(tmp_path / "run")
+    experiment = prepare(load_config("digits", {**SHORT, **field, "train.device": "cuda"}), run)
+    begin(experiment)
+    losses = [record.metrics["loss"] for record in train_locally(experiment)]
+    assert np.isfinite(losses).all()
+
+
+def test_the_first_steps_agree_with_the_processors(tmp_path):
+    """The same blocks and batches: only rounding differs."""
+    losses = {}
+    for device in ("cpu", "cuda"):
+        run = Run(tmp_path / device)
+        fields = {**SHORT, "train.steps": 3, "train.device": device}
+        experiment = prepare(load_config("digits", fields), run)
+        begin(experiment)
+        losses[device] = [record.metrics["loss"] for record in train_locally(experiment)][-1]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
