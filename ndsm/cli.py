@@ -99,7 +99,7 @@ class ReproduceOptions:
     """Run an experiment of the paper in full: all rows, all seeds; started again, it goes on."""
 
     name: Annotated[
-        Literal["fig2", "fig3", "fig6", "fig8", "table1", "table2", "table3"], tyro.conf.Positional
+        Literal["fig2", "fig3", "fig6", "fig7", "fig8", "table1", "table2", "table3"], tyro.conf.Positional
     ]
     """Figure or table of the paper."""
     data: ReproduceData = field(default_factory=ReproduceData)
@@ -355,7 +355,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "bench": (bench_command, "measure gradient variances: ndsm bench variance PRESET"),
     "reproduce": (
         reproduce_command,
-        "run an experiment of the paper: fig2, fig3, fig6, fig8, table1, table2, table3",
+        "run an experiment of the paper: fig2, fig3, fig6, fig7, fig8, table1, table2, table3",
     ),
     "presets": (presets_command, "list the packaged presets"),
     "doctor": (doctor_command, "check the installation, cores, GPUs and Ray"),

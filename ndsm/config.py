@@ -68,6 +68,9 @@ class Data(Section):
     """Modes that the whitening tells apart; about reference.n_components."""
     whiten_samples: int = Field(10_000, ge=2)
     """Rows the whitening is fitted on (at most; drawn at random)."""
+    symmetry: Literal["none", "c2"] = "none"
+    """What is known to leave the data's law as it is: c2, turning images by 180° (reversing the row of pixels). Scaling,
+    mixture and score, and with them the law of what is generated, are then made exactly symmetric."""
     n: int | None = Field(None, ge=2)
     """Use the first n rows after the seeded shuffle (toys: how many to draw, 10,000 if not given)."""
     validation_fraction: float = Field(0.1, ge=0.0, lt=1.0)
@@ -268,6 +271,8 @@ class Config(Section):
             raise ValueError(
                 f"data.whiten {self.data.whiten!r} acts on standardised rows: expected data.standardize true, found false"
             )
+        if self.data.whiten != "none" and self.data.symmetry != "none":
+            raise ValueError("data.whiten mixes the dimensions: expected 'none' beside data.symmetry")
         linear = self.process.kind != "langevin"
         if self.objective.kind == "dsm" and not linear:
             raise ValueError(

@@ -20,7 +20,7 @@ from ndsm.run import Run
 from ndsm.training import fit_mixture, local_source, make_problem, open_replay, train
 
 DEFAULT_PRESET = "vectors"
-SCALING_FIELDS = ("standardize", "whiten", "whiten_components", "whiten_samples")
+SCALING_FIELDS = ("standardize", "whiten", "whiten_components", "whiten_samples", "symmetry")
 """Fields of the data section that say how rows are scaled, not where they come from."""
 
 

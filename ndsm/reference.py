@@ -10,7 +10,7 @@ than (B, d), because every operation then runs along B. No (B, K, d) tensor is e
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ndsm.errors import InputError
+from ndsm.symmetry import Symmetry
 
 CovarianceType = Literal["spherical", "tied", "diag", "full"]
 
@@ -359,6 +360,29 @@ class GaussianMixture:
             weights, means = weights[kept], means[kept]
             covariances = covariances if covariance_type == "tied" else covariances[kept]
         return cls(weights, means, covariances, covariance_type)
+
+    def symmetrised(self, group: Sequence[Symmetry]) -> "GaussianMixture":
+        """The mixture's mean over a group of linear isometries, which none of them changes; |G| times the components.
+
+        Tied covariances become one, the mean of their images. Diagonal ones have to stay diagonal.
+        """
+        matrices = [g(torch.eye(self.dimension, dtype=torch.float64)) for g in group]
+        cov = self.covariances
+        images = {
+            "spherical": lambda m: cov,
+            "diag": lambda m: cov @ (m * m),
+            "tied": lambda m: m.T @ cov @ m,
+            "full": lambda m: m.T @ cov @ m,
+        }
+        moved = [images[self.covariance_type](m) for m in matrices]
+        return GaussianMixture(
+            self.weights.repeat(len(group)),
+            torch.cat([self.means @ m for m in matrices]),
+            torch.stack(moved).mean(0) if self.covariance_type == "tied" else torch.cat(moved),
+            self.covariance_type,
+            device=self.device,
+            dtype=self.dtype,
+        )
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None

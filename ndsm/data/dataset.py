@@ -29,6 +29,7 @@ from ndsm.errors import InputError
 from ndsm.pretrained import LabelledImages
 from ndsm.stamps import make_stamp
 from ndsm.streams import numpy_stream
+from ndsm.symmetry import GROUPS
 
 TOY_ROWS = 10_000
 """Points drawn from a toy if data.n is not given."""
@@ -168,6 +169,8 @@ def scale_(
         scaling = known
     elif config.standardize:
         scaling = Scaling.fit(train, names, source, one_scale=one_scale)
+        if config.symmetry != "none":
+            scaling = scaling.symmetrised(GROUPS[config.symmetry])
     else:
         scaling = Scaling.identity(train.shape[1])
     parts = (train, validation)

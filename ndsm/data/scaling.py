@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from ndsm.errors import InputError
+from ndsm.symmetry import Symmetry, mean_image
 
 CHUNK_VALUES = 1 << 18
 """Numbers converted to float64 at once: 2 MB, whatever the dimension."""
@@ -99,6 +101,11 @@ class Scaling:
             )
         scale = np.full(dimensions, np.sqrt(variance.mean())) if one_scale else np.sqrt(variance)
         return cls(mean, scale)
+
+    def symmetrised(self, group: Sequence[Symmetry]) -> "Scaling":
+        """The scaling that commutes with permutations of the dimensions: the mean's and the variances' mean over them."""
+        mean, variance = mean_image(group, torch.from_numpy(np.stack([self.mean, self.scale**2]))).numpy()
+        return Scaling(mean, np.sqrt(variance))
 
     def standardise_(self, x: np.ndarray) -> np.ndarray:
         """The same array (n, d), overwritten with its rows in standardised units."""

@@ -2,6 +2,7 @@
 
 from ndsm.networks.diffusers_unet import DiffusersUNet, divisible_side
 from ndsm.networks.embeddings import TimeEmbedding
+from ndsm.networks.equivariant import Equivariant
 from ndsm.networks.mlp import MLP, ResidualMLP
 from ndsm.networks.score import ScoreModel, build_score_model
 from ndsm.networks.unet import UNet, image_side
@@ -9,6 +10,7 @@ from ndsm.networks.unet import UNet, image_side
 __all__ = [
     "MLP",
     "DiffusersUNet",
+    "Equivariant",
     "ResidualMLP",
     "ScoreModel",
     "TimeEmbedding",

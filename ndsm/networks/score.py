@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from ndsm.config import Config, Residual
 from ndsm.networks.diffusers_unet import DiffusersUNet
 from ndsm.networks.embeddings import TimeEmbedding
+from ndsm.networks.equivariant import Equivariant
 from ndsm.networks.mlp import MLP, ResidualMLP
 from ndsm.networks.unet import UNet
 from ndsm.processes import Process
 from ndsm.streams import torch_stream
+from ndsm.symmetry import GROUPS
 
 REACH = 1.2
 """The network sees states up to this many times the distance of the farthest of 4,096 prior draws."""
@@ -99,11 +101,13 @@ class ScoreModel(nn.Module):
         return out
 
 
-def build_score_model(config: Config, process: Process, t_min: float, device: torch.device) -> ScoreModel:
+def build_score_model(
+    config: Config, process: Process, t_min: float, device: torch.device
+) -> ScoreModel | Equivariant:
     """The score model that a configuration describes, with weights drawn from the run's seed.
 
     Args:
-        config: its `network` section and `train.seed` are used.
+        config: its `network` section, `data.symmetry` and `train.seed` are used.
         process: the forward process; its prior's mean and spread scale the network's input.
         t_min: the smallest time that is trained on.
         device: where the model lives.
@@ -134,7 +138,7 @@ def build_score_model(config: Config, process: Process, t_min: float, device: to
     center = y.mean(0)
     distance = (y - center).norm(dim=1)
     spread = float(distance.pow(2).mean().sqrt()) / d**0.5
-    return ScoreModel(
+    model = ScoreModel(
         network,
         embedding,
         process.to(device),
@@ -145,3 +149,6 @@ def build_score_model(config: Config, process: Process, t_min: float, device: to
         reach=REACH * float(distance.max()) / spread,
         precision=config.train.precision,
     ).to(device)
+    if config.data.symmetry == "none":
+        return model
+    return Equivariant(model, GROUPS[config.data.symmetry])

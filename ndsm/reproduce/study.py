@@ -21,6 +21,9 @@ from ndsm.run import Run
 from ndsm.streams import numpy_stream
 from ndsm.training import Record, Trainer
 
+SETTINGS = {"last_dt": "process.last_dt", "symmetry": "data.symmetry"}
+"""The field of each key that distinguishes rows of the same name."""
+
 PICTURED = 64
 """Images of a run that are kept for the figure."""
 
@@ -32,7 +35,7 @@ class Job:
     row: str
     """Name of the method, as in results.json."""
     setting: dict[str, Any]
-    """What distinguishes rows of the same name, fields of the `process` section."""
+    """What distinguishes rows of the same name, keys of `SETTINGS`."""
     seed: int
     config: Config
     keys: tuple[str, ...]
@@ -45,7 +48,7 @@ class Job:
     @property
     def name(self) -> str:
         """Its run directory's name."""
-        return "-".join([self.row, *(f"{k}-{v:g}" for k, v in self.setting.items()), str(self.seed)])
+        return "-".join([self.row, *_words(self.setting, "-"), str(self.seed)])
 
     @property
     def key(self) -> str:
@@ -87,7 +90,7 @@ class Study:
                 fields = {
                     **self.fields,
                     **self.methods[row],
-                    **{f"process.{key}": value for key, value in setting.items()},
+                    **{SETTINGS[key]: value for key, value in setting.items()},
                     **(data or {}),
                     "train.seed": seed,
                 }
@@ -356,7 +359,11 @@ def summarise(rows: Iterable[dict[str, Any]], metrics: tuple[str, ...]) -> list[
 
 
 def _label(row: str, setting: dict[str, Any]) -> str:
-    return " ".join([row, *(f"{key} {value:g}" for key, value in setting.items())])
+    return " ".join([row, *_words(setting, " ")])
+
+
+def _words(setting: dict[str, Any], between: str) -> list[str]:
+    return [f"{k}{between}{v if isinstance(v, str) else f'{v:g}'}" for k, v in setting.items()]
 
 
 def _key(row: str, setting: dict[str, Any], seed: int) -> str:

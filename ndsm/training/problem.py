@@ -9,7 +9,7 @@ import torch
 from ndsm.config import Config
 from ndsm.config import Objective as ObjectiveConfig
 from ndsm.errors import InputError
-from ndsm.networks import ScoreModel, build_score_model, divisible_side, image_side
+from ndsm.networks import Equivariant, ScoreModel, build_score_model, divisible_side, image_side
 from ndsm.objectives import (
     DSM,
     NDSM,
@@ -36,6 +36,7 @@ from ndsm.processes import (
 from ndsm.reference import GaussianMixture
 from ndsm.stamps import make_stamp
 from ndsm.streams import stream_seed
+from ndsm.symmetry import GROUPS
 from ndsm.training.limiter import SamplesPerInsert
 
 
@@ -72,7 +73,7 @@ class Problem:
             seed=stream_seed(seed, "epsilon") % 2**32,
         )
 
-    def model(self, device: torch.device) -> ScoreModel:
+    def model(self, device: torch.device) -> ScoreModel | Equivariant:
         """The score model with its initial weights."""
         return build_score_model(self.config, self.process, self.t_min, device)
 
@@ -132,7 +133,7 @@ def make_process(config: Config, mixture: GaussianMixture) -> Process:
 def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
     """What generation starts from: the mixture of the `reference` section, fitted to rows (N, d).
 
-    A linear process ends in its own Gaussian whatever the data are.
+    A linear process ends in its own Gaussian whatever the data are. `data.symmetry` multiplies the components.
     """
     if config.process.kind != "langevin":
         unfitted = GaussianMixture(torch.ones(1), torch.zeros(1, data.shape[1]), torch.ones(1))
@@ -140,7 +141,7 @@ def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
         assert prior is not None
         return prior
     reference = config.reference
-    return GaussianMixture.fit(
+    mixture = GaussianMixture.fit(
         data,
         reference.n_components,
         covariance_type=reference.covariance_type,
@@ -151,6 +152,8 @@ def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
         # scikit-learn takes 32 bits.
         seed=stream_seed(config.train.seed, "mixture") % 2**32,
     )
+    symmetry = config.data.symmetry
+    return mixture if symmetry == "none" else mixture.symmetrised(GROUPS[symmetry])
 
 
 def make_problem(config: Config, process: Process, dimension: int, *identity: Any) -> Problem:
