@@ -5,7 +5,6 @@ stopped by Ctrl-C, a checkpoint was saved. `pipelines` is imported only by the c
 """
 
 import os
-import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +66,14 @@ class EvaluateOptions:
     """Run directory."""
     n: int | None = None
     """Rows to generate, the run's evaluate.n if not given."""
+
+
+@dataclass
+class ReportOptions:
+    """Write a run's report.html: how well it went, curves, mixture, nearest training rows, configuration."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory."""
 
 
 @dataclass
@@ -143,6 +150,7 @@ def train(options: TrainOptions) -> None:
     """Train as the options say, then evaluate."""
     from ndsm import experiment as steps
     from ndsm.console import TrainingProgress, print_evaluation
+    from ndsm.report import write_report
     from ndsm.run import Run
 
     config = options.config
@@ -193,7 +201,8 @@ def train(options: TrainOptions) -> None:
     if last < config.train.steps or run.evaluation() is None:
         print(f"sampling {config.evaluate.n} rows and comparing them with the data")
         print_evaluation(steps.evaluate_run(run, config.evaluate.n, experiment.dataset))
-    print(f"results in {run.path}: samples.png, metrics.json, model.safetensors")
+        write_report(run, experiment.dataset)
+    print(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
 
 
 @contextmanager
@@ -256,6 +265,17 @@ def evaluate_command(args: Sequence[str]) -> None:
     if options.n is not None and options.n < 2:
         raise InputError(f"--n: expected at least 2 rows, found {options.n}")
     print_evaluation(evaluate_run(Run.open(options.run), options.n))
+
+
+def report_command(args: Sequence[str]) -> None:
+    """`ndsm report`."""
+    options = parse("report", ReportOptions, args)
+    from ndsm.report import write_report
+    from ndsm.run import Run
+
+    run = Run.open(options.run)
+    write_report(run)
+    print(run.report_html)
 
 
 def bench_command(args: Sequence[str]) -> None:
@@ -331,13 +351,13 @@ def presets_command(args: Sequence[str]) -> None:
 
 def doctor_command(args: Sequence[str]) -> None:
     """`ndsm doctor`."""
-    from importlib.metadata import version
-
     import torch
 
-    print(f"python {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
-    for package in ("ndsm", "torch", "torchvision", "ray", "scikit-learn", "pyarrow"):
-        print(f"{package} {version(package)}")
+    from ndsm.versions import versions
+
+    for package, version in versions().items():
+        print(f"{package} {version}")
+    print(f"{os.cpu_count()} cores")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print(f"GPUs: {', '.join(names) if names else 'none; training runs on the CPU'}")
     from pipelines.train import cluster
@@ -352,6 +372,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train_command, "train a preset or a configuration file, and evaluate it"),
     "sample": (sample_command, "generate rows with a trained run"),
     "evaluate": (evaluate_command, "compare generated rows with the data"),
+    "report": (report_command, "write a run's page: quality, curves, mixture, configuration"),
     "bench": (bench_command, "measure gradient variances: ndsm bench variance PRESET"),
     "reproduce": (
         reproduce_command,

@@ -84,6 +84,18 @@ LABELS = {
 }
 
 
+def evaluation_rows(
+    metrics: dict[str, Any],
+) -> list[tuple[str, float | None, float | None, float | None]]:
+    """Each metric's name and its value for the model, the mixture alone and true data (the floor)."""
+    prior = metrics.get("prior", {})
+    return [
+        (label, metrics[key], prior.get(key), metrics.get(f"{key}_floor"))
+        for key, label in LABELS.items()
+        if key in metrics
+    ]
+
+
 def print_evaluation(metrics: dict[str, Any]) -> None:
     """Print the metrics beside their floor and those of the mixture alone."""
     table = Table(
@@ -91,10 +103,8 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
     )
     for name in ("", "model", "mixture alone", "true data (floor)"):
         table.add_column(name, justify="left" if not name else "right")
-    for key, label in LABELS.items():
-        if key in metrics:
-            values = (metrics[key], metrics["prior"][key], metrics.get(f"{key}_floor"))
-            table.add_row(label, *("" if v is None else f"{v:.4g}" for v in values))
+    for label, *values in evaluation_rows(metrics):
+        table.add_row(label, *("" if v is None else f"{v:.4g}" for v in values))
     if metrics.get("nonfinite"):
         table.add_row(
             "rows with NaN or infinity", str(metrics["nonfinite"]), str(metrics["prior"]["nonfinite"]), ""

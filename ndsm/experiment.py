@@ -37,6 +37,9 @@ from ndsm.training import (
     train,
 )
 
+EXAMPLES = 256
+"""Rows of an evaluation that the run keeps."""
+
 
 @dataclass
 class Experiment:
@@ -235,5 +238,6 @@ def evaluate_run(run: Run, n: int | None = None, dataset: Dataset | None = None)
     prior = generator.prior_rows(n, seed)
     metrics = evaluate(dataset, samples, prior, seed)
     run.write_evaluation(metrics)
+    run.write_examples(samples=samples[:EXAMPLES], prior=prior[:EXAMPLES])
     samples_figure(dataset, samples, prior, run.samples_png, title=run.path.name)
     return metrics

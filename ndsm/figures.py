@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,26 @@ def image_study_figure(panels: list[tuple[str, np.ndarray, dict[str, Any]]], pat
     figure.savefig(path, dpi=120, format="png")
 
 
+def image_rows(dataset: Dataset, rows: np.ndarray) -> np.ndarray | None:
+    """Rows in original units (n, d) as square images (n, pixels), or None if the data are not images."""
+    if dataset.view is not None:
+        return dataset.view.images(rows.astype(np.float32))
+    return rows if _is_image(dataset) else None
+
+
+def mosaics_png(grids: dict[str, np.ndarray]) -> bytes:
+    """A PNG of named grids of square images (n, pixels) side by side, on the first one's grey scale."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    _image_grids(figure, grids, math.ceil(math.sqrt(max(map(len, grids.values())))))
+    out = io.BytesIO()
+    figure.savefig(out, dpi=120, format="png")
+    return out.getvalue()
+
+
 def _is_image(dataset: Dataset) -> bool:
     """Whether a row is a square grey image."""
     return dataset.schema.dimension_names[0] == "pixel_0_0"
@@ -162,14 +183,16 @@ def _points(axes: Any, x: np.ndarray, frames: list[tuple[float, float]], colour:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _image_grids(figure: Any, rows: dict[str, np.ndarray]) -> None:
-    """Nothing; three grids of images, ink dark on white, on the data's grey scale."""
-    figure.set_size_inches(12, 4.5)
-    low, high = float(rows["data"].min()), float(rows["data"].max())
-    for axes, (name, x) in zip(figure.subplots(1, 3), rows.items(), strict=True):
-        grid = _mosaic(x[: _IMAGES_PER_SIDE**2], _IMAGES_PER_SIDE)
+def _image_grids(figure: Any, rows: dict[str, np.ndarray], per_side: int = _IMAGES_PER_SIDE) -> None:
+    """Nothing; grids of images side by side, ink dark on white, on the first one's grey scale."""
+    figure.set_size_inches(4 * len(rows), 4.5)
+    first = next(iter(rows.values()))
+    low, high = float(first.min()), float(first.max())
+    panels = figure.subplots(1, len(rows), squeeze=False)[0]
+    for axes, (name, x) in zip(panels, rows.items(), strict=True):
+        grid = _mosaic(x[: per_side**2], per_side)
         axes.imshow(grid, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
-        axes.set_title(name, fontsize=11, color=_COLOURS[name], fontweight="bold")
+        axes.set_title(name, fontsize=11, color=_COLOURS.get(name, "black"), fontweight="bold")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("0.8")
 

@@ -12,7 +12,7 @@ from ndsm.config import Config, build_config, merge
 from ndsm.data import load
 from ndsm.errors import InputError
 from ndsm.experiment import build_problem, start
-from ndsm.objectives import ClosedFormEpsilon, ConstantEpsilon, Epsilon, GradientMoments
+from ndsm.objectives import ClosedFormEpsilon, ConstantEpsilon, Epsilon
 from ndsm.processes import rollout
 from ndsm.training import Problem, Resume, Trainer, fit_mixture, local_source, open_replay, train
 
@@ -85,11 +85,11 @@ def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) 
         problem = build_problem(own, mixture, identity)
         trainer, _ = start(problem, None)
         trainer.model.load_state_dict(trained.state_dict())
-        rows = _rows(problem, data.train, n, 2 * k)
+        rows = fresh_rows(problem, data.train, n, 2 * k)
         epsilon: Epsilon = ConstantEpsilon(contender.epsilon or 0.0)
         if contender.epsilon is None:
             epsilon = closed = ClosedFormEpsilon(problem.t_min, problem.process.horizon, memory=1.0)
-            other = _rows(problem, data.train, n, 2 * k + 1)
+            other = fresh_rows(problem, data.train, n, 2 * k + 1)
             moments = trainer.gradient_moments(other)
             closed.update(other["t"], moments.linear, moments.cv_cv, lambda x: x)
             t = torch.logspace(np.log10(problem.t_min), np.log10(problem.process.horizon), 40)
@@ -115,9 +115,7 @@ def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) 
 
 def _variance(trainer: Trainer, rows: dict[str, Tensor], epsilon: Epsilon) -> tuple[float, Tensor]:
     """E |g - E g|² of g = g₀ + ε g_W, and the mean of g, (P,)."""
-    m: GradientMoments = trainer.gradient_moments(rows)
-    e = epsilon(rows["t"]).double()
-    squares = float((m.base_base + 2 * e * m.linear + e * e * m.cv_cv).mean())
+    variance = trainer.gradient_moments(rows).variance(epsilon(rows["t"]))
     trainer.epsilon = epsilon
     parameters = list(trainer.model.parameters())
     mean = torch.zeros(sum(p.numel() for p in parameters))
@@ -125,10 +123,10 @@ def _variance(trainer: Trainer, rows: dict[str, Tensor], epsilon: Epsilon) -> tu
         share = len(part["t"]) / len(rows["t"])
         gradient = torch.autograd.grad(trainer.loss(part) * share, parameters)
         mean += torch.cat([g.flatten() for g in gradient])
-    return squares - m.mean_mean, mean
+    return variance, mean
 
 
-def _rows(problem: Problem, data: np.ndarray, n: int, index: int) -> dict[str, Tensor]:
+def fresh_rows(problem: Problem, data: np.ndarray, n: int, index: int) -> dict[str, Tensor]:
     """n fresh recorded rows by name; blocks far beyond those that training has seen."""
     blocks, have, number = [], 0, 10**6 * (index + 1)
     while have < n:

@@ -158,20 +158,24 @@ def page(title: str, lead: Iterable[Markup], sections: Sequence[Section]) -> str
                 i, i, section.title, Markup("").join(section.parts)
             )
         )
+    first = Markup("").join(lead)
+    # Megabytes long, and needed where the first figure is: after the first screen if that has none.
+    script = _plotly() if any('class="plot"' in part for part in (first, *body)) else ""
+    early = 'class="plot"' in first
     style = (resources.files("ndsm") / "page.css").read_text(encoding="utf-8")
     markup = Markup(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,"><style>{style}</style></head>'
         '<body><a class="skip" href="#main">skip to the results</a><header><h1>{title}</h1></header>'
-        '<main id="main">{lead}<nav aria-label="contents"><ul>{links}</ul></nav>{script}{body}</main>'
+        '<main id="main">{early}{lead}<nav aria-label="contents"><ul>{links}</ul></nav>{late}{body}</main>'
         "</body></html>\n"
     ).format(
         title=title,
         style=Markup(style),
-        # After the first screen: the script is megabytes long.
-        script=_plotly() if any('class="plot"' in part for part in body) else "",
-        lead=Markup("").join(lead),
+        early=script if early else "",
+        late="" if early else script,
+        lead=first,
         links=Markup("").join(links),
         body=Markup("").join(body),
     )

@@ -265,7 +265,7 @@ class GaussianMixture:
         self.covariance_type: CovarianceType = covariance_type
         self.weights, self.means, self.covariances = w / w.sum(), mu, cov
         self.device, self.dtype = torch.device(device), dtype
-        eigenvalues = self._eigenvalues()
+        eigenvalues = self.eigenvalues()
         if not (bool((w > 0).all()) and bool(torch.isfinite(mu).all()) and float(eigenvalues.min()) > 0):
             raise InputError(
                 "mixture: expected positive weights, finite means and positive definite covariances, found smallest "
@@ -490,7 +490,8 @@ class GaussianMixture:
         kind = cast(CovarianceType, covariance_type)
         return cls(tensors["weights"], tensors["means"], tensors["covariances"], kind)
 
-    def _eigenvalues(self) -> Tensor:
+    def eigenvalues(self) -> Tensor:
+        """Of the component covariances, (K,) if they are spherical and else (K, d), float64."""
         match self.covariance_type:
             case "spherical" | "diag":
                 return self.covariances

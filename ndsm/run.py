@@ -2,11 +2,14 @@
 
     config.yaml                               the whole resolved configuration
     data.json                                 column names and types, scaling, fingerprint of the rows
+    versions.json                             of Python and packages, when the run was begun
     reference.safetensors, reference.json     the mixture
     model.safetensors, model-raw.safetensors  EMA weights; raw weights
     metrics.jsonl                             one line per report
     metrics.json                              the last evaluation
     samples.png                               generated rows beside data
+    examples.safetensors                      a few of the evaluation's rows
+    report.html                               all of this on a page
     checkpoints/step-000000123.pt             what resuming needs; the newest two are kept
 
 Every file appears whole or not at all: it is written under another name, flushed and renamed.
@@ -23,6 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError
@@ -34,6 +38,7 @@ from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.reference import GaussianMixture
 from ndsm.training import Resume, Trainer
+from ndsm.versions import versions
 
 OPERATIONAL = (
     "data.root",
@@ -91,7 +96,7 @@ class Run:
         if not self.path.is_dir():
             return [self.path.name]
         # What a run that died while it was begun leaves behind.
-        own = ("data.json", "reference.safetensors", "reference.json", "checkpoints")
+        own = ("data.json", "versions.json", "reference.safetensors", "reference.json", "checkpoints")
         return sorted(
             p.name for p in self.path.iterdir() if p.name not in own and not p.name.endswith(".partial")
         )
@@ -103,8 +108,9 @@ class Run:
     # ---- beginning ----
 
     def begin(self, config: Config, data: dict[str, Any], mixture: GaussianMixture | None) -> None:
-        """Write what a run is: data description, mixture and, last, the configuration."""
+        """Write what a run is: data description, versions, mixture and, last, the configuration."""
         self._write("data.json", json.dumps(data).encode())
+        self._write("versions.json", json.dumps(versions(), indent=1).encode())
         if mixture is not None:
             self._save_tensors("reference.safetensors", mixture.tensors())
             self._write("reference.json", json.dumps(mixture.describe(), indent=1).encode())
@@ -144,6 +150,11 @@ class Run:
     def schema(self) -> TableSchema:
         """Names and types of the data's columns."""
         return TableSchema.from_json(self.data()["schema"])
+
+    def versions(self) -> dict[str, str]:
+        """What the run was begun with, package by package; empty for a run of before that was noted."""
+        known = (self.path / "versions.json").is_file()
+        return self._read_json("versions.json") if known else {}
 
     def mixture(self) -> GaussianMixture:
         """The fitted mixture."""
@@ -270,10 +281,29 @@ class Run:
         """`metrics.json`, or None before the first evaluation."""
         return self._read_json("metrics.json") if (self.path / "metrics.json").is_file() else None
 
+    def write_examples(self, **rows: np.ndarray) -> None:
+        """Keep some rows (m, d) of the evaluation by name, model units."""
+        self._save_tensors("examples.safetensors", {k: torch.from_numpy(v) for k, v in rows.items()})
+
+    def examples(self) -> dict[str, np.ndarray]:
+        """What `write_examples` kept; empty before the first evaluation."""
+        if not (self.path / "examples.safetensors").is_file():
+            return {}
+        return {k: v.numpy() for k, v in self._load_tensors("examples.safetensors").items()}
+
     @property
     def samples_png(self) -> Path:
         """Where the picture of samples goes."""
         return self.path / "samples.png"
+
+    @property
+    def report_html(self) -> Path:
+        """Where the report goes."""
+        return self.path / "report.html"
+
+    def write_report(self, markup: str) -> None:
+        """Write `report.html`."""
+        self._write("report.html", markup.encode())
 
     # ---- files ----
 

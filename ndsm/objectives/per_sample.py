@@ -52,6 +52,11 @@ class GradientMoments:
         """A = <g₀ - ḡ, g_W> of each row, (B,)."""
         return self.base_cv - self.mean_cv
 
+    def variance(self, epsilon: Tensor) -> float:
+        """E |g₀ + ε g_W - ḡ|² for ε of each row, (B,): eq. 22."""
+        e = epsilon.double()
+        return float((self.base_base + 2 * e * self.linear + e * e * self.cv_cv).mean()) - self.mean_mean
+
 
 class PulledBack(Protocol):
     """The losses of some rows pulled back through the network, as far as the rows' own products need it."""

@@ -100,10 +100,12 @@ class Trainer:
 
     def loss(self, rows: dict[str, Tensor]) -> Tensor:
         """Mean weighted loss of rows by name, a scalar to differentiate."""
+        return self.row_losses(rows).mean()
+
+    def row_losses(self, rows: dict[str, Tensor]) -> Tensor:
+        """Weighted loss of each row, (B,)."""
         total = self._objective.combined(self._wrapped, rows, self.epsilon(rows["t"]))
-        if self._weighted:
-            total = total * self._process.variance(rows["t"])
-        return total.mean()
+        return total * self._process.variance(rows["t"]) if self._weighted else total
 
     def _update_epsilon(self, rows: dict[str, Tensor]) -> None:
         """Let ε learn from the per-sample gradients of this batch (Algorithm 3, lines 6-8)."""

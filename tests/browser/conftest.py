@@ -21,6 +21,7 @@ def chromium():
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    browser.set_script_timeout(120)
     yield Browser(browser)
     browser.quit()
 
@@ -59,7 +60,8 @@ class Browser:
         """Axe's findings of impact serious or critical, each with the element's markup."""
         from axe_core_python.selenium import Axe
 
-        found = Axe().run(self.driver)["violations"]
+        # What plotly draws is hidden behind its figure's label, and has thousands of elements.
+        found = Axe().run(self.driver, {"exclude": [[".js-plotly-plot"]]})["violations"]
         return [
             (v["id"], v["impact"], [n["html"][:160] for n in v["nodes"]][:3])
             for v in found

@@ -35,8 +35,7 @@ def test_text_is_escaped_and_missing_facts_left_out(some_page):
     assert "<dd>12,345</dd><dt>loss</dt><dd>-1.235</dd></dl>" in markup
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1440, True)])
 def test_page_is_self_contained_and_fits_the_screen(chromium, some_page, width, dark):
     chromium.open(some_page, width, dark)
     assert chromium.requests() == []

@@ -75,7 +75,8 @@ def test_train_writes_the_promised_files(table_run):
     found = {p.name for p in (table_run / "runs" / "mine").iterdir()}
     expected = {
         "config.yaml", "reference.safetensors", "reference.json", "model.safetensors", "model-raw.safetensors",
-        "metrics.jsonl", "metrics.json", "samples.png", "checkpoints", "data.json",
+        "metrics.jsonl", "metrics.json", "samples.png", "checkpoints", "data.json", "versions.json",
+        "examples.safetensors", "report.html",
     }  # fmt: skip
     assert expected <= found
     metrics = json.loads((table_run / "runs" / "mine" / "metrics.json").read_text())

@@ -60,6 +60,7 @@ def test_a_finished_run_is_complete_and_holds_nothing_partial(run):
     assert names == {
         "config.yaml",
         "data.json",
+        "versions.json",
         "reference.safetensors",
         "reference.json",
         "model.safetensors",
