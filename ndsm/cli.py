@@ -304,18 +304,15 @@ def bench_command(args: Sequence[str]) -> None:
 def reproduce_command(args: Sequence[str]) -> None:
     """`ndsm reproduce`."""
     options = parse("reproduce", ReproduceOptions, args)
-    import shutil
-
     from ndsm.console import print_study
     from ndsm.reproduce import STUDIES, Folder, Job, Result, run_here
 
     if not 0 < options.scale <= 1:
         raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
     path = options.out / options.name
-    if options.fresh:
-        shutil.rmtree(path, ignore_errors=True)
     study = STUDIES[options.name]
-    folder = Folder(path, options.name, study, options.scale, study.data_fields(options.data.root.resolve()))
+    data = study.data_fields(options.data.root.resolve())
+    folder = Folder(path, options.name, study, options.scale, data, options.fresh)
     jobs, runs = folder.missing(), (path / "runs").resolve()
     total = len(folder.jobs)
     print(f"{study.title}: {total - len(jobs)} of {total} runs done; results in {path}")

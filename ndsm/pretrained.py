@@ -136,9 +136,12 @@ def cache_folder() -> Path:
 
 @contextmanager
 def all_cores() -> Iterator[None]:
-    """Lets torch use every core for a while: workers and simulators are held to one thread each."""
+    """Lets torch use every core for a while, or OMP_NUM_THREADS of them where that is set: workers and simulators are
+    held to one thread each."""
     before = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else before)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else before
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(min(cores, int(given)) if given.isdecimal() and int(given) else cores)
     try:
         yield
     finally:

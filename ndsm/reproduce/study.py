@@ -1,6 +1,7 @@
 """An experiment as a list of independent runs, their results, and what those amount to."""
 
 import json
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -213,14 +214,30 @@ class Folder:
         name, study: which experiment.
         scale: of steps and generated rows.
         data: further fields of the `data` section, by their dotted names.
+        fresh: remove what an earlier experiment left there.
 
     Raises:
         InputError: it holds results of another scale, or something else.
     """
 
+    OWN = ("results.json", ".results.json.partial", "samples", "runs", "figure.png")
+
     def __init__(
-        self, path: Path, name: str, study: Study, scale: float, data: dict[str, Any] | None = None
+        self,
+        path: Path,
+        name: str,
+        study: Study,
+        scale: float,
+        data: dict[str, Any] | None = None,
+        fresh: bool = False,
     ) -> None:
+        found = [path.name] if path.is_file() else sorted(p.name for p in path.glob("*"))
+        if foreign := [name for name in found if name not in self.OWN]:
+            raise InputError(
+                f"{path}: expected a new folder or one of `ndsm reproduce`, found one with other files in it: {foreign[0]}"
+            )
+        if fresh:
+            shutil.rmtree(path, ignore_errors=True)
         self.path, self.study = path, study
         self.jobs = study.jobs(scale, data)
         self.results: dict[str, Any] = {"name": name, "scale": scale, "rows": [], "floor": {}}

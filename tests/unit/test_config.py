@@ -62,7 +62,7 @@ def test_a_bad_field_is_named_with_what_was_found(overrides, name, found):
     [
         ({"data.path": "x.csv"}, ["data.path", "'arcs'"]),
         ({"data.columns": ["a"]}, ["data.columns", "'arcs'"]),
-        ({"train.times_per_path": 200}, ["train.times_per_path 200", "process.grid.steps 160"]),
+        ({"train.times_per_path": 200}, ["train.times_per_path 200", "process.grid.steps 40"]),
         ({"train.workers": 3}, ["train.batch_rows 250", "train.workers 3"]),
         (
             {"train.workers": 2, "train.accumulate": 4},

@@ -162,3 +162,16 @@ def test_something_else_in_the_place_of_results_is_refused(tmp_path, content):
     (tmp_path / "results.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match="expected the results of `ndsm reproduce`, found another file"):
         Folder(tmp_path, "fig2", STUDIES["fig2"], 1.0)
+
+
+def test_starting_over_removes_results_and_nothing_else(tmp_path):
+    place = tmp_path / "fig2"
+    place.mkdir()
+    (place / "results.json").write_text(json.dumps({"scale": 1.0, "rows": []}), encoding="utf-8")
+    (place / "thesis.tex").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match=r"expected a new folder or one of `ndsm reproduce`.*thesis\.tex"):
+        Folder(place, "fig2", STUDIES["fig2"], 0.1, fresh=True)
+    assert (place / "results.json").is_file()
+    (place / "thesis.tex").unlink()
+    assert Folder(place, "fig2", STUDIES["fig2"], 0.1, fresh=True).results["rows"] == []
+    assert not place.exists()

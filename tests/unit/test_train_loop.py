@@ -17,6 +17,7 @@ TINY = {
     "reference.n_init": 1,
     "reference.reg_covar": 0.1,
     "network.width": 16,
+    "objective": {"kind": "ndsm"},
     "network.depth": 2,
     "process.grid.steps": 60,
     "train.steps": 40,
