@@ -77,6 +77,16 @@ class ReportOptions:
 
 
 @dataclass
+class StatusOptions:
+    """Tell what a live or finished run is doing."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object."""
+
+
+@dataclass
 class VarianceOptions:
     """Measure the variance of the objectives' per-sample gradients at one set of weights."""
 
@@ -155,7 +165,7 @@ def train(options: TrainOptions) -> None:
 
     config = options.config
     name = options.name or Path(options.preset).stem
-    run = Run((config.train.storage or options.out) / name)
+    run = Run.at(options.out, config.train.storage, name)
     experiment = steps.prepare(config, run, options.fresh)
     last = 0 if options.fresh else run.last_step()
     last_metrics: dict[str, Any] = {"step": last}
@@ -278,6 +288,22 @@ def report_command(args: Sequence[str]) -> None:
     print(run.report_html)
 
 
+def status_command(args: Sequence[str]) -> None:
+    """`ndsm status`."""
+    options = parse("status", StatusOptions, args)
+    import json
+
+    from ndsm.console import print_status
+    from ndsm.run import Run
+    from ndsm.status import status
+
+    found = status(Run.open(options.run))
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print_status(found)
+
+
 def bench_command(args: Sequence[str]) -> None:
     """`ndsm bench variance`."""
     if not args or args[0] != "variance":
@@ -370,6 +396,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "sample": (sample_command, "generate rows with a trained run"),
     "evaluate": (evaluate_command, "compare generated rows with the data"),
     "report": (report_command, "write a run's page: quality, curves, mixture, configuration"),
+    "status": (status_command, "tell what a live or finished run is doing"),
     "bench": (bench_command, "measure gradient variances: ndsm bench variance PRESET"),
     "reproduce": (
         reproduce_command,

@@ -4,12 +4,13 @@ A preset (`ndsm/presets/*.yaml`) names what differs from these defaults; the com
 fields (`--train.lr 1e-3`). Every run directory holds the whole resolved tree as `config.yaml`.
 """
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ndsm.errors import InputError
 
@@ -215,10 +216,15 @@ class Train(Section):
     """Blocks in the ring before the first step."""
     window: int = Field(2, ge=1)
     """Blocks each simulator may be ahead of the trainer."""
-    workers: int = Field(1, ge=1)
-    """Training workers (data-parallel), one CPU or GPU each."""
-    simulators: int = Field(1, ge=1)
-    """Simulator actors, one CPU each."""
+    workers: int | str = 1
+    """Training workers (data-parallel), one CPU or GPU each; or "min,max": as many as the cluster has room for."""
+    simulators: int | Literal["auto"] = 1
+    """Simulator actors, one CPU each; 0 simulates on a thread of each worker; `auto` measures what is needed when
+    training starts, and adds or removes some while the workers wait or do not."""
+    max_failures: int = Field(3, ge=-1)
+    """How often the workers are restarted from the last checkpoint after a failure; -1 sets no limit."""
+    start_seconds: float = Field(15.0, gt=0.0)
+    """How long the workers wait for machines that may be gone before as many as fit are started instead."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the training step."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -229,8 +235,32 @@ class Train(Section):
     """Seconds between checkpoints."""
     report_seconds: float = Field(2.0, gt=0.0)
     """Seconds between lines of metrics.jsonl."""
-    storage: Path | None = None
-    """Where the run's folder is made, in place of --out; on several machines a path they all see."""
+    storage: str | None = None
+    """Where the run's folder is made, in place of --out: on several machines a path they all see, or a URI
+    (s3://bucket/folder, gs://..., file:///...) that the folder under --out is copied to and resumed from."""
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Least and largest number of training workers."""
+        if isinstance(self.workers, int):
+            return self.workers, self.workers
+        least, most = self.workers.split(",")
+        return int(least), int(most)
+
+    @field_validator("workers")
+    @classmethod
+    def _workers_are_a_number_or_a_range(cls, value: int | str) -> int | str:
+        match = re.fullmatch(r"\s*(\d+)\s*(?:,\s*(\d+)\s*)?", str(value))
+        if match is None or not 1 <= int(match[1]) <= int(match[2] or match[1]):
+            raise ValueError(f"expected a number from 1 on, or 'min,max', found {value!r}")
+        return f"{int(match[1])},{int(match[2])}" if match[2] else int(match[1])
+
+    @field_validator("simulators")
+    @classmethod
+    def _simulators_are_not_negative(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"expected 0 or more, or 'auto', found {value}")
+        return value
 
 
 class Sample(Section):
@@ -307,11 +337,13 @@ class Config(Section):
                 f"train.times_per_path {self.train.times_per_path} exceeds process.grid.steps "
                 f"{self.process.grid.steps}: a path has no more recorded times than steps"
             )
-        if self.train.batch_rows % (self.train.workers * self.train.accumulate):
-            raise ValueError(
-                f"train.batch_rows {self.train.batch_rows} does not divide into train.workers {self.train.workers} x "
-                f"train.accumulate {self.train.accumulate} equal parts"
-            )
+        least, most = self.train.worker_range
+        for workers in range(least, most + 1):
+            if self.train.batch_rows % (workers * self.train.accumulate):
+                raise ValueError(
+                    f"train.batch_rows {self.train.batch_rows} does not divide into train.workers {workers} x "
+                    f"train.accumulate {self.train.accumulate} equal parts"
+                )
         if self.train.min_blocks > self.train.ring_blocks:
             raise ValueError(
                 f"train.min_blocks {self.train.min_blocks} exceeds train.ring_blocks {self.train.ring_blocks}"

@@ -112,6 +112,31 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
     _print(table)
 
 
+def print_status(status: dict[str, Any]) -> None:
+    """Print what `ndsm status` found."""
+    print(
+        f"{status['run']}: {status['state']}, step {status['step']} of {status['steps']} ({status['percent']:.1f} %)"
+    )
+    if status["failure"]:
+        print(f"ended by: {status['failure']}")
+    if status["steps_per_s"]:
+        print(f"{status['steps_per_s']:.1f} step/s, {status['eta_seconds']:.0f} s left")
+    if "loss" in status:
+        print(
+            f"loss {status['loss']:.4g}, gradient norm {status['grad_norm']:.3g}, stall "
+            f"{100 * status['stall_fraction']:.1f} %, each row used {status['samples_per_insert']:.2f} times"
+        )
+        print(
+            f"{status['workers']} workers, {status['simulators']} simulators, rollouts "
+            f"{status['rollout_rows_per_s']:.0f} rows/s, {status['restarts']} restarts"
+        )
+    if checkpoint := status["checkpoint"]:
+        print(f"last checkpoint: step {checkpoint['step']}, {checkpoint['age_seconds']:.0f} s ago")
+    if process := status["process"]:
+        life = "alive" if process["alive"] else "ended"
+        print(f"process {process['pid']} on {process['host']}: {life}")
+
+
 def print_study(title: str, metrics: tuple[str, ...], groups: "list[Group]", floor: dict[str, float]) -> None:
     """Print the table of `ndsm reproduce`: the medians of the metrics, of the first one also its range."""
     first, *others = metrics

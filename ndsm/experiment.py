@@ -6,7 +6,7 @@ compares with the data.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ndsm.processes import reverse_grid
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run, differing_fields
 from ndsm.samplers import generate, sample_prior
+from ndsm.tracking import EventFiles
 from ndsm.training import (
     Problem,
     Record,
@@ -66,6 +67,7 @@ def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
     Raises:
         InputError: bad data or settings; or the run exists with another configuration or other data.
     """
+    run.check_free()
     known = run.exists() and not fresh
     if known and (fields := differing_fields(run.config(), config)):
         raise InputError(
@@ -85,7 +87,8 @@ def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
         )
     mixture = run.mixture() if known else fit_mixture(config, dataset.train)
     problem = build_problem(config, mixture, identity)
-    problem.limiter(config.train.workers)
+    for workers in config.train.worker_range:
+        problem.limiter(workers)
     return Experiment(run, dataset, mixture, problem, identity, fresh)
 
 
@@ -143,19 +146,22 @@ def start(
     if checkpoint is None:
         return trainer, Resume(world)
     trainer.load_state(checkpoint[0])
-    return trainer, resumed(checkpoint[1], trainer.steps, world, problem)
+    resume = resumed(checkpoint[1], trainer.steps, world, problem)
+    return trainer, replace(resume, restarts=resume.restarts + 1)
 
 
 def saved(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Record]:
     """The same records, each after the run directory has taken it up."""
-    for record in records:
-        run.append_metrics(record.metrics)
-        if record.final:
-            # Before the checkpoint: a run that has its last one is complete and trains no further.
-            run.save_weights(trainer.ema, trainer.model)
-        if record.checkpoint:
-            run.save_checkpoint(trainer, record.resume)
-        yield record
+    with EventFiles(run, trainer.steps) as events:
+        for record in records:
+            run.append_metrics(record.metrics)
+            events.scalars(record.metrics)
+            if record.final:
+                # Before the checkpoint: a run that has its last one is complete and trains no further.
+                run.save_weights(trainer.ema, trainer.model)
+            if record.checkpoint:
+                run.save_checkpoint(trainer, record.resume)
+            yield record
 
 
 def train_locally(
@@ -167,19 +173,21 @@ def train_locally(
         watch: called with each record and the trainer as it then is.
     """
     problem, run = experiment.problem, experiment.run
-    trainer, resume = start(problem, run.load_checkpoint())
-    if trainer.steps >= problem.config.train.steps:
-        return
-    source = local_source(problem, experiment.dataset.train, resume)
-    replay = open_replay(
-        problem, resume, trainer.steps, source, device=next(trainer.model.parameters()).device
-    )
-    try:
-        for record in saved(train(trainer, replay, problem, resume, stop=run.stop_file.exists), trainer, run):
-            watch(record, trainer)
-            yield record
-    finally:
-        replay.source.close()
+    with run.hold():
+        trainer, resume = start(problem, run.load_checkpoint())
+        if trainer.steps >= problem.config.train.steps:
+            return
+        source = local_source(problem, experiment.dataset.train, resume)
+        replay = open_replay(
+            problem, resume, trainer.steps, source, device=next(trainer.model.parameters()).device
+        )
+        records = train(trainer, replay, problem, resume, stop=run.stop_file.exists)
+        try:
+            for record in saved(records, trainer, run):
+                watch(record, trainer)
+                yield record
+        finally:
+            replay.source.close()
 
 
 @dataclass
@@ -240,4 +248,7 @@ def evaluate_run(run: Run, n: int | None = None, dataset: Dataset | None = None)
     run.write_evaluation(metrics)
     run.write_examples(samples=samples[:EXAMPLES], prior=prior[:EXAMPLES])
     samples_figure(dataset, samples, prior, run.samples_png, title=run.path.name)
+    with EventFiles(run) as events:
+        events.evaluation(metrics, run.samples_png, config.train.steps)
+    run.push()
     return metrics

@@ -24,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from ndsm.errors import InputError
+from ndsm.files import write_whole
 from ndsm.networks.autoencoder import Autoencoder
 from ndsm.networks.classifier import ImageClassifier
 from ndsm.stamps import make_stamp
@@ -125,7 +126,7 @@ def kept_array(name: str, key: list[Any], make: Callable[[], np.ndarray]) -> np.
     except (OSError, SafetensorError, KeyError):
         # Unlike a network it can be made again, the very same.
         rows = make()
-        _write(path, save_tensors({"rows": torch.from_numpy(rows)}))
+        write_whole(path, save_tensors({"rows": torch.from_numpy(rows)}))
         return rows
 
 
@@ -198,10 +199,10 @@ def _kept(
         return Pretrained(network.eval(), json.loads(description.read_text(encoding="utf-8")))
     facts = fit(network.train())
     content = save_tensors({k: v.contiguous() for k, v in network.state_dict().items()})
-    _write(weights, content)
+    write_whole(weights, content)
     facts = {"name": name, "sha256": hashlib.sha256(content).hexdigest(), **facts}
     # Last: weights without a description are no network yet.
-    _write(description, json.dumps(facts, indent=1).encode())
+    write_whole(description, json.dumps(facts, indent=1).encode())
     return Pretrained(network.eval(), facts)
 
 
@@ -220,11 +221,3 @@ def _checked_weights(weights: Path, description: Path) -> dict[str, Tensor]:
         )
     tensors: dict[str, Tensor] = load_tensors(content)
     return tensors
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all; processes that write at the same time write the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -10,19 +10,25 @@
     samples.png                               generated rows beside data
     examples.safetensors                      a few of the evaluation's rows
     report.html                               all of this on a page
+    tensorboard/                              the same numbers as scalars, the last samples as a picture
     checkpoints/step-000000123.pt             what resuming needs; the newest two are kept
+    checkpoints/owner.json                    the process that trains, or trained last; locked while it lives
 
 Every file appears whole or not at all: it is written under another name, flushed and renamed.
 """
 
+import fcntl
 import io
 import json
 import os
 import shutil
+import socket
+import time
 import warnings
 import zipfile
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +42,9 @@ from torch import nn
 from ndsm.config import Config, build_config, flatten
 from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
+from ndsm.files import whole_file, write_whole
 from ndsm.reference import GaussianMixture
+from ndsm.storage import Mirror, is_uri
 from ndsm.training import Resume, Trainer
 from ndsm.versions import versions
 
@@ -51,6 +59,8 @@ OPERATIONAL = (
     "train.storage",
     "train.checkpoint_seconds",
     "train.report_seconds",
+    "train.max_failures",
+    "train.start_seconds",
     "sample.",
     "evaluate.",
 )
@@ -67,15 +77,44 @@ def differing_fields(a: Config, b: Config) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class Owner:
+    """The process that trains a run, or trained it last."""
+
+    pid: int
+    host: str
+    started: float
+    """Unix time."""
+    alive: bool = False
+    """Whether it holds the run's lock."""
+
+
 class Run:
     """The files of one run.
 
     Args:
         path: the run directory; it need not exist yet.
+        mirror: the copy of it that outlives this machine, if there is one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
+        self.path, self.mirror = path, mirror
+
+    @classmethod
+    def at(cls, out: Path, storage: str | None, name: str) -> "Run":
+        """The run of a name in the folder `out`, or as `train.storage` says.
+
+        Raises:
+            InputError: the storage does not answer, or there is none of this kind.
+        """
+        if storage is None or not is_uri(storage):
+            return cls(Path(storage or out) / name)
+        run = cls(out / name, Mirror.under(storage, name))
+        try:
+            run.pull()
+        except OSError as error:
+            raise InputError(f"train.storage: expected {storage} to answer, found {error}") from None
+        return run
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
@@ -108,18 +147,105 @@ class Run:
     # ---- beginning ----
 
     def begin(self, config: Config, data: dict[str, Any], mixture: GaussianMixture | None) -> None:
-        """Write what a run is: data description, versions, mixture and, last, the configuration."""
-        self._write("data.json", json.dumps(data).encode())
-        self._write("versions.json", json.dumps(versions(), indent=1).encode())
-        if mixture is not None:
-            self._save_tensors("reference.safetensors", mixture.tensors())
-            self._write("reference.json", json.dumps(mixture.describe(), indent=1).encode())
-        tree = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        self._write("config.yaml", tree.encode())
+        """Write what a run is: data description, versions, mixture and, last, the configuration.
+
+        Raises:
+            InputError: nothing can be written there.
+        """
+        try:
+            self._write("data.json", json.dumps(data).encode())
+            self._write("versions.json", json.dumps(versions(), indent=1).encode())
+            if mixture is not None:
+                self._save_tensors("reference.safetensors", mixture.tensors())
+                self._write("reference.json", json.dumps(mixture.describe(), indent=1).encode())
+            tree = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            self._write("config.yaml", tree.encode())
+            self.push()
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"{self.mirror.uri if self.mirror else self.path}: expected a folder that can be written to, found {error}"
+            ) from None
 
     def remove(self) -> None:
-        """Delete the run directory."""
+        """Delete the run directory, and its copy."""
         shutil.rmtree(self.path, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.remove()
+
+    def push(self) -> None:
+        """Bring the copy up to date, if there is one."""
+        if self.mirror is not None:
+            self.mirror.push(self.path)
+
+    def pull(self) -> None:
+        """Bring the run directory to where its copy stands, if there is one."""
+        if self.mirror is not None:
+            self.mirror.pull(self.path)
+
+    def check_there(self) -> None:
+        """Nothing, if the run is where it was begun.
+
+        Raises:
+            FileNotFoundError: its folder has vanished, or the disk it is on.
+        """
+        if not self.exists():
+            raise FileNotFoundError(
+                f"{self.path} has vanished while it was trained: bring the folder back, and the same command goes on"
+            )
+
+    # ---- who works on it ----
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes from training this run, and let them see that this one does.
+
+        Raises:
+            InputError: another process trains it.
+        """
+        path = self._owner_file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A lock of the operating system: whatever ends the process releases it.
+        with path.open("a+", encoding="utf-8") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.check_free()
+                yield
+                return
+            f.truncate(0)
+            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}, f)
+            f.flush()
+            yield
+
+    def owner(self) -> Owner | None:
+        """Who trains this run or trained it last; None before the first training."""
+        try:
+            with self._owner_file.open(encoding="utf-8") as f:
+                try:
+                    fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    alive = False
+                except BlockingIOError:
+                    alive = True
+                return Owner(**json.load(f), alive=alive)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def check_free(self) -> None:
+        """Nothing, if no other process trains this run.
+
+        Raises:
+            InputError: one does.
+        """
+        owner = self.owner()
+        if owner and owner.alive and (owner.pid, owner.host) != (os.getpid(), socket.gethostname()):
+            raise InputError(
+                f"{self.path} is being trained by process {owner.pid} on {owner.host}: wait for it, stop it, or give "
+                "this run another --name"
+            )
+
+    @property
+    def _owner_file(self) -> Path:
+        return self._checkpoint_folder / "owner.json"
 
     # ---- what a run is ----
 
@@ -168,9 +294,15 @@ class Run:
 
     def append_metrics(self, metrics: dict[str, Any]) -> None:
         """Add a line to `metrics.jsonl`."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
-            f.write(json.dumps(metrics) + "\n")
+        self.check_there()
+        with (self.path / "metrics.jsonl").open("a+b") as f:
+            # A line that a full disk cut short is no line.
+            if end := f.tell():
+                f.seek(end - 1)
+                if f.read(1) != b"\n":
+                    f.seek(0)
+                    f.truncate(f.read().rfind(b"\n") + 1)
+            f.write(json.dumps(metrics).encode() + b"\n")
 
     def metrics_since(self, position: int) -> tuple[list[dict[str, Any]], int]:
         """Whole lines of `metrics.jsonl` from a byte position on, and the position after them."""
@@ -182,6 +314,17 @@ class Run:
             whole = f.read().rpartition(b"\n")[0]
         return [json.loads(line) for line in whole.splitlines()], position + len(whole) + bool(whole)
 
+    def last_metrics(self) -> dict[str, Any]:
+        """The last whole line of `metrics.jsonl`; empty without one."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return {}
+        with path.open("rb") as f:
+            f.seek(max(0, self.metrics_end() - 2**16))
+            lines = f.read().rpartition(b"\n")[0].splitlines()
+        found: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+        return found
+
     def metrics_end(self) -> int:
         """Byte length of `metrics.jsonl`."""
         path = self.path / "metrics.jsonl"
@@ -190,15 +333,16 @@ class Run:
     @property
     def stop_file(self) -> Path:
         """Its presence asks a running training to save and stop: seen by workers on any machine."""
-        return self.path / "checkpoints" / "stop"
+        return self._checkpoint_folder / "stop"
 
     def write_failure(self, error: Exception) -> None:
         """Note what ended the training and would end it again: a retry is of no use."""
         self._write("checkpoints/failure.json", json.dumps([type(error).__name__, str(error)]).encode())
+        self.push()
 
     def failure(self) -> tuple[str, str] | None:
         """Type and message of what ended the training for good, or None."""
-        if not (self.path / "checkpoints" / "failure.json").is_file():
+        if not (self._checkpoint_folder / "failure.json").is_file():
             return None
         kind, message = self._read_json("checkpoints/failure.json")
         return kind, message
@@ -207,17 +351,21 @@ class Run:
         """Forget a request to stop and a failure of an earlier attempt."""
         self.stop_file.parent.mkdir(parents=True, exist_ok=True)
         self.stop_file.unlink(missing_ok=True)
-        (self.path / "checkpoints" / "failure.json").unlink(missing_ok=True)
+        (self._checkpoint_folder / "failure.json").unlink(missing_ok=True)
+        self.push()
 
     # ---- checkpoints ----
 
     def save_checkpoint(self, trainer: Trainer, resume: Resume) -> None:
         """Save what resuming needs; the newest two are kept."""
+        self.check_there()
         buffer = io.BytesIO()
         torch.save({"trainer": trainer.state(), "resume": asdict(resume)}, buffer)
         self._write(f"checkpoints/step-{trainer.steps:09d}.pt", buffer.getvalue())
-        for old in self._checkpoints()[:-2]:
+        # What a killed process was writing is of no use any more.
+        for old in [*self._checkpoints()[:-2], *self._checkpoint_folder.glob(".step-*.partial")]:
             old.unlink(missing_ok=True)
+        self.push()
 
     def load_checkpoint(self) -> tuple[dict[str, Any], Resume] | None:
         """The newest readable checkpoint: the trainer's state, and where the run stands."""
@@ -241,8 +389,20 @@ class Run:
         saved = self.load_checkpoint()
         return int(saved[0]["steps"]) if saved else 0
 
+    def newest_checkpoint(self) -> tuple[int, float] | None:
+        """Step and Unix time of the newest checkpoint, not read; None without one."""
+        for path in reversed(self._checkpoints()):
+            # It may be replaced by a newer one just now.
+            with suppress(FileNotFoundError):
+                return int(path.stem.removeprefix("step-")), path.stat().st_mtime
+        return None
+
+    @property
+    def _checkpoint_folder(self) -> Path:
+        return self.path / "checkpoints"
+
     def _checkpoints(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+        return sorted(self._checkpoint_folder.glob("step-*.pt"))
 
     # ---- weights ----
 
@@ -292,6 +452,11 @@ class Run:
         return {k: v.numpy() for k, v in self._load_tensors("examples.safetensors").items()}
 
     @property
+    def tensorboard(self) -> Path:
+        """Folder of the event files."""
+        return self.path / "tensorboard"
+
+    @property
     def samples_png(self) -> Path:
         """Where the picture of samples goes."""
         return self.path / "samples.png"
@@ -308,20 +473,12 @@ class Run:
     # ---- files ----
 
     def _write(self, name: str, content: bytes) -> None:
-        self._replace(name, lambda path: path.write_bytes(content))
+        write_whole(self.path / name, content)
 
     def _save_tensors(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
         whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        self._replace(name, lambda path: save_file(whole, path))
-
-    def _replace(self, name: str, fill: Callable[[Path], Any]) -> None:
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        fill(partial)
-        with partial.open("rb") as f:
-            os.fsync(f.fileno())
-        partial.replace(path)
+        with whole_file(self.path / name) as path:
+            save_file(whole, path)
 
     def _read_json(self, name: str) -> Any:
         path = self.path / name

@@ -3,27 +3,51 @@
 One thread keeps at most `window` blocks per simulator in flight or waiting; the training step takes them in the
 order of their numbers and copies each once into its ring. A block that arrives early waits; how fast, how many
 or how often broken the simulators are does not change which rows a step sees.
+
+A simulator that is late (its process died, or its node is gone and no other has room for it) is asked for nothing
+more until it answers, and what it owes is asked of another one: blocks are functions of their index, so the first
+answer is as good as any.
 """
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from ndsm.training.replay import COUNTERS
 from pipelines.simulators import SimulatorHandle
 
 MAX_FAILURES_IN_A_ROW = 5
 """After so many failed calls without one success the simulators are beyond help."""
+PATIENCE = 0.3
+"""Seconds that an answer may take beyond twice the usual time for it and the calls before it."""
+
+
+@dataclass
+class Call:
+    """A block that a simulator was asked for."""
+
+    number: int
+    simulator: SimulatorHandle
+    asked: float
+    """By the monotonic clock."""
+    ahead: int
+    """Calls that this simulator answers first, and this one."""
+    late: bool = False
+    """Whether another simulator was asked since."""
 
 
 class Ingest:
     """The in-flight window of one worker; a `BlockSource`.
 
     Args:
-        simulators: handles; this worker's share.
+        simulators: gives this worker's share, now and whenever it is called; it does not wait.
         index_of: global index of this worker's block number.
         first: the first number.
         window: blocks per simulator in flight or waiting.
@@ -32,21 +56,24 @@ class Ingest:
 
     def __init__(
         self,
-        simulators: list[SimulatorHandle],
+        simulators: Callable[[], list[SimulatorHandle]],
         index_of: Callable[[int], int],
         first: int,
         window: int,
         stamp: str,
     ) -> None:
-        self._simulators, self._index_of, self._stamp = simulators, index_of, stamp
-        self._limit = window * len(simulators)
+        self._look, self._index_of, self._stamp, self._window = simulators, index_of, stamp, window
+        self._simulators = simulators()
         self._next_number = self._wanted = first
-        self._pending: dict[Any, tuple[int, SimulatorHandle]] = {}
+        self._pending: dict[Any, Call] = {}
         self._ready: dict[int, np.ndarray] = {}
         self._changed = threading.Condition()
         self._stopped = False
         self._error: Exception | None = None
-        self._received = self._retried = self._foreign = self._failures = self._restarts = 0
+        self._counts: dict[str, float] = dict.fromkeys(COUNTERS, 0)
+        self._failures = 0
+        self._usual_seconds: float | None = None
+        self._suspects: set[Any] = set()
         self._lives: dict[Any, int] = {}
         self._thread = threading.Thread(target=self._run, daemon=True, name="ingest")
         self._thread.start()
@@ -68,18 +95,18 @@ class Ingest:
             self._changed.notify_all()
             return self._ready.pop(number)
 
-    def counters(self) -> dict[str, int]:
-        """Blocks received, asked for again after a failure, dropped for their stamp; restarts of simulators.
+    def counters(self) -> dict[str, float]:
+        """`COUNTERS`.
 
         Ray repeats the calls that a restarted simulator had in flight by itself: those are not counted as
         asked for again.
         """
-        return {
-            "blocks_received": self._received,
-            "simulator_restarts": self._restarts,
-            "blocks_retried": self._retried,
-            "blocks_foreign": self._foreign,
-        }
+        with self._changed:
+            return self._counts | {
+                "simulators": len(self._simulators),
+                "blocks_in_flight": len(self._pending),
+                "blocks_waiting": len(self._ready),
+            }
 
     def close(self) -> None:
         """Stop asking for blocks."""
@@ -93,58 +120,102 @@ class Ingest:
     def _run(self) -> None:
         try:
             while not self._stopped:
+                self._simulators = self._look()
                 self._fill_window()
+                self._ask_again_for_late_blocks()
                 if not self._pending:
                     with self._changed:
                         self._changed.wait(timeout=0.5)
                     continue
                 done, _ = ray.wait(list(self._pending), num_returns=1, timeout=0.1)
                 for ref in done:
-                    self._receive(ref, *self._pending.pop(ref))
+                    self._receive(ref)
         except Exception as error:
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
 
     def _fill_window(self) -> None:
-        busy = [simulator.actor for _, simulator in self._pending.values()]
-        while self._next_number - self._wanted < self._limit:
-            simulator = min(self._simulators, key=lambda s: busy.count(s.actor))
-            busy.append(simulator.actor)
-            self._ask(self._next_number, simulator)
+        while self._next_number - self._wanted < self._window * len(self._simulators):
+            self._ask(self._next_number)
             self._next_number += 1
 
-    def _ask(self, number: int, simulator: SimulatorHandle) -> None:
-        self._pending[simulator.block(self._index_of(number))] = (number, simulator)
+    def _ask(self, number: int) -> None:
+        """Ask the least busy simulator that is not late with something, if there is one."""
+        busy = Counter(call.simulator.actor for call in self._pending.values())
+        simulator = min(self._simulators, key=lambda s: (s.actor in self._suspects, busy[s.actor]))
+        ref = simulator.block(self._index_of(number))
+        with self._changed:
+            self._pending[ref] = Call(number, simulator, time.monotonic(), busy[simulator.actor] + 1)
+            self._counts["blocks_sent"] += 1
 
-    def _receive(self, ref: Any, number: int, simulator: SimulatorHandle) -> None:
+    def _ask_again_for_late_blocks(self) -> None:
+        if (seconds := self._usual_seconds) is None:
+            return
+        late, now = [], time.monotonic()
+        for call in self._pending.values():
+            if not call.late and now - call.asked > PATIENCE + 2 * seconds * call.ahead:
+                late.append(call)
+        self._suspects.update(call.simulator.actor for call in late)
+        if all(simulator.actor in self._suspects for simulator in self._simulators):
+            return
+        for call in late:
+            call.late = True
+            if call.number >= self._wanted and call.number not in self._ready:
+                self._ask(call.number)
+
+    def _receive(self, ref: Any) -> None:
+        call = self._pending[ref]
+        number, actor = call.number, call.simulator.actor
         try:
             block = ray.get(ref)
         except RayTaskError as error:
             # The simulation itself failed; the same index would fail again, anywhere.
             raise error.cause from None
         except RayError as error:
-            self._retried += 1
-            self._failures += 1
+            self._suspects.add(actor)
+            # One that was removed on purpose may fail as often as it likes.
+            self._drop(ref, "blocks_retried", any(s.actor == actor for s in self._simulators))
             if self._failures >= MAX_FAILURES_IN_A_ROW:
                 raise RuntimeError(
                     f"{self._failures} calls to simulators failed in a row, the last: {error}"
                 ) from None
-            self._ask(number, self._simulators[number % len(self._simulators)])
+            self._ask_if_missing(number)
             return
         if block["stamp"] != self._stamp:
-            self._foreign += 1
-            self._failures += 1
+            self._drop(ref, "blocks_foreign")
             if self._failures >= MAX_FAILURES_IN_A_ROW:
                 raise RuntimeError(
                     f"simulators return blocks of another run: expected stamp {self._stamp}, found {block['stamp']}"
                 )
-            self._ask(number, self._simulators[number % len(self._simulators)])
+            self._ask_if_missing(number)
             return
         self._failures = 0
-        self._restarts += self._lives.setdefault(simulator.actor, block["life"]) != block["life"]
-        self._lives[simulator.actor] = block["life"]
+        self._suspects.discard(actor)
+        usual = self._usual_seconds or block["seconds"]
+        self._usual_seconds = 0.9 * usual + 0.1 * block["seconds"]
         with self._changed:
+            del self._pending[ref]
+            self._counts["simulator_restarts"] += (
+                self._lives.setdefault(actor, block["life"]) != block["life"]
+            )
+            self._lives[actor] = block["life"]
+            self._counts["simulator_seconds"] += block["seconds"]
+            if number < self._wanted or number in self._ready:
+                self._counts["blocks_duplicate"] += 1
+                return
+            self._counts["blocks_received"] += 1
             self._ready[number] = block["rows"]
-            self._received += 1
             self._changed.notify_all()
+
+    def _drop(self, ref: Any, counter: str, fails: bool = True) -> None:
+        with self._changed:
+            del self._pending[ref]
+            self._counts[counter] += 1
+        self._failures += fails
+
+    def _ask_if_missing(self, number: int) -> None:
+        """Ask for a block again, unless it is there or another simulator has been asked for it."""
+        asked = any(call.number == number for call in self._pending.values())
+        if number >= self._wanted and number not in self._ready and not asked:
+            self._ask(number)

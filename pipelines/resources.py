@@ -1,5 +1,6 @@
 """What a run asks of the cluster, against what the cluster has."""
 
+import math
 from dataclasses import dataclass
 
 from ndsm.config import Train
@@ -7,6 +8,9 @@ from ndsm.errors import InputError
 
 STORE_SHARE = 0.3
 """Share of the object store that blocks in flight may take: more, and Ray spills them to disk."""
+TRAINER, SIMULATOR = "trainer", "sim"
+"""Custom resources, one for each worker and simulator. Where a cluster offers one, they run only where it is: Ray Train
+counts the nodes' whole CPUs, also those that simulators hold, when it decides how many workers fit."""
 
 
 @dataclass(frozen=True)
@@ -17,28 +21,72 @@ class Cluster:
     gpus: float
     object_store: float
     """Bytes."""
+    trainers: float | None = None
+    """Of the custom resource `trainer`; None if the cluster does not offer it."""
+    simulators: float | None = None
+    """Of the custom resource `sim`."""
+
+    @classmethod
+    def of(cls, resources: dict[str, float]) -> "Cluster":
+        """From what `ray.cluster_resources()` returns."""
+        return cls(
+            resources.get("CPU", 0),
+            resources.get("GPU", 0),
+            resources.get("object_store_memory", 0),
+            resources.get(TRAINER),
+            resources.get(SIMULATOR),
+        )
+
+    def worker_resources(self, use_gpu: bool) -> dict[str, float]:
+        """What each training worker asks for."""
+        found = {"CPU": 1.0}
+        if use_gpu:
+            found["GPU"] = 1.0
+        if self.trainers is not None:
+            found[TRAINER] = 1.0
+        return found
+
+    def simulator_resources(self) -> dict[str, float]:
+        """Custom resources of each simulator, beside its CPU."""
+        return {} if self.simulators is None else {SIMULATOR: 1.0}
+
+    def room_for_simulators(self, workers: int) -> int:
+        """Simulators that fit beside so many workers; at least 1."""
+        room = self.cpus - workers if self.simulators is None else min(self.simulators, self.cpus - workers)
+        return max(1, int(room))
 
 
-def check_budget(cluster: Cluster, train: Train, block_bytes: int, data_bytes: int, use_gpu: bool) -> None:
-    """Nothing, if simulators, workers and blocks in flight fit the cluster.
+def check_budget(
+    cluster: Cluster, train: Train, simulators: int, block_bytes: int, data_bytes: int, use_gpu: bool
+) -> None:
+    """Nothing, if simulators, the least number of workers and blocks in flight fit the cluster.
 
     Raises:
         InputError: they do not; one sentence with what to change. Ray itself would wait for ever.
     """
-    worker_cpus = train.workers
-    needed = train.simulators + worker_cpus
+    workers, most = train.worker_range
+    needed = simulators + workers
     if needed > cluster.cpus:
         raise InputError(
-            f"the cluster has {cluster.cpus:g} CPUs, but {train.simulators} simulators and {train.workers} training "
+            f"the cluster has {cluster.cpus:g} CPUs, but {simulators} simulators and {workers} training "
             f"workers need {needed}; lower train.simulators or train.workers, add nodes, or use --local"
         )
-    if use_gpu and train.workers > cluster.gpus:
+    if use_gpu and workers > cluster.gpus:
         raise InputError(
-            f"the cluster has {cluster.gpus:g} GPUs, but {train.workers} training workers on cuda need {train.workers}; "
+            f"the cluster has {cluster.gpus:g} GPUs, but {workers} training workers on cuda need {workers}; "
             "lower train.workers or set train.device cpu"
         )
+    for name, needed, there in (
+        (TRAINER, workers, cluster.trainers),
+        (SIMULATOR, simulators, cluster.simulators),
+    ):
+        if there is not None and needed > there:
+            raise InputError(
+                f"the cluster has {there:g} of the resource '{name}', but the run needs {needed}; lower train.workers or "
+                "train.simulators, or add nodes that offer it"
+            )
     # A worker without a simulator of its own shares one, with a window of its own.
-    windows = max(train.simulators, train.workers)
+    windows = max(simulators, most) if simulators else 0
     in_flight = train.window * windows * block_bytes
     room = STORE_SHARE * cluster.object_store
     if in_flight > room:
@@ -52,3 +100,62 @@ def check_budget(cluster: Cluster, train: Train, block_bytes: int, data_bytes: i
             f"the training rows take {data_bytes / 2**20:.0f} MB, more than the object store's "
             f"{cluster.object_store / 2**20:.0f} MB beside the blocks in flight; lower data.n or enlarge the object store"
         )
+
+
+IN_WORKER = 0.1
+"""A worker simulates by itself if that takes less than this share of a step: an actor would cost more than it saves."""
+MARGIN = 1.25
+"""Simulators are to be able to make so many times what the workers use."""
+
+
+def simulators_needed(block_seconds: float, use_seconds: float, workers: int, most: int) -> int:
+    """Simulators with which the workers do not wait; 0 if each worker should simulate by itself.
+
+    Args:
+        block_seconds: of one CPU to simulate a block.
+        use_seconds: in which one worker uses a block up.
+        most: simulators that there is room for.
+    """
+    load = block_seconds / use_seconds
+    return 0 if load <= IN_WORKER else min(most, max(1, math.ceil(MARGIN * load * workers)))
+
+
+class SimulatorScaling:
+    """How many simulators to have, from how long workers wait and simulators work; a policy without clocks or actors.
+
+    Args:
+        least, most: bounds.
+    """
+
+    STALL = 0.02
+    """Share of the time that workers may wait."""
+    IDLE = 0.6
+    """Simulators that work less than this share of the time are too many."""
+    AGREE = 3
+    """Reports in a row that must ask for the same direction: a single one may be a hiccup."""
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least, self.most = least, most
+        self._same = 0
+
+    def decide(self, count: int, stall: float, busy: float) -> int:
+        """Simulators to have from now on.
+
+        Args:
+            count: simulators there are.
+            stall: share of the time since the last report that the workers waited for blocks.
+            busy: share of the time that each simulator worked, on average.
+        """
+        wanted = count
+        if stall > self.STALL:
+            # Workers took 1 - stall of what they could; whoever is not busy would not help by being more.
+            wanted = math.ceil(count / (1 - min(stall, 0.5))) if busy > self.IDLE else count
+        elif busy < self.IDLE:
+            wanted = math.ceil(MARGIN * busy * count)
+        wanted = min(self.most, max(self.least, wanted))
+        direction = (wanted > count) - (wanted < count)
+        self._same = direction if direction * self._same <= 0 else self._same + direction
+        if abs(self._same) < self.AGREE:
+            return count
+        self._same = 0
+        return wanted

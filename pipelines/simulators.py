@@ -5,6 +5,7 @@ never sees the network, so a call that is retried on another machine after a cra
 """
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -13,6 +14,7 @@ import ray
 import torch
 
 from ndsm.processes import RolloutSpec, rollout
+from pipelines.versions import check_software, software
 
 
 class Block(TypedDict):
@@ -25,6 +27,8 @@ class Block(TypedDict):
     """The simulator's (data, mixture, process, grid)."""
     life: int
     """Differs between the lives of an actor that was restarted."""
+    seconds: float
+    """Time spent on it."""
 
 
 class Simulator:
@@ -32,20 +36,34 @@ class Simulator:
 
     Args:
         spec: process, grid and what is recorded.
+        driver: the driver's `software()`.
     """
 
-    def __init__(self, spec: RolloutSpec) -> None:
+    def __init__(self, spec: RolloutSpec, driver: dict[str, str]) -> None:
         # One CPU is what the actor asks Ray for; more threads would take the trainer's.
         torch.set_num_threads(1)
-        self._spec = spec
+        self._spec, self._driver = spec, driver
         self._data: np.ndarray | None = None
 
     def block(self, index: int, data: list[Any]) -> Block:
-        """Block number `index`, of trajectories that start from the rows behind the reference data[0]."""
+        """Block number `index`, of trajectories that start from the rows behind the reference data[0].
+
+        Raises:
+            InputError: this node has other software than the driver, or the simulation failed.
+        """
         if self._data is None:
+            # Here and not in the constructor, whose errors Ray would answer by starting the actor again.
+            check_software(self._driver)
             self._data = ray.get(data[0])
+        started = time.perf_counter()
         rows = rollout(self._spec, self._data, index)
-        return {"rows": rows, "index": index, "stamp": self._spec.stamp, "life": os.getpid()}
+        return {
+            "rows": rows,
+            "index": index,
+            "stamp": self._spec.stamp,
+            "life": os.getpid(),
+            "seconds": time.perf_counter() - started,
+        }
 
 
 @dataclass(frozen=True)
@@ -68,11 +86,16 @@ class SimulatorHandle:
         ray.kill(self.actor)
 
 
-def start_simulators(count: int, spec: RolloutSpec, data: Any) -> list[SimulatorHandle]:
+def start_simulators(
+    count: int, spec: RolloutSpec, data: Any, resources: dict[str, float] | None = None
+) -> list[SimulatorHandle]:
     """`count` simulators; `data` refers to the (N, d) float32 rows, which each node fetches once.
 
     Returned blocks belong to the caller of `block`, so a dead trainer's blocks are freed with it; the actors
     end with the driver.
+
+    Args:
+        resources: custom resources of each, beside its CPU.
     """
-    actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(Simulator)
-    return [SimulatorHandle(actor.remote(spec), [data]) for _ in range(count)]
+    actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1, resources=resources or {})(Simulator)
+    return [SimulatorHandle(actor.remote(spec, software()), [data]) for _ in range(count)]

@@ -6,9 +6,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import torch
@@ -19,13 +19,19 @@ from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 from ndsm.errors import InputError
 from ndsm.experiment import Experiment, begin, saved, start
 from ndsm.run import Run
-from ndsm.training import Flags, Problem, block_index, open_replay, train
+from ndsm.training import BlockSource, Flags, Problem, Record, block_index, local_source, open_replay, train
+from ndsm.training.calibration import Costs, measure_costs
+from pipelines.board import Membership, open_board
 from pipelines.ingest import Ingest
-from pipelines.resources import Cluster, check_budget
-from pipelines.simulators import start_simulators
+from pipelines.instruments import Instruments
+from pipelines.resources import Cluster, SimulatorScaling, check_budget, simulators_needed
+from pipelines.simulators import SimulatorHandle, start_simulators
+from pipelines.versions import check_software, software
 
-MAX_FAILURES = 3
-"""Restarts of the worker group from the last checkpoint before a run gives up."""
+RESIZE_SECONDS = 30.0
+"""Between looks at whether more workers would fit; taking them in is a restart from the last checkpoint."""
+GLOO_SECONDS = 60
+"""After which a worker stops waiting for another one that has died without closing its connections."""
 
 
 @contextmanager
@@ -49,8 +55,7 @@ def cluster() -> Iterator[Cluster]:
     for name in ("ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        found = ray.cluster_resources()
-        yield Cluster(found.get("CPU", 0), found.get("GPU", 0), found.get("object_store_memory", 0))
+        yield Cluster.of(ray.cluster_resources())
     finally:
         if started:
             ray.shutdown()
@@ -61,38 +66,57 @@ def train_on_ray(
     run: Run,
     data: Any,
     on_metrics: Callable[[dict[str, Any]], None],
+    found: Cluster,
+    simulators: int,
     use_gpu: bool = False,
 ) -> None:
     """Train on the cluster this process is connected to; returns when the run is done or stopped.
 
     Training runs on a thread of its own: the main thread stays free for Ctrl-C, which asks the workers to
-    save and stop through the run's stop file.
+    save and stop.
 
     Args:
         data: reference to the training rows, (N, d) float32.
         on_metrics: called with each new line of `metrics.jsonl`.
+        found: what the cluster has.
+        simulators: to begin with; 0 lets each worker simulate by itself.
         use_gpu: one GPU for each worker.
 
     Raises:
         Exception: what ended the training.
     """
     config = problem.config.train
-    simulators = start_simulators(config.simulators, problem.spec, data)
+    pool = SimulatorPool(problem, data, found, simulators)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_seconds)
+    # The state to resume from is the run's own checkpoint; Ray keeps only its bookkeeping here.
+    if run.mirror is None:
+        storage: dict[str, Any] = {"storage_path": str((run.path / "checkpoints").resolve())}
+    else:
+        filesystem, root = run.mirror.arrow
+        storage = {"storage_path": f"{root}/checkpoints", "storage_filesystem": filesystem}
+    settings = {
+        "problem": problem,
+        "run": Run(run.path.resolve(), run.mirror),
+        "board": pool.board,
+        "data": [data],
+        "software": software(),
+    }
+    least, most = config.worker_range
     trainer = TorchTrainer(
         worker,
-        train_loop_config={"problem": problem, "run": str(run.path.resolve()), "simulators": simulators},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=60),
+        train_loop_config=settings,
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=GLOO_SECONDS),
         scaling_config=ScalingConfig(
-            num_workers=config.workers,
+            num_workers=least if least == most else (least, most),
             use_gpu=use_gpu,
-            resources_per_worker={"CPU": 1, **({"GPU": 1} if use_gpu else {})},
+            resources_per_worker=found.worker_resources(use_gpu),
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(
-            # The state to resume from is the run's own checkpoint; Ray keeps only its bookkeeping here.
             name="ray",
-            storage_path=str((run.path / "checkpoints").resolve()),
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=FailureConfig(max_failures=config.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            **storage,
         ),
     )
     failures: list[BaseException] = []
@@ -106,23 +130,69 @@ def train_on_ray(
             failures.append(error)
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    position = run.metrics_end()
     thread.start()
     try:
         while thread.is_alive():
             thread.join(timeout=0.3)
+            if run.stop_file.exists():
+                pool.board.ask_to_stop.remote()
             # After the last join too: the run's last line comes just before its thread ends.
-            lines, position = run.metrics_since(position)
-            for line in lines:
+            for line in ray.get(pool.board.take_lines.remote()):
                 on_metrics(line)
+                pool.adapt(line)
     finally:
-        for simulator in simulators:
-            simulator.stop()
+        pool.stop()
+    run.pull()
     if failures:
         raise cause(failures[0])
     if failure := run.failure():
         kind, message = failure
         raise InputError(message) if kind == "InputError" else RuntimeError(message)
+
+
+class SimulatorPool:
+    """The simulators of a run, and the board that tells workers about them.
+
+    Args:
+        problem, data: what they simulate.
+        found: what the cluster has.
+        count: to begin with.
+    """
+
+    def __init__(self, problem: Problem, data: Any, found: Cluster, count: int) -> None:
+        config = problem.config.train
+        self._start = lambda n: start_simulators(n, problem.spec, data, found.simulator_resources())
+        self._handles: list[SimulatorHandle] = self._start(count)
+        self._leaving: list[SimulatorHandle] = []
+        most = found.room_for_simulators(config.worker_range[0])
+        self._scaling = SimulatorScaling(1, most) if config.simulators == "auto" and count else None
+        self._before: dict[str, Any] = {}
+        self.board = open_board(self._handles)
+
+    def adapt(self, line: dict[str, Any]) -> None:
+        """Have as many simulators as a new line of metrics asks for, with `train.simulators auto`."""
+        before, self._before = self._before, line
+        if self._scaling is None or line["seconds"] <= before.get("seconds", line["seconds"]):
+            return
+        seconds = line["seconds"] - before["seconds"]
+        worked = max(0.0, line["simulator_seconds"] - before["simulator_seconds"])
+        count = len(self._handles)
+        wanted = self._scaling.decide(count, line["stall_fraction"], worked / seconds / count)
+        # Those that left the board a line ago are asked for nothing any more.
+        self._end(self._leaving)
+        self._leaving = self._handles[wanted:]
+        if wanted != count:
+            self._handles = self._handles[:wanted] + self._start(max(0, wanted - count))
+            self.board.set_simulators.remote(self._handles)
+
+    def stop(self) -> None:
+        """End all of them."""
+        self._end(self._handles + self._leaving)
+        ray.kill(self.board)
+
+    def _end(self, handles: list[SimulatorHandle]) -> None:
+        for handle in handles:
+            handle.stop()
 
 
 def cause(error: BaseException) -> BaseException:
@@ -139,30 +209,58 @@ def cause(error: BaseException) -> BaseException:
 def worker(settings: dict[str, Any]) -> None:
     """The loop of one Ray Train worker."""
     problem: Problem = settings["problem"]
-    run = Run(Path(settings["run"]))
+    run: Run = settings["run"]
+    board = settings["board"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     # Ray grants one CPU.
     torch.set_num_threads(1)
+    run.pull()
     trainer, resume = start(problem, run.load_checkpoint(), world, prepare_model, sum_over_workers(world))
     if trainer.steps >= problem.config.train.steps or run.failure():
         return
-    handles = settings["simulators"]
-    mine = handles[rank::world] or [handles[rank % len(handles)]]
+    device = next(trainer.model.parameters()).device
+    members = Membership(board, rank, world)
 
-    def open_source(first: int) -> Ingest:
+    def open_source(first: int) -> BlockSource:
         def index_of(number: int) -> int:
             return block_index(resume, rank, number)
 
-        return Ingest(mine, index_of, first, problem.config.train.window, problem.spec.stamp)
+        if not members.total:
+            return local_source(problem, ray.get(settings["data"][0]), resume, rank)(first)
+        return Ingest(members.look, index_of, first, problem.config.train.window, problem.spec.stamp)
 
-    device = next(trainer.model.parameters()).device
-    replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
-    records = train(
-        trainer, replay, problem, resume, agree=agree_on(rank, world, device), stop=run.stop_file.exists
-    )
+    stopped = False
+
+    def total(counts: dict[str, float]) -> dict[str, float]:
+        values = torch.tensor(list(counts.values()), dtype=torch.float64, device=device)
+        summed = dict(zip(counts, sum_over_workers(world)(values).tolist(), strict=True))
+        whole = {name: value if name.endswith("seconds") else round(value) for name, value in summed.items()}
+        return whole | {"simulators": members.total}
+
+    def urgent() -> bool:
+        return ray.train.get_preemption_info() is not None
+
+    def posted(records: Iterator[Record]) -> Iterator[Record]:
+        nonlocal stopped
+        for record in records:
+            stopped = ray.get(board.post.remote(record.metrics))
+            yield record
+
     try:
-        for record in saved(records, trainer, run) if rank == 0 else records:
+        check_software(settings["software"])
+        replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
+    except InputError as error:
+        run.write_failure(error)
+        return
+    records = train(
+        trainer, replay, problem, resume, agree=agree_on(rank, world, device),
+        stop=lambda: stopped or run.stop_file.exists(), urgent=urgent, total=total,
+    )  # fmt: skip
+    instruments = Instruments(rank)
+    try:
+        for record in posted(saved(records, trainer, run)) if rank == 0 else records:
+            instruments.show(record.metrics)
             # A barrier, and at most one report per health check of Ray's controller gets through: only
             # where the workers save anyway.
             if record.checkpoint:
@@ -204,23 +302,58 @@ def run_on_ray(
     experiment: Experiment,
     on_metrics: Callable[[dict[str, Any]], None] = lambda _: None,
     on_start: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Check that the run fits the cluster, begin it, and train.
 
     Args:
         on_metrics: called with each new line of `metrics.jsonl`.
         on_start: called once the checks have passed and the run is written.
+        say: told what was decided by measurement.
 
     Raises:
         InputError: it does not fit; nothing is written.
         Exception: what ended the training.
     """
-    problem, config = experiment.problem, experiment.config.train
+    problem, config, run = experiment.problem, experiment.config.train, experiment.run
     with cluster() as found:
         block_bytes = problem.spec.rows * problem.spec.layout.width * 4
+        least, _ = config.worker_range
         # What the workers' nodes have counts, not this process's.
-        use_gpu = config.device == "cuda" or (config.device == "auto" and found.gpus >= config.workers)
-        check_budget(found, config, block_bytes, experiment.dataset.train.nbytes, use_gpu)
+        use_gpu = config.device == "cuda" or (config.device == "auto" and found.gpus >= least)
+        simulators = 1 if config.simulators == "auto" else config.simulators
+        check_budget(found, config, simulators, block_bytes, experiment.dataset.train.nbytes, use_gpu)
         begin(experiment)
-        on_start()
-        train_on_ray(problem, experiment.run, ray.put(experiment.dataset.train), on_metrics, use_gpu)
+        with run.hold():
+            data = ray.put(experiment.dataset.train)
+            if config.simulators == "auto":
+                simulators = calibrated(problem, data, found, use_gpu, say)
+            on_start()
+            train_on_ray(problem, run, data, on_metrics, found, simulators, use_gpu)
+
+
+def calibrated(problem: Problem, data: Any, found: Cluster, use_gpu: bool, say: Callable[[str], None]) -> int:
+    """Simulators that the run needs, by the measured costs of a block and of a step; 0 for none.
+
+    Args:
+        data: reference to the training rows.
+        say: is told what was measured and decided.
+    """
+    least, most = problem.config.train.worker_range
+    resources = found.worker_resources(use_gpu)
+    cpus, gpus = resources.pop("CPU"), resources.pop("GPU", 0)
+
+    def measure(data: np.ndarray) -> Costs:
+        torch.set_num_threads(1)
+        return measure_costs(problem, data, start(problem, None, least)[0], least)
+
+    costs: Costs = ray.get(
+        ray.remote(num_cpus=cpus, num_gpus=gpus, resources=resources)(measure).remote(data)
+    )
+    room = found.room_for_simulators(most)
+    count = simulators_needed(costs.block, costs.use, most, room)
+    say(
+        f"train.simulators auto: a block takes {costs.block:.3g} s and is used up in {costs.use:.3g} s, steps take "
+        f"{costs.step:.3g} s: {f'{count} simulators' if count else 'each worker simulates by itself'}"
+    )
+    return count

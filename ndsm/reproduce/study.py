@@ -17,6 +17,7 @@ from ndsm.data import Dataset, load
 from ndsm.errors import InputError
 from ndsm.experiment import Experiment, Generator, begin, prepare, train_locally
 from ndsm.figures import image_study_figure, study_figure
+from ndsm.files import write_whole
 from ndsm.metrics import evaluate
 from ndsm.run import Run
 from ndsm.streams import numpy_stream
@@ -279,10 +280,7 @@ class Folder:
                 _key(r["row"], r["setting"], r["seed"]),
             )
         )
-        self.path.mkdir(parents=True, exist_ok=True)
-        partial = self.path / ".results.json.partial"
-        partial.write_text(json.dumps(self.results, indent=1), encoding="utf-8")
-        partial.replace(self.path / "results.json")
+        write_whole(self.path / "results.json", json.dumps(self.results, indent=1).encode())
 
     def finish(self) -> None:
         """Add the floor, and draw the figure."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Resume:
     """Index of the first block they took."""
     seconds: float = 0.0
     """Training time so far."""
+    restarts: int = 0
+    """How often training went on from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def resumed(saved: Resume, step: int, world: int, problem: Problem) -> Resume:
         return saved
     taken = problem.limiter(saved.world).blocks_for(max(1, step - saved.era_step))
     index = saved.era_index + taken * saved.world if step else 0
-    return Resume(world, step, index, saved.seconds)
+    return replace(saved, world=world, era_step=step, era_index=index)
 
 
 def open_replay(
@@ -86,11 +88,13 @@ def block_index(resume: Resume, rank: int, number: int) -> int:
     return resume.era_index + number * resume.world + rank
 
 
-def local_source(problem: Problem, data: np.ndarray, resume: Resume) -> Callable[[int], ThreadSource]:
-    """Opens a source that simulates on a thread of this process."""
+def local_source(
+    problem: Problem, data: np.ndarray, resume: Resume, rank: int = 0
+) -> Callable[[int], ThreadSource]:
+    """Opens a source for worker `rank` that simulates on a thread of this process."""
 
     def make(number: int) -> np.ndarray:
-        return rollout(problem.spec, data, block_index(resume, 0, number))
+        return rollout(problem.spec, data, block_index(resume, rank, number))
 
     return lambda first: ThreadSource(make, first, problem.config.train.window)
 
@@ -103,6 +107,8 @@ def train(
     *,
     agree: Callable[[Flags], Flags] = lambda flags: flags,
     stop: Callable[[], bool] = lambda: False,
+    urgent: Callable[[], bool] = lambda: False,
+    total: Callable[[dict[str, float]], dict[str, float]] = lambda counts: counts,
 ) -> Iterator[Record]:
     """Steps until `train.steps`, yielding a record every `train.report_seconds`.
 
@@ -113,6 +119,8 @@ def train(
         resume: which blocks this run takes, and the time spent before.
         agree: makes the workers' decisions one (rank 0's).
         stop: asked now and then; true ends the loop after a checkpoint.
+        urgent: asked at each report, by all workers; true saves a checkpoint at once.
+        total: sums the workers' counts.
 
     Raises:
         FloatingPointError: the loss is no longer finite; the last checkpoint is from before.
@@ -150,9 +158,10 @@ def train(
             )
         seconds = max(now - reported, 1e-9)
         rows = (replay.blocks_inserted - blocks) * problem.spec.rows * resume.world
-        at = Resume(resume.world, resume.era_step, resume.era_index, resume.seconds + now - started)
+        at = replace(resume, seconds=resume.seconds + now - started)
         metrics = {
             "step": trainer.steps,
+            "time": round(time.time(), 3),
             "seconds": round(at.seconds, 3),
             "loss": loss_mean,
             "grad_norm": norm_mean,
@@ -160,11 +169,16 @@ def train(
             "steps_per_s": steps / seconds,
             "rollout_rows_per_s": rows / seconds,
             "stall_fraction": (replay.wait_seconds - waited) / seconds,
-            **replay.counters(era_step + 1),
+            "ring_fill": replay.ring.fill,
+            "workers": resume.world,
+            "restarts": resume.restarts,
+            "next_block": block_index(resume, 0, replay.blocks_inserted),
+            **replay.progress(era_step + 1),
+            **total(replay.counters()),
         }
         reported, waited, blocks = now, replay.wait_seconds, replay.blocks_inserted
         loss_sum, norm_sum, steps = torch.zeros(()), torch.zeros(()), 0
-        checkpoint = flags.checkpoint or ends
+        checkpoint = flags.checkpoint or ends or urgent()
         saved = now if checkpoint else saved
         yield Record(trainer.steps, metrics, checkpoint, ends, at)
         if ends:

@@ -23,6 +23,22 @@ DRAWS_PER_STREAM = 64
 """Steps whose row choices come from one stream: seeding one per step would cost as much as drawing."""
 
 
+COUNTERS = {
+    "blocks_sent": "asked for",
+    "blocks_received": "answers that were kept",
+    "blocks_retried": "calls that failed; asked for again",
+    "blocks_foreign": "answers dropped because they are another run's; asked for again",
+    "blocks_duplicate": "answers dropped because the same block had come from another simulator",
+    "blocks_in_flight": "not answered yet",
+    "blocks_waiting": "received and not taken yet",
+    "simulators": "simulators in use; 0: a thread of the worker",
+    "simulator_restarts": "simulators that came back as a new process",
+    "simulator_seconds": "time that simulators worked on the answers",
+}
+"""What a source counts since it was opened: sent = received + retried + foreign + duplicate + in flight at any time, and
+received = taken + waiting."""
+
+
 class BlockSource(Protocol):
     """Blocks of one worker, in order, made ahead of time by someone else."""
 
@@ -30,8 +46,8 @@ class BlockSource(Protocol):
         """Block `number` of this worker; called with consecutive numbers, waits until it is there."""
         ...
 
-    def counters(self) -> dict[str, int]:
-        """What happened so far, e.g. blocks retried."""
+    def counters(self) -> dict[str, float]:
+        """What happened so far: `COUNTERS`."""
         ...
 
     def close(self) -> None:
@@ -51,18 +67,20 @@ class ThreadSource:
     def __init__(self, make: Callable[[int], np.ndarray], first: int, window: int) -> None:
         self._ready: queue.Queue[np.ndarray | Exception] = queue.Queue(maxsize=window)
         self._stop = threading.Event()
-        self._made = 0
+        self._made = self._taken = 0
+        self._seconds = 0.0
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, args=(make, first), daemon=True, name="rollouts")
         self._thread.start()
 
     def _run(self, make: Callable[[int], np.ndarray], number: int) -> None:
         while not self._stop.is_set():
+            started = time.perf_counter()
             try:
                 item: np.ndarray | Exception = make(number)
             except Exception as error:
                 item = error
-            self._made += 1
+            self._made, self._seconds = self._made + 1, self._seconds + time.perf_counter() - started
             while not self._stop.is_set():
                 try:
                     self._ready.put(item, timeout=0.2)
@@ -78,13 +96,20 @@ class ThreadSource:
         if self._error is None:
             item = self._ready.get()
             if not isinstance(item, Exception):
+                self._taken += 1
                 return item
             self._error = item
         raise self._error
 
-    def counters(self) -> dict[str, int]:
-        """Blocks made so far."""
-        return {"blocks_received": self._made, "blocks_retried": 0, "blocks_foreign": 0}
+    def counters(self) -> dict[str, float]:
+        """`COUNTERS`."""
+        made = self._made
+        return dict.fromkeys(COUNTERS, 0) | {
+            "blocks_sent": made,
+            "blocks_received": made,
+            "blocks_waiting": made - self._taken,
+            "simulator_seconds": self._seconds,
+        }
 
     def close(self) -> None:
         """Stop the thread and wait for its current block."""
@@ -118,6 +143,8 @@ class Replay:
         self.limiter, self._seed, self._rank = limiter, seed, rank
         self.ring = Ring(limiter.ring_blocks, limiter.block_rows, width, device)
         self._next = max(0, limiter.blocks_for(start_step) - limiter.ring_blocks) if start_step else 0
+        self._first = self._next
+        self._reused = (limiter.blocks_for(start_step) if start_step else 0) - self._first
         self.source = open_source(self._next)
         self._device = torch.device(device)
         self._stream, self._fractions = -1, torch.empty(0)
@@ -153,11 +180,19 @@ class Replay:
             self._stream = stream
         return self.ring.draw(self._fractions[offset])
 
-    def counters(self, step: int) -> dict[str, float]:
-        """Counts after `step` steps: blocks inserted, rows drawn per row inserted, and the source's own."""
+    def progress(self, step: int) -> dict[str, float]:
+        """After `step` steps since block number 0: blocks inserted, and rows drawn per row inserted."""
         drawn = step * self.limiter.batch_rows
         return {
             "blocks_inserted": self._next,
             "samples_per_insert": drawn / (self._next * self.limiter.block_rows),
+        }
+
+    def counters(self) -> dict[str, float]:
+        """Blocks taken from the source, those of them that had been in the ring before a restart; `COUNTERS`."""
+        taken = self._next - self._first
+        return {
+            "blocks_taken": taken,
+            "blocks_reused": min(taken, self._reused),
             **self.source.counters(),
         }

@@ -24,6 +24,11 @@ class Ring:
         """Rows that can be drawn."""
         return min(self.inserted, self._capacity) * self._block_rows
 
+    @property
+    def fill(self) -> float:
+        """Share of its capacity that can be drawn."""
+        return min(self.inserted / self._capacity, 1.0)
+
     def insert(self, block: np.ndarray, number: int | None = None) -> None:
         """Copy a block, (block_rows, width) float32, over the oldest one.
 

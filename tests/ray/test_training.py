@@ -40,11 +40,17 @@ def experiment(folder: Path, name: str, **overrides: object) -> Experiment:
 
 
 def train_with_ray(ray, made: Experiment) -> list[dict]:
+    lines: list[dict] = []
+    train_on(ray, made.problem, made.run, made.dataset.train, lines.append)
+    return lines
+
+
+def train_on(ray, problem, run, rows, on_metrics=lambda line: None) -> None:
+    from pipelines.resources import Cluster
     from pipelines.train import train_on_ray
 
-    lines: list[dict] = []
-    train_on_ray(made.problem, made.run, ray.put(made.dataset.train), lines.append)
-    return lines
+    found = Cluster.of(ray.cluster_resources())
+    train_on_ray(problem, run, ray.put(rows), on_metrics, found, problem.config.train.simulators)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -137,7 +143,7 @@ class Rollouts:
         spec, data = self._made.problem.spec, self._made.dataset.train
         return rollout(spec, data, block_index(Resume(2), self._rank, number))
 
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, float]:
         return {}
 
     def close(self) -> None:
@@ -145,15 +151,11 @@ class Rollouts:
 
 
 def test_a_simulation_error_ends_the_run_with_its_own_message(ray_cluster, tmp_path):
-    from dataclasses import replace
-
-    from pipelines.train import train_on_ray
-
     made = experiment(tmp_path, "bad")
     poisoned = made.dataset.train.copy()
     poisoned[:, 0] = float("inf")
     with pytest.raises(InputError, match="expected finite trajectories"):
-        train_on_ray(replace(made.problem), made.run, ray_cluster.put(poisoned), lambda _: None)
+        train_on(ray_cluster, made.problem, made.run, poisoned)
 
 
 def test_foreign_blocks_are_dropped_and_counted(ray_cluster, tmp_path):
@@ -162,7 +164,7 @@ def test_foreign_blocks_are_dropped_and_counted(ray_cluster, tmp_path):
 
     made = experiment(tmp_path, "foreign")
     handles = start_simulators(1, made.problem.spec, ray_cluster.put(made.dataset.train))
-    ingest = Ingest(handles, lambda number: number, 0, 2, stamp="another run's")
+    ingest = Ingest(lambda: handles, lambda number: number, 0, 2, stamp="another run's")
     try:
         with pytest.raises(RuntimeError, match="another run"):
             ingest.take(0)
@@ -178,7 +180,7 @@ def test_simulators_wait_when_they_are_a_window_ahead(ray_cluster, tmp_path):
 
     made = experiment(tmp_path, "window")
     handles = start_simulators(2, made.problem.spec, ray_cluster.put(made.dataset.train))
-    ingest = Ingest(handles, lambda number: number, 0, 3, made.problem.spec.stamp)
+    ingest = Ingest(lambda: handles, lambda number: number, 0, 3, made.problem.spec.stamp)
     try:
         ingest.take(0)
         deadline = time.monotonic() + 30

@@ -99,7 +99,7 @@ def test_rows_drawn_per_row_inserted_never_exceed_the_ratio_step_by_step():
     for s in range(300):
         replay.batch(s)
         assert replay.blocks_inserted == limiter.blocks_for(s + 1)
-        assert replay.counters(s + 1)["samples_per_insert"] <= 2.5 + 1e-9
+        assert replay.progress(s + 1)["samples_per_insert"] <= 2.5 + 1e-9
 
 
 def test_another_rank_or_seed_draws_other_rows():

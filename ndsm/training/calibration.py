@@ -1,0 +1,60 @@
+"""What a block and a step cost here, measured: for `train.simulators auto` and for planning."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ndsm.processes import rollout
+from ndsm.training.problem import Problem
+from ndsm.training.step import Trainer
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one worker and one simulator."""
+
+    block: float
+    """To simulate a block, by one CPU."""
+    step: float
+    """Of one optimiser step."""
+    use: float
+    """In which a worker uses a block up."""
+
+
+def measure_costs(
+    problem: Problem, data: np.ndarray, trainer: Trainer, world: int, seconds: float = 1.0
+) -> Costs:
+    """Time blocks and a worker's steps for about `seconds` each; the trainer is not the same afterwards.
+
+    Args:
+        data: rows, (N, d) float32.
+        world: workers that share a step's rows.
+    """
+    limiter = problem.limiter(world)
+    block = rollout(problem.spec, data, 0)
+    device = next(trainer.model.parameters()).device
+    index = torch.arange(limiter.batch_rows) % len(block)
+    rows = torch.from_numpy(block)[index].to(device)
+
+    def step() -> None:
+        # Reading a number waits for a GPU to have done its work.
+        float(trainer.step(rows)[0])
+
+    block_seconds = _median_seconds(lambda: rollout(problem.spec, data, 0), seconds)
+    step_seconds = _median_seconds(step, seconds)
+    uses = limiter.block_rows * limiter.samples_per_insert / limiter.batch_rows
+    return Costs(block_seconds, step_seconds, uses * step_seconds)
+
+
+def _median_seconds(action: Callable[[], object], seconds: float) -> float:
+    """Median time of an action, repeated for about so long and at least three times, after one to warm up."""
+    action()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times))

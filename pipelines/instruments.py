@@ -1,0 +1,57 @@
+"""A worker's numbers for Prometheus, by way of Ray's own metrics agents."""
+
+from typing import Any
+
+from ray.util.metrics import Counter, Gauge
+
+GAUGES = {
+    "step": "Optimiser steps taken",
+    "loss": "Mean loss since the last report",
+    "steps_per_s": "Optimiser steps per second",
+    "rollout_rows_per_s": "Simulated rows inserted by all workers per second",
+    "stall_fraction": "Share of the time this worker waited for blocks",
+    "ring_fill": "Share of this worker's ring that holds rows",
+    "samples_per_insert": "Uses of a simulated row, on average",
+    "workers": "Training workers",
+    "simulators": "Simulator actors",
+    "restarts": "Restarts from a checkpoint",
+}
+COUNTS = {
+    "blocks_received": "Blocks kept by all workers",
+    "blocks_retried": "Calls to simulators that failed",
+    "blocks_foreign": "Blocks dropped because they are another run's",
+    "blocks_duplicate": "Blocks dropped because they had come before",
+    "simulator_restarts": "Simulators that came back as a new process",
+}
+
+
+class Instruments:
+    """Gauges `ndsm_*` and counters `ndsm_*_total` of one worker, tagged with its rank.
+
+    Args:
+        rank: the worker's; counts are over all workers, and kept by rank 0 alone.
+    """
+
+    def __init__(self, rank: int) -> None:
+        tags = {"rank": str(rank)}
+        self._gauges = {name: Gauge(f"ndsm_{name}", text, ("rank",)) for name, text in GAUGES.items()}
+        self._step_seconds = Gauge(
+            "ndsm_step_seconds", "Mean time of a step since the last report", ("rank",)
+        )
+        self._counters = {name: Counter(f"ndsm_{name}", text, ("rank",)) for name, text in COUNTS.items()}
+        for instrument in (*self._gauges.values(), self._step_seconds, *self._counters.values()):
+            instrument.set_default_tags(tags)
+        self._rank, self._counted = rank, dict.fromkeys(COUNTS, 0.0)
+
+    def show(self, metrics: dict[str, Any]) -> None:
+        """Take up a line of metrics."""
+        for name, gauge in self._gauges.items():
+            if name in metrics:
+                gauge.set(float(metrics[name]))
+        self._step_seconds.set(1 / max(metrics["steps_per_s"], 1e-9))
+        if self._rank:
+            return
+        for name, counter in self._counters.items():
+            if (more := metrics.get(name, 0) - self._counted[name]) > 0:
+                counter.inc(more)
+                self._counted[name] += more

@@ -1,0 +1,131 @@
+"""`ndsm status`, the lock behind it, and the scalars for TensorBoard: what the files of a run tell."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ndsm.cli import main
+from ndsm.config import load_config
+from ndsm.errors import InputError
+from ndsm.experiment import begin, prepare, train_locally
+from ndsm.run import Run
+from ndsm.status import status
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "data.n": 300,
+    "network.width": 8,
+    "network.depth": 1,
+    "train.steps": 40,
+    "train.batch_rows": 50,
+    "train.block_mb": 0.02,
+    "train.device": "cpu",
+    "train.report_seconds": 1e-9,
+}
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ndsm.run import Run
+with Run(Path(sys.argv[1])).hold():
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A run that was stopped at its 20th step of 40."""
+    run = Run(tmp_path_factory.mktemp("runs") / "half")
+    experiment = prepare(load_config("toy-arcs", TINY), run)
+    begin(experiment)
+    for record in train_locally(experiment):
+        if record.step == 10:
+            run.stop_file.touch()
+    run.stop_file.unlink()
+    return run
+
+
+def test_a_stopped_run_tells_where_it_stands(half):
+    found = status(half)
+    last = half.metrics_since(0)[0][-1]
+    assert (found["state"], found["step"], found["steps"], found["percent"]) == ("stopped", 20, 40, 50)
+    assert (found["loss"], found["restarts"], found["failure"]) == (last["loss"], 0, None)
+    assert found["checkpoint"]["step"] == 20
+    assert 0 <= found["checkpoint"]["age_seconds"] < 3600
+    assert found["process"]["alive"] is False
+    assert found["steps_per_s"] is None
+
+
+def test_a_failure_and_the_end_are_told_apart(half):
+    half.write_failure(InputError("the drift ran away"))
+    assert (status(half)["state"], status(half)["failure"]) == ("failed", "the drift ran away")
+    half.clear_requests()
+    experiment = prepare(load_config("toy-arcs", TINY), half)
+    list(train_locally(experiment))
+    found = status(half)
+    assert (found["state"], found["step"], found["restarts"]) == ("finished", 40, 1)
+
+
+def test_a_run_that_another_process_holds_is_running_and_is_not_trained_twice(half):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, half.path], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        found = status(half)
+        assert (found["state"], found["process"]["pid"], found["process"]["alive"]) == (
+            "running",
+            holder.pid,
+            True,
+        )
+        assert found["eta_seconds"] == pytest.approx((40 - found["step"]) / found["steps_per_s"])
+        for fresh in (False, True):
+            with pytest.raises(InputError, match=f"is being trained by process {holder.pid}"):
+                prepare(load_config("toy-arcs", TINY), half, fresh)
+    finally:
+        # Nothing that ends a process can leave the run locked.
+        holder.kill()
+        holder.wait()
+    assert status(half)["state"] != "running"
+    prepare(load_config("toy-arcs", TINY), half)
+
+
+def test_the_command_prints_lines_or_one_object(half, capsys):
+    assert main(["status", str(half.path)]) == 0
+    assert f"of {TINY['train.steps']}" in capsys.readouterr().out
+    assert main(["status", str(half.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == TINY["train.steps"]
+    assert main(["status", str(half.path.parent / "none")]) == 2
+
+
+def test_tensorboard_shows_the_lines_of_the_metrics(half):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    shown = events.EventAccumulator(str(half.tensorboard)).Reload()
+    lines = half.metrics_since(0)[0]
+    for name in ("loss", "stall_fraction", "blocks_sent"):
+        found = [(e.step, e.value) for e in shown.Scalars(f"train/{name}")]
+        assert found == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
+
+
+def test_the_counters_of_every_line_add_up(half):
+    lines = half.metrics_since(0)[0]
+    assert len(lines) >= 2
+    for line in lines:
+        dropped = line["blocks_retried"] + line["blocks_foreign"] + line["blocks_duplicate"]
+        assert line["blocks_sent"] == line["blocks_received"] + dropped + line["blocks_in_flight"]
+        assert line["blocks_received"] == line["blocks_taken"] + line["blocks_waiting"]
+        assert line["next_block"] == line["blocks_inserted"]
+
+
+def test_a_line_that_was_cut_short_is_forgotten(half):
+    with (half.path / "metrics.jsonl").open("a") as f:
+        f.write('{"step": 41, "lo')
+    before = half.last_metrics()
+    half.append_metrics({"step": 50})
+    lines = half.metrics_since(0)[0]
+    assert lines[-2:] == [before, {"step": 50}]
