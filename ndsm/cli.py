@@ -104,6 +104,51 @@ class VarianceOptions:
 
 
 @dataclass
+class TuneOptions:
+    """Search for a better configuration than a preset's; started again, the search goes on.
+
+    --space.FIELD LOW..HIGH (or A,B,C) searches a field between two numbers or among some values, in place of the
+    preset's own range of it; a field given as --FIELD VALUE is where the search starts from.
+    """
+
+    preset: Annotated[str, tyro.conf.Positional]
+    """A packaged preset or a YAML file."""
+    config: Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+    trials: int = 20
+    """Trials that are to end; invalid combinations do not count."""
+    name: str | None = None
+    """Name of the search's folder, the preset's if not given."""
+    out: Path = Path("tune")
+    """Folder of searches; on several machines a path they all see."""
+    freeze: str = ""
+    """Fields that are not searched, separated by commas."""
+    search: Literal["tpe", "pareto", "random", "grid"] = "tpe"
+    """Optuna's TPE; the same for quality against training time; at random; every combination of few values."""
+    stop: Literal["asha", "median", "none"] = "asha"
+    """What ends bad trials early, by their score after 1/9 and 1/3 of their steps."""
+    metric: str | None = None
+    """What trials are ranked by: swd2, fid, class_share_tv or class_share_std; fid for images and else swd2."""
+    trial_kind: Literal["in-process", "train"] = "in-process"
+    """A trial is a process with one CPU, or a Ray Train run with its own simulators and workers."""
+    concurrent: int | None = None
+    """Trials at once, as many as fit if not given."""
+    scale: float = 1.0
+    """Training time of a trial, as a fraction of the preset's."""
+    rows: int | None = None
+    """Generated rows of a score; evaluate.n or 4,000 if not given, whichever is less."""
+    validation: float = 0.2
+    """Share of the training rows that trials are scored by."""
+    finalists: int = 2
+    """Best trials that are run again, beside the preset, at its full training time."""
+    seeds: int = 3
+    """Fresh seeds of each."""
+    pool_gb: float = 2.0
+    """Size of the pool of simulated blocks that trials share, GB; 0 for none."""
+    fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Delete a search of the same name and start over."""
+
+
+@dataclass
 class ReproduceData:
     """Where the images are."""
 
@@ -363,6 +408,37 @@ def reproduce_command(args: Sequence[str]) -> None:
     print(f"{path}: results.json, figure.png")
 
 
+def tune_command(args: Sequence[str]) -> None:
+    """`ndsm tune`."""
+    rest, ranges = split_options(args, "--space.")
+    options = parse_with_preset("tune", TuneOptions, rest)
+    from tuning.command import SearchOptions, tune
+
+    name = options.name or Path(options.preset).stem
+    given = {key: value for key, value in vars(options).items() if key not in ("name", "out", "freeze")}
+    frozen = tuple(field.strip() for field in options.freeze.split(",") if field.strip())
+    if not tune(SearchOptions(**given, path=options.out / name, ranges=ranges, frozen=frozen)):
+        raise Interrupted
+
+
+def split_options(args: Sequence[str], prefix: str) -> tuple[list[str], dict[str, str]]:
+    """The other arguments, and the values of the options that begin with `prefix` by what follows it."""
+    rest: list[str] = []
+    found: dict[str, str] = {}
+    waiting = iter(args)
+    for argument in waiting:
+        if not argument.startswith(prefix):
+            rest.append(argument)
+            continue
+        name, given, value = argument.removeprefix(prefix).partition("=")
+        if not given and (value := next(waiting, "--")).startswith("--"):
+            raise InputError(
+                f"{argument}: expected a range such as 1e-4..1e-2 or choices such as a,b, found none"
+            )
+        found[name.replace("-", "_")] = value
+    return rest, found
+
+
 def presets_command(args: Sequence[str]) -> None:
     """`ndsm presets`."""
     from importlib import resources
@@ -402,6 +478,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
         reproduce_command,
         "run an experiment of the paper: fig2, fig3, fig6, fig7, fig8, table1, table2, table3",
     ),
+    "tune": (tune_command, "search for a better configuration than a preset's"),
     "presets": (presets_command, "list the packaged presets"),
     "doctor": (doctor_command, "check the installation, cores, GPUs and Ray"),
 }

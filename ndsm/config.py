@@ -133,11 +133,14 @@ class Process(Section):
 class Epsilon(Section):
     """The factor ε(t) of the control variate (Theorem 3.2); for objective.kind ndsm-cv and path."""
 
-    kind: Literal["constant", "closed-form", "network"] = "closed-form"
-    """A fixed value, the minimiser of eq. 22 per bin of log t, or the paper's network ε_φ."""
+    kind: Literal["constant", "piecewise-linear", "closed-form", "network"] = "closed-form"
+    """A fixed value, fixed values joined by lines, the minimiser of eq. 22 per bin of log t, or the paper's network
+    ε_φ."""
     value: float = 0.0
     """The constant. ndsm-cv: 0 is NDSM, 1 undoes the cancellation of Theorem 3.1. path: 0 is implicit score matching,
     1 is closest to denoising score matching."""
+    values: tuple[float, ...] = Field((1.0, 0.0), min_length=2)
+    """piecewise-linear: ε at as many times, equally spaced in log t from the smallest trained one to the horizon."""
     every: int = Field(20, ge=1)
     """Steps between updates of an ε that learns (the paper's N_CV)."""
     bins: int = Field(20, ge=1)

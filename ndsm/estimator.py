@@ -197,7 +197,9 @@ class NDSM(BaseEstimator):
                 fields["objective.epsilon.kind"] = "network"
             case "closed-form":
                 fields["objective.epsilon.kind"] = "closed-form"
-            case value if self.objective.kind == "ndsm-cv":
+            case tuple() as values:
+                fields |= {"objective.epsilon.kind": "piecewise-linear", "objective.epsilon.values": values}
+            case value if self.objective.kind in ("ndsm-cv", "path"):
                 fields |= {"objective.epsilon.kind": "constant", "objective.epsilon.value": value}
         return fields
 

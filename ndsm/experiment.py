@@ -5,7 +5,7 @@ the step where the run stands, `saved` keeps the run directory up to date while 
 compares with the data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -165,23 +165,29 @@ def saved(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Rec
 
 
 def train_locally(
-    experiment: Experiment, watch: Callable[[Record, Trainer], None] = lambda record, trainer: None
+    experiment: Experiment,
+    watch: Callable[[Record, Trainer], None] = lambda record, trainer: None,
+    *,
+    make_block: Callable[[int], np.ndarray] | None = None,
+    milestones: Collection[int] = (),
 ) -> Iterator[Record]:
     """Train in this process, simulating on one thread; yields each record once it is saved.
 
     Args:
         watch: called with each record and the trainer as it then is.
+        make_block: gives block number i, if it need not be simulated here.
+        milestones: see `train`.
     """
     problem, run = experiment.problem, experiment.run
     with run.hold():
         trainer, resume = start(problem, run.load_checkpoint())
         if trainer.steps >= problem.config.train.steps:
             return
-        source = local_source(problem, experiment.dataset.train, resume)
+        source = local_source(problem, experiment.dataset.train, resume, make_block=make_block)
         replay = open_replay(
             problem, resume, trainer.steps, source, device=next(trainer.model.parameters()).device
         )
-        records = train(trainer, replay, problem, resume, stop=run.stop_file.exists)
+        records = train(trainer, replay, problem, resume, stop=run.stop_file.exists, milestones=milestones)
         try:
             for record in saved(records, trainer, run):
                 watch(record, trainer)

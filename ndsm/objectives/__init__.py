@@ -6,6 +6,7 @@ from ndsm.objectives.control_variate import (
     ConstantEpsilon,
     Epsilon,
     NetworkEpsilon,
+    PiecewiseLinearEpsilon,
     make_epsilon,
 )
 from ndsm.objectives.dsm import DSM
@@ -26,6 +27,7 @@ __all__ = [
     "NetworkEpsilon",
     "Objective",
     "Path",
+    "PiecewiseLinearEpsilon",
     "Score",
     "gradient_moments",
     "make_epsilon",

@@ -9,6 +9,7 @@ so that all any choice of ε needs are the two numbers A and B of each row (`gra
 constant over a range of times is -E A / E B.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
@@ -62,6 +63,33 @@ class ConstantEpsilon(Epsilon):
     def __call__(self, t: Tensor) -> Tensor:
         """The value, for every time."""
         return torch.full_like(t, self.value)
+
+    def update(
+        self, t: Tensor, linear: Tensor, quadratic: Tensor, reduce: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Nothing to learn."""
+
+
+class PiecewiseLinearEpsilon(Epsilon):
+    """ε given at times equally spaced in log t, with straight lines over log t between them.
+
+    Args:
+        t_min, t_max: the first and the last of those times; ε is constant beyond.
+        values: ε there, (k,), k >= 2.
+    """
+
+    learns = False
+
+    def __init__(self, t_min: float, t_max: float, values: tuple[float, ...]) -> None:
+        self._low, self._length = math.log(t_min), math.log(t_max / t_min)
+        self._values = torch.tensor(values)
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """The line's value at each time, (B,)."""
+        values, last = self._values.to(t), len(self._values) - 1
+        x = ((t.log() - self._low) * (last / self._length)).clamp(0, last)
+        left = x.long().clamp(max=last - 1)
+        return torch.lerp(values[left], values[left + 1], x - left)
 
     def update(
         self, t: Tensor, linear: Tensor, quadratic: Tensor, reduce: Callable[[Tensor], Tensor]
@@ -188,4 +216,6 @@ def make_epsilon(
             return ClosedFormEpsilon(t_min, t_max, bins)
         case "learned":
             return NetworkEpsilon(t_min, t_max, lr, seed)
+        case tuple():
+            return PiecewiseLinearEpsilon(t_min, t_max, control_variate)
     return ConstantEpsilon(float(control_variate))

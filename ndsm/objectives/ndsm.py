@@ -18,9 +18,9 @@ from torch import Tensor
 from ndsm.errors import InputError
 from ndsm.processes import ONE_STEP
 
-ControlVariate = float | Literal["closed-form", "learned"]
-"""How the factor ε(t) of an objective's control variate is chosen: fixed, minimising eq. 22 within bins of log t, or
-the paper's network ε_φ(t)."""
+ControlVariate = float | tuple[float, ...] | Literal["closed-form", "learned"]
+"""How the factor ε(t) of an objective's control variate is chosen: fixed (one number, or several joined by lines over log
+t), minimising eq. 22 within bins of log t, or the paper's network ε_φ(t)."""
 
 
 class Score(Protocol):
@@ -72,10 +72,13 @@ def checked_control_variate(value: ControlVariate) -> ControlVariate:
     """The same value.
 
     Raises:
-        InputError: it is not a number, "closed-form" or "learned".
+        InputError: it is not a number, several of them, "closed-form" or "learned".
     """
-    if isinstance(value, bool) or (isinstance(value, str) and value not in ("closed-form", "learned")):
-        raise InputError(f"control_variate: expected a number, 'closed-form' or 'learned', found {value!r}")
+    few = isinstance(value, tuple) and len(value) < 2
+    if isinstance(value, bool) or few or (isinstance(value, str) and value not in ("closed-form", "learned")):
+        raise InputError(
+            f"control_variate: expected a number, at least two, 'closed-form' or 'learned', found {value!r}"
+        )
     return value
 
 

@@ -2,6 +2,7 @@
 
 from ndsm.training.limiter import SamplesPerInsert
 from ndsm.training.loop import (
+    DECIDE_EVERY,
     Flags,
     Record,
     Resume,
@@ -17,6 +18,7 @@ from ndsm.training.ring import Ring
 from ndsm.training.step import Trainer
 
 __all__ = [
+    "DECIDE_EVERY",
     "BlockSource",
     "Flags",
     "Problem",

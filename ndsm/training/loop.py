@@ -1,7 +1,7 @@
 """The training loop: a generator of records, which knows nothing of files, consoles or clusters."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -89,12 +89,17 @@ def block_index(resume: Resume, rank: int, number: int) -> int:
 
 
 def local_source(
-    problem: Problem, data: np.ndarray, resume: Resume, rank: int = 0
+    problem: Problem,
+    data: np.ndarray,
+    resume: Resume,
+    rank: int = 0,
+    make_block: Callable[[int], np.ndarray] | None = None,
 ) -> Callable[[int], ThreadSource]:
-    """Opens a source for worker `rank` that simulates on a thread of this process."""
+    """Opens a source for worker `rank` on a thread of this process, which simulates or asks `make_block` for an index."""
 
     def make(number: int) -> np.ndarray:
-        return rollout(problem.spec, data, block_index(resume, rank, number))
+        index = block_index(resume, rank, number)
+        return rollout(problem.spec, data, index) if make_block is None else make_block(index)
 
     return lambda first: ThreadSource(make, first, problem.config.train.window)
 
@@ -109,8 +114,9 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     urgent: Callable[[], bool] = lambda: False,
     total: Callable[[dict[str, float]], dict[str, float]] = lambda counts: counts,
+    milestones: Collection[int] = (),
 ) -> Iterator[Record]:
-    """Steps until `train.steps`, yielding a record every `train.report_seconds`.
+    """Steps until `train.steps`, yielding a record every `train.report_seconds` and at each milestone.
 
     Args:
         trainer: at step `trainer.steps`.
@@ -121,6 +127,7 @@ def train(
         stop: asked now and then; true ends the loop after a checkpoint.
         urgent: asked at each report, by all workers; true saves a checkpoint at once.
         total: sums the workers' counts.
+        milestones: steps, multiples of DECIDE_EVERY, at which a record is wanted whatever the clock says.
 
     Raises:
         FloatingPointError: the loss is no longer finite; the last checkpoint is from before.
@@ -142,7 +149,7 @@ def train(
         now = time.monotonic()
         flags = agree(
             Flags(
-                report=now - reported >= config.report_seconds,
+                report=trainer.steps in milestones or now - reported >= config.report_seconds,
                 checkpoint=now - saved >= config.checkpoint_seconds,
                 stop=stop(),
             )

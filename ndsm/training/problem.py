@@ -108,6 +108,7 @@ def _control_variate(config: ObjectiveConfig) -> ControlVariate:
     """What `objective.epsilon` says."""
     choices: dict[str, ControlVariate] = {
         "constant": config.epsilon.value,
+        "piecewise-linear": config.epsilon.values,
         "closed-form": "closed-form",
         "network": "learned",
     }

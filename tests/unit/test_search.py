@@ -1,0 +1,209 @@
+"""What a search proposes, stops, keeps and goes on with, without a cluster."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+
+from ndsm.config import load_config
+from ndsm.errors import InputError
+from tuning.folder import FINISHED, Score, SearchFolder, TrialRecord
+from tuning.search import Plan, Proposals, outcome, stopping_rule, ticked
+from tuning.space import make_space
+from tuning.summary import preset_text
+
+FREE = {"train.lr": "1e-4..1e-2", "network.width": "32,64", "train.times_per_path": "2..60"}
+
+
+def plan_of(trials=6, **choices):
+    base = load_config("toy-arcs")
+    usual = make_space(base, (8000, 2), {}).describe()
+    frozen = tuple(f for f in usual if f not in FREE and not f.startswith("objective.epsilon.values"))
+    return Plan(make_space(base, (8000, 2), FREE, (*frozen, "objective.epsilon.values")), trials, **choices)
+
+
+def score_of(record):
+    """A made-up score: a learning rate near 2e-3 is best."""
+    return abs(record.params["train.lr"] - 2e-3) + 1.0
+
+
+def end(proposals, folder, trial_id, status="done"):
+    """End the trial that runs under an id, as its process would; its record."""
+    number = proposals._numbers[trial_id]
+    record = folder.trial(number).read()
+    record.status = status
+    if status in ("done", "stopped"):
+        share = 1.0 if status == "done" else 1 / 9
+        record.scores = [Score(100, share, score_of(record))]
+    folder.trial(number).write(record)
+    proposals.on_trial_complete(trial_id, None)
+    return record
+
+
+def run_to_the_end(proposals, folder, status=lambda number: "done"):
+    numbers = []
+    for i in range(200):
+        found = proposals.suggest(f"id{i}")
+        if found == "FINISHED":
+            return numbers
+        numbers.append(found["number"])
+        end(proposals, folder, f"id{i}", status(found["number"]))
+    raise AssertionError("no end")
+
+
+def test_the_first_trial_is_the_preset_and_enough_are_run(tmp_path):
+    folder, plan = SearchFolder(tmp_path), plan_of()
+    ran = run_to_the_end(Proposals(plan, folder), folder)
+    records = folder.records()
+    assert ran == [r.number for r in records if r.status == "done"]
+    assert records[0].params == plan.space.preset()
+    assert sum(r.status in FINISHED for r in records) == 6
+    # 2..60 recorded times per path on a grid of 40 steps: about one in three contradicts the grid.
+    invalid = [r for r in records if r.status == "invalid"]
+    assert invalid
+    assert all("exceeds process.grid.steps" in r.reason for r in invalid)
+
+
+def test_an_invalid_trial_is_replaced(tmp_path):
+    folder = SearchFolder(tmp_path)
+    ends = run_to_the_end(
+        Proposals(plan_of(4), folder), folder, lambda number: "invalid" if number % 2 else "done"
+    )
+    records = [r for r in folder.records() if r.number in ends]
+    assert sum(r.status == "done" for r in records) == 4
+
+
+def test_proposals_wait_for_trials_that_may_have_to_be_replaced(tmp_path):
+    folder = SearchFolder(tmp_path)
+    proposals = Proposals(plan_of(2), folder)
+    assert proposals.suggest("a")["number"] == 0
+    assert proposals.suggest("b") is not None
+    assert proposals.suggest("c") is None
+    end(proposals, folder, "b", "invalid")
+    assert proposals.suggest("c") is not None
+
+
+def test_a_new_driver_goes_on_with_the_same_trials(tmp_path):
+    """Finished ones are left alone, the begun one comes first, and the number of trials is as asked."""
+    folder, plan = SearchFolder(tmp_path), plan_of()
+    first = Proposals(plan, folder)
+    for i in range(3):
+        first.suggest(f"a{i}")
+        end(first, folder, f"a{i}")
+    begun = first.suggest("a3")
+    second = Proposals(plan, folder)
+    again = second.suggest("b0")
+    assert again == begun
+    end(second, folder, "b0")
+    ended = {r.number for r in folder.records() if r.status == "done"}
+    assert ended.isdisjoint(run_to_the_end(second, folder))
+    assert sum(r.status in FINISHED for r in folder.records()) == 6
+    # The sampler was told what the files say.
+    known = [t for t in Proposals(plan, folder)._study.trials if t.state.name == "COMPLETE"]
+    assert sorted(t.values[0] for t in known) == sorted(r.score for r in folder.records() if r.score)
+
+
+def test_a_dead_process_is_a_failed_trial_with_a_reason(tmp_path):
+    folder = SearchFolder(tmp_path)
+    proposals = Proposals(plan_of(), folder)
+    proposals.suggest("a")
+    proposals.on_trial_complete("a", None, error=True)
+    assert folder.records()[0].status == "failed"
+    assert "process died" in folder.records()[0].reason
+
+
+def test_a_search_that_is_asked_to_stop_proposes_nothing(tmp_path):
+    folder = SearchFolder(tmp_path)
+    folder.stop_file.touch()
+    assert Proposals(plan_of(), folder).suggest("a") == "FINISHED"
+
+
+def test_a_grid_ends_when_it_was_tried(tmp_path):
+    folder = SearchFolder(tmp_path)
+    plan = plan_of(100, search="grid")
+    run_to_the_end(Proposals(plan, folder), folder)
+    tried = [str(r.params) for r in folder.records() if r.number]
+    assert len(tried) == len(set(tried)) == len(plan.space.grid()) == 18
+
+
+def test_pareto_chooses_the_time_too(tmp_path):
+    folder = SearchFolder(tmp_path)
+    plan = plan_of(5, search="pareto")
+    run_to_the_end(Proposals(plan, folder), folder)
+    times = [r.time for r in folder.records() if r.number]
+    assert len(set(times)) == len(times)
+    assert all(0.1 <= t <= 1 for t in times)
+    study = Proposals(plan, folder)._study
+    done = [r for r in folder.records() if r.status == "done"]
+    assert sorted(t.values for t in study.trials if t.values) == sorted(outcome(r, "pareto") for r in done)
+
+
+@dataclass(frozen=True)
+class TuneTrial:
+    """What a rule sees of Tune's trials."""
+
+    trial_id: str
+    config: Any = None
+
+    def __hash__(self):
+        return hash(self.trial_id)
+
+
+def ask_rule(rule, number, score, share=1 / 9):
+    trial = TuneTrial(f"new-{number}", {"number": number})
+    rule.on_trial_add(None, trial)
+    return rule.on_trial_result(None, trial, ticked({"share": share, "score": score}))
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_a_rule_of_a_new_driver_knows_the_trials_of_the_earlier_one(tmp_path, name):
+    folder = SearchFolder(tmp_path)
+    for number in range(6):
+        record = TrialRecord(number, {}, status="done")
+        record.scores = [Score(10, share, 1.0 + number / 10) for share in (1 / 9, 1 / 3, 1.0)]
+        folder.trial(number).write(record)
+    rule = stopping_rule(name, folder)
+    for number in (7, 8):
+        trial = folder.trial(number)
+        trial.write(TrialRecord(number, {}))
+        trial.run.stop_file.parent.mkdir(parents=True)
+        (trial.run.path / "config.yaml").touch()
+    # Asked to save and stop through its files; Tune itself lets it go on.
+    assert ask_rule(rule, 7, 9.0) == "CONTINUE"
+    assert ask_rule(rule, 8, 0.5) == "CONTINUE"
+    assert folder.trial(7).run.stop_file.exists()
+    assert not folder.trial(8).run.stop_file.exists()
+
+
+def test_another_search_under_the_same_name_is_refused(tmp_path):
+    folder = SearchFolder(tmp_path / "mine")
+    folder.check({"scale": 1.0})
+    folder.begin({"scale": 1.0})
+    folder.check({"scale": 1.0})
+    with pytest.raises(InputError, match="scale differ; give the search another --name"):
+        folder.check({"scale": 0.5})
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="found one with other files in it"):
+        SearchFolder(tmp_path).check({})
+    with pytest.raises(InputError, match=r"only a search's files for --fresh, found mine"):
+        SearchFolder(tmp_path).remove()
+    folder.remove()
+    assert (tmp_path / "notes.txt").exists()
+    assert not folder.path.exists()
+
+
+def test_a_damaged_trial_is_one_sentence(tmp_path):
+    folder = SearchFolder(tmp_path)
+    folder.trial(0).write(TrialRecord(0, {}))
+    (folder.trial(0).path / "trial.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"trial\.json: expected a trial"):
+        folder.records()
+
+
+def test_a_written_preset_is_the_configuration(tmp_path):
+    config = load_config("digits", {"train.lr": 3e-3, "network.width": 64})
+    path = tmp_path / "best.yaml"
+    path.write_text(preset_text(config, "found: by a search"), encoding="utf-8")
+    assert load_config(str(path)) == config
+    assert "seed" not in yaml.safe_load(path.read_text())["train"]

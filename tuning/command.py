@@ -1,0 +1,218 @@
+"""`ndsm tune`: check everything, search, run the finalists, write what was learned."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ndsm.config import Config
+from ndsm.data import Dataset, load
+from ndsm.errors import InputError
+from ndsm.experiment import build_problem
+from ndsm.training import fit_mixture
+from pipelines.resources import Cluster
+from pipelines.train import cluster
+from tuning.finalists import run_finalists
+from tuning.folder import FINISHED, SearchFolder, TrialRecord
+from tuning.nested import simulators_of
+from tuning.scoring import Scorer, choose_metric, search_split
+from tuning.search import TUNE_ENVIRONMENT, Plan, SearchName, StopName, gently_interrupted, run_search
+from tuning.space import Space, make_space
+from tuning.summary import Summary, summarise
+from tuning.trial import Setting
+
+TrialKind = Literal["in-process", "train"]
+SCORED_ROWS = 4000
+"""Generated rows of a score, if the preset's evaluation does not have fewer."""
+NESTED_TRIAL_CPUS = 0.01
+"""What Ray counts for a trial that only waits for its workers; it refuses 0."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What `ndsm tune` is asked; see its help for each."""
+
+    preset: str
+    config: Config
+    path: Path
+    ranges: dict[str, str]
+    frozen: tuple[str, ...]
+    trials: int
+    search: SearchName
+    stop: StopName
+    metric: str | None
+    trial_kind: TrialKind
+    concurrent: int | None
+    scale: float
+    rows: int | None
+    validation: float
+    finalists: int
+    seeds: int
+    pool_gb: float
+    fresh: bool
+
+
+def tune(options: SearchOptions) -> bool:
+    """Search as the options say, or go on with it; false if it was interrupted.
+
+    Raises:
+        InputError: something is wrong with what was asked; nothing is written.
+    """
+    _check_numbers(options)
+    # Ray's workers may have another working directory.
+    root = options.config.data.root.resolve()
+    base = options.config.model_copy(update={"data": options.config.data.model_copy(update={"root": root})})
+    dataset = load(base.data, base.train.seed)
+    metric = choose_metric(options.metric, dataset)
+    split = search_split(dataset, options.validation, metric)
+    space = make_space(base, split.train.shape, options.ranges, options.frozen)
+    plan = Plan(space, options.trials, options.search, options.stop, base.train.seed)
+    if options.search == "grid":
+        plan = replace(plan, trials=min(options.trials, len(space.grid()) + 1))
+    folder = SearchFolder(options.path.resolve())
+    settings = describe(options, space, metric, dataset)
+    if not options.fresh:
+        folder.check(settings)
+    preset = build_problem(base, fit_mixture(base, split.train), split.stamp)
+    preset.limiter(base.train.worker_range[0])
+    rows = options.rows or min(base.evaluate.n, SCORED_ROWS)
+    setting = Setting(
+        folder=folder.path,
+        preset=preset,
+        scorer=Scorer(split, metric, rows, base.train.seed),
+        scale=options.scale,
+        pool_bytes=0 if options.trial_kind == "train" else int(options.pool_gb * 2**30),
+        nested=options.trial_kind == "train",
+    )
+    os.environ.update(TUNE_ENVIRONMENT)
+    with cluster() as found:
+        concurrent = trials_at_once(found, base, options.trial_kind, options.concurrent)
+        if options.fresh:
+            folder.remove()
+        folder.begin(settings)
+        announce(options, folder, space, split, metric, concurrent)
+        with gently_interrupted(folder) as interrupted:
+            if sum(r.status in FINISHED for r in folder.records()) < plan.trials:
+                run_search(
+                    plan,
+                    setting,
+                    concurrent,
+                    trial_resources(options.trial_kind, found, concurrent),
+                    told(plan),
+                )
+            if not interrupted():
+                run_finalists(plan, setting, dataset, options.finalists, options.seeds)
+        summary = summarise(options.preset, options.config.data.root, plan, setting, dataset)
+    summary.write()
+    report(summary, folder, interrupted())
+    return not interrupted()
+
+
+def _check_numbers(options: SearchOptions) -> None:
+    """Nothing, if each number can be meant."""
+    least = {"trials": 1, "concurrent": 1, "rows": 2, "finalists": 0, "seeds": 1}
+    for name, low in least.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise InputError(f"--{name}: expected at least {low}, found {value}")
+    if not 0 < options.scale <= 1:
+        raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
+    if not 0 < options.validation < 1:
+        raise InputError(f"--validation: expected a share between 0 and 1, found {options.validation:g}")
+    if options.pool_gb < 0:
+        raise InputError(f"--pool-gb: expected 0 or more, found {options.pool_gb:g}")
+
+
+def describe(options: SearchOptions, space: Space, metric: str, dataset: Dataset) -> dict[str, object]:
+    """What `search.json` holds, and a search that goes on has to be equal in."""
+    config = options.config.model_dump(mode="json")
+    del config["data"]["root"]
+    return {
+        "preset": options.preset,
+        "config": config,
+        "space": space.describe(),
+        "search": options.search,
+        "stop": options.stop,
+        "metric": metric,
+        "trial_kind": options.trial_kind,
+        "scale": options.scale,
+        "rows": options.rows,
+        "validation": options.validation,
+        "data": dataset.stamp,
+    }
+
+
+def trial_cpus(config: Config, kind: TrialKind) -> float:
+    """CPUs that a trial and the processes it starts take."""
+    if kind == "in-process":
+        return 1.0
+    return simulators_of(config) + config.train.worker_range[0] + NESTED_TRIAL_CPUS
+
+
+def trials_at_once(found: Cluster, config: Config, kind: TrialKind, asked: int | None) -> int:
+    """How many trials run at once: as many as asked for, or as the cluster has room for.
+
+    Raises:
+        InputError: there is room for less.
+    """
+    each = trial_cpus(config, kind)
+    room = int(found.cpus / each)
+    if (asked or 1) > room:
+        raise InputError(
+            f"--concurrent: expected at most {room}, found {asked or 1}: the cluster has {found.cpus:g} CPUs and a trial "
+            f"takes {each:g}"
+        )
+    return asked or room
+
+
+def trial_resources(kind: TrialKind, found: Cluster, concurrent: int) -> dict[str, float]:
+    """What Tune reserves for a trial's own process."""
+    if kind == "train":
+        return {"CPU": NESTED_TRIAL_CPUS}
+    return {"CPU": 1, **({"GPU": min(1.0, found.gpus / concurrent)} if found.gpus else {})}
+
+
+def announce(
+    options: SearchOptions, folder: SearchFolder, space: Space, split: Dataset, metric: str, concurrent: int
+) -> None:
+    """Say what is going to happen."""
+    records = folder.records()
+    ended = sum(r.status in FINISHED for r in records)
+    if records:
+        print(f"resuming {folder.path.name}: {ended} of {options.trials} trials have ended")
+    print(
+        f"{options.preset}: {options.search} over {len(space.parameters)} fields, {options.trials} trials of "
+        f"{options.scale:g} x the preset's training time, {concurrent} at once; scored by {metric} on "
+        f"{len(split.validation)} of the training rows; results in {folder.path}",
+        flush=True,
+    )
+
+
+def told(plan: Plan) -> Callable[[TrialRecord], None]:
+    """Prints a line for each trial that ends."""
+    started, console = time.monotonic(), sys.stdout
+
+    def show(record: TrialRecord) -> None:
+        if record.status == "running":
+            return
+        score = (
+            ""
+            if record.score is None
+            else f" {record.score:.4g} at {record.scores[-1].share:.0%} of its steps"
+        )
+        reason = f": {record.reason}" if record.status in ("failed", "invalid") else ""
+        line = f"{time.monotonic() - started:6.0f} s  {record.name} {record.status}{score}{reason}"
+        print(line, file=console, flush=True)
+
+    return show
+
+
+def report(summary: Summary, folder: SearchFolder, interrupted: bool) -> None:
+    """Say how it ended."""
+    print(summary.sentence())
+    if interrupted:
+        print("stopped; the same command goes on from here")
+    print(f"{folder.path}: best.yaml, summary.json, tune-report.html; TensorBoard logs in {folder.ray}")

@@ -1,0 +1,221 @@
+"""A search's folder: written and read here, and nothing else of `tuning` knows its layout.
+
+search.json                       what is searched, how, and from which configuration
+trials/0007/trial.json            a trial: its values, where it stands, its scores
+trials/0007/run                   its run directory
+finalists/NAME-seed1/             as a trial, on a fresh seed
+pool/                             blocks that trials share
+ray/                              Ray Tune's own bookkeeping, and one TensorBoard log per trial
+summary.json, tune-report.html, best.yaml, samples.png
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ndsm.errors import InputError
+from ndsm.files import write_whole
+from ndsm.run import Run
+
+Status = Literal["running", "done", "stopped", "failed", "invalid"]
+FINISHED: tuple[Status, ...] = ("done", "stopped", "failed")
+"""What counts as a trial; an invalid combination of values is replaced by another one."""
+
+
+OWN = (
+    "search.json",
+    "trials",
+    "finalists",
+    "pool",
+    "ray",
+    "stop",
+    "summary.json",
+    "tune-report.html",
+    "best.yaml",
+)
+"""What a search's folder holds."""
+
+
+@dataclass
+class Score:
+    """A trial's held-out metric at one moment."""
+
+    step: int
+    share: float
+    """Of the trial's steps."""
+    score: float
+
+
+@dataclass
+class TrialRecord:
+    """A trial: what it tries, and what came of it."""
+
+    number: int
+    params: dict[str, Any]
+    """Values by field; the rest is the preset's."""
+    time: float = 1.0
+    """Training time it is given, in units of the search's."""
+    status: Status = "running"
+    reason: str = ""
+    """Why it failed, was stopped or is invalid."""
+    scores: list[Score] = field(default_factory=list)
+    steps: int = 0
+    """Optimiser steps that fit its training time."""
+    cost: float = 0.0
+    """Time of one of its steps, with the simulation of its rows, in units of the preset's."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Of its last score: floor, mixture alone, further numbers."""
+    starts: int = 0
+    """How often its training was begun or resumed."""
+    blocks_made: int = 0
+    blocks_read: int = 0
+    """Blocks simulated by this trial, and taken from others."""
+
+    @property
+    def score(self) -> float | None:
+        """The last score."""
+        return self.scores[-1].score if self.scores else None
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return "preset" if self.number == 0 else f"trial {self.number}"
+
+
+class TrialFolder:
+    """A trial's files.
+
+    Args:
+        path: its folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run = Run(path / "run")
+
+    def read(self) -> TrialRecord:
+        """The trial's record.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        tree = read_json(self.path / "trial.json")
+        try:
+            return TrialRecord(**{**tree, "scores": [Score(**s) for s in tree["scores"]]})
+        except (TypeError, KeyError) as error:
+            raise InputError(f"{self.path / 'trial.json'}: expected a trial, found {error!r}") from None
+
+    def exists(self) -> bool:
+        """Whether the trial was begun."""
+        return (self.path / "trial.json").is_file()
+
+    def write(self, record: TrialRecord) -> None:
+        """Write the trial's record."""
+        write_json(self.path / "trial.json", asdict(record))
+
+    def ask_to_stop(self) -> None:
+        """Have the trial's training save and stop, wherever it runs."""
+        if self.run.exists():
+            self.run.stop_file.touch()
+
+
+class SearchFolder:
+    """The files of one search.
+
+    Args:
+        path: its folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pool, self.ray = path / "pool", path / "ray"
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Write what the search is, unless it is there already."""
+        if not (self.path / "search.json").is_file():
+            write_json(self.path / "search.json", settings)
+        self.stop_file.unlink(missing_ok=True)
+
+    def check(self, settings: dict[str, Any]) -> None:
+        """Nothing, if a search with these settings can begin or go on here.
+
+        Raises:
+            InputError: the folder has another search, or something else.
+        """
+        if (self.path / "search.json").is_file():
+            known = read_json(self.path / "search.json")
+            differing = [name for name in settings if known.get(name) != settings[name]]
+            if differing:
+                raise InputError(
+                    f"{self.path} was begun as another search: {', '.join(differing)} differ; give the search another "
+                    "--name, or start it over with --fresh"
+                )
+        elif foreign := self._foreign():
+            raise InputError(
+                f"{self.path}: expected a new or a search's folder, found one with other files in it: {foreign[0]}"
+            )
+
+    def _foreign(self) -> list[str]:
+        """Names in the folder that no search makes."""
+        if not self.path.exists():
+            return []
+        if not self.path.is_dir():
+            return [self.path.name]
+        return sorted(
+            p.name for p in self.path.iterdir() if p.name not in OWN and not p.name.endswith(".partial")
+        )
+
+    def remove(self) -> None:
+        """Delete what a search makes, and nothing else.
+
+        Raises:
+            InputError: there is something else; nothing is deleted.
+        """
+        if foreign := self._foreign():
+            raise InputError(f"{self.path}: expected only a search's files for --fresh, found {foreign[0]}")
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def trial(self, number: int) -> TrialFolder:
+        """A trial's files."""
+        return TrialFolder(self.path / "trials" / f"{number:04d}")
+
+    def finalist(self, name: str) -> TrialFolder:
+        """A finalist's files."""
+        return TrialFolder(self.path / "finalists" / name)
+
+    def records(self) -> list[TrialRecord]:
+        """All trials, by number."""
+        folders = sorted((self.path / "trials").glob("[0-9]*"))
+        return [found.read() for found in map(TrialFolder, folders) if found.exists()]
+
+    @property
+    def stop_file(self) -> Path:
+        """Its presence asks the search to stop."""
+        return self.path / "stop"
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a file of the search."""
+        write_json(self.path / name, content)
+
+    def write_text(self, name: str, content: str) -> None:
+        """Write a file of the search."""
+        write_whole(self.path / name, content.encode())
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a JSON file, found {' '.join(str(error).split())}") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, which appears whole or not at all."""
+    write_whole(path, json.dumps(content, indent=1).encode())

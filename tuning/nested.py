@@ -1,0 +1,44 @@
+"""A trial whose training is a Ray Train run of its own, for models that one process is too small for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import torch
+
+from ndsm.config import Config
+from ndsm.experiment import Experiment, start
+from pipelines.resources import Cluster
+from pipelines.train import train_on_ray
+
+
+def train_nested(
+    experiment: Experiment, seen: Callable[[dict[str, Any], Callable[[], torch.nn.Module]], None]
+) -> None:
+    """Train with the run's own simulators and workers; the caller holds no CPU of the cluster.
+
+    Args:
+        seen: called with each line of metrics at whose step or before there is a checkpoint, and what gives the
+            averaged weights of the newest one.
+    """
+    problem, run = experiment.problem, experiment.run
+
+    def weights() -> torch.nn.Module:
+        trainer, _ = start(problem, run.load_checkpoint())
+        return trainer.ema
+
+    def line(metrics: dict[str, Any]) -> None:
+        # What is scored are a checkpoint's weights, so its step counts.
+        if saved := run.last_step():
+            seen({**metrics, "step": min(saved, metrics["step"])}, weights)
+
+    found = Cluster.of(ray.cluster_resources())
+    workers, _ = problem.config.train.worker_range
+    data = ray.put(experiment.dataset.train)
+    with run.hold():
+        train_on_ray(problem, run, data, line, found, simulators_of(problem.config), found.gpus >= workers)
+
+
+def simulators_of(config: Config) -> int:
+    """Simulators that each trial begins with."""
+    return 1 if config.train.simulators == "auto" else int(config.train.simulators)

@@ -1,0 +1,251 @@
+"""One trial: as many steps as fit its training time, scored on held-out rows on the way.
+
+A trial's folder says where it stands, so that the same call goes on after a crash, and a finished trial is left alone.
+Time is counted in units of the preset's: what a step costs is measured beside a step of the preset, in turn and in the
+same process, so that other work on the machine falls on both.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ndsm.config import Config
+from ndsm.errors import InputError
+from ndsm.experiment import Experiment, Generator, begin, build_problem, start, train_locally
+from ndsm.processes import rollout
+from ndsm.training import DECIDE_EVERY, Problem, fit_mixture
+from tuning.folder import FINISHED, Score, SearchFolder, TrialFolder, TrialRecord
+from tuning.pool import BlockPool
+from tuning.scoring import Scorer
+
+RUNGS = (1 / 9, 1 / 3, 1.0)
+"""Shares of a trial's steps after which it is scored, and may be stopped."""
+PROBES = 5
+"""Repetitions of a cost measurement."""
+
+Train = Callable[[Experiment, Callable[[dict[str, Any], Any], None]], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials of a search share; travels by value."""
+
+    folder: Path
+    """The search's, absolute."""
+    preset: Problem
+    """Fitted to the rows that trials learn from."""
+    scorer: Scorer
+    scale: float
+    """Training time of a trial, in units of the preset's."""
+    pool_bytes: int
+    """Size of the pool of shared blocks; 0 for none."""
+    nested: bool = False
+    """Whether a trial is a Ray Train run of its own."""
+
+    @property
+    def search(self) -> SearchFolder:
+        """The search's files."""
+        return SearchFolder(self.folder)
+
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes what is known after each score: number, step, share of the steps, score, loss."""
+
+
+def run_trial(
+    setting: Setting,
+    trial: TrialFolder,
+    config: Config,
+    report: Report = lambda _: None,
+    rungs: tuple[float, ...] = RUNGS,
+) -> TrialRecord:
+    """Train and score a trial, or go on with it; its record, which is also in its folder.
+
+    Args:
+        config: the trial's, with any number of steps.
+        report: called after each score, also those that a resumed trial had before.
+        rungs: shares of the steps after which it is scored.
+    """
+    record = trial.read()
+    if record.status in (*FINISHED, "invalid"):
+        return record
+    record.starts += 1
+    try:
+        experiment = _prepare(setting, trial, config, record)
+    except InputError as error:
+        record.status, record.reason = "invalid", str(error)
+        trial.write(record)
+        return record
+    trial.write(record)
+    for score in record.scores:
+        report(_line(record, score, {}))
+    try:
+        _train(setting, trial, experiment, record, report, rungs)
+    # Any exception is this trial's own, and a row of the result; a retry would meet it again.
+    except Exception as error:
+        record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
+    trial.write(record)
+    return record
+
+
+def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: TrialRecord) -> Experiment:
+    """The trial's run, with the number of steps that its time allows; begun if it is new."""
+    run, dataset = trial.run, setting.scorer.dataset
+    known = run.exists()
+    mixture = run.mixture() if known else fit_mixture(config, dataset.train)
+    problem = build_problem(config, mixture, dataset.stamp)
+    problem.limiter(config.train.worker_range[0])
+    if not record.steps:
+        if record.number and not record.cost:
+            record.cost = relative_cost(problem, setting.preset, dataset.train)
+        record.cost = record.cost or 1.0
+        steps = setting.preset.config.train.steps * setting.scale * record.time / record.cost
+        record.steps = max(1, round(steps / DECIDE_EVERY)) * DECIDE_EVERY
+    train = config.train.model_copy(update={"steps": record.steps})
+    problem = replace(problem, config=config.model_copy(update={"train": train}))
+    experiment = Experiment(run, dataset, mixture, problem, dataset.stamp)
+    begin(experiment)
+    return experiment
+
+
+def _train(
+    setting: Setting,
+    trial: TrialFolder,
+    experiment: Experiment,
+    record: TrialRecord,
+    report: Report,
+    rungs: tuple[float, ...],
+) -> None:
+    """Train to the end or until asked to stop, with a score at each rung."""
+    run, scorer = trial.run, setting.scorer
+    due = [share for share in rungs if share < 1 and all(s.share < share for s in record.scores)]
+
+    def seen(metrics: dict[str, Any], weights: Callable[[], torch.nn.Module]) -> None:
+        # A search that was asked to stop before this run was begun.
+        if setting.search.stop_file.exists():
+            run.stop_file.touch()
+        step = metrics["step"]
+        while due and step >= milestone(record.steps, due[0]):
+            share = due.pop(0)
+            if due and step >= milestone(record.steps, due[0]):
+                continue
+            model = weights()
+            generator = Generator(experiment.problem, model, next(model.parameters()).device)
+            _add(record, Score(step, share, scorer(generator)[0]), trial, report, metrics)
+
+    if setting.nested:
+        from tuning.nested import train_nested
+
+        train_nested(experiment, seen)
+    else:
+        milestones = [milestone(record.steps, share) for share in due]
+        pool = _pool(setting, experiment)
+        for _ in train_locally(
+            experiment,
+            lambda line, trainer: seen(line.metrics, lambda: trainer.ema),
+            make_block=pool.block if pool else None,
+            milestones=milestones,
+        ):
+            pass
+        if pool:
+            record.blocks_made, record.blocks_read = (
+                record.blocks_made + pool.made,
+                record.blocks_read + pool.read,
+            )
+    if run.last_step() < record.steps:
+        if not setting.search.stop_file.exists():
+            record.status, record.reason = (
+                "stopped",
+                f"after {record.scores[-1].share:.0%} of its steps: worse than others",
+            )
+        return
+    generator = Generator.of(run)
+    score, metrics = scorer(generator)
+    kept = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+    record.metrics = {**kept, "prior": scorer.prior(generator)}
+    record.status = "done"
+    _add(record, Score(record.steps, 1.0, score), trial, report, {})
+
+
+def _pool(setting: Setting, experiment: Experiment) -> BlockPool | None:
+    if not setting.pool_bytes:
+        return None
+    spec, data = experiment.problem.spec, experiment.dataset.train
+    return BlockPool(setting.search.pool, spec.stamp, lambda i: rollout(spec, data, i), setting.pool_bytes)
+
+
+def _add(
+    record: TrialRecord, score: Score, trial: TrialFolder, report: Report, metrics: dict[str, Any]
+) -> None:
+    record.scores.append(score)
+    trial.write(record)
+    report(_line(record, score, metrics))
+
+
+def _line(record: TrialRecord, score: Score, metrics: dict[str, Any]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {
+        key: metrics[key] for key in ("loss", "grad_norm", "lr", "steps_per_s") if key in metrics
+    }
+    return {
+        "number": record.number,
+        "step": score.step,
+        "share": score.share,
+        "score": score.score,
+        **numbers,
+    }
+
+
+def milestone(steps: int, share: float) -> int:
+    """The step at a share of all steps, at which the training loop looks up."""
+    return max(DECIDE_EVERY, round(steps * share / DECIDE_EVERY) * DECIDE_EVERY)
+
+
+def relative_cost(problem: Problem, preset: Problem, data: np.ndarray) -> float:
+    """Processor time of a step with the simulation of its rows, in units of the preset's.
+
+    Medians of repetitions in turn. What ε costs when it learns is spread over the steps between.
+
+    Args:
+        data: (N, d) rows that blocks start from.
+    """
+    one, other = _StepCost(problem, data), _StepCost(preset, data)
+    pairs = [(one.measure(), other.measure()) for _ in range(PROBES)]
+    return statistics.median(a for a, _ in pairs) / statistics.median(b for _, b in pairs)
+
+
+class _StepCost:
+    """Processor seconds of a step of one problem, measured again and again."""
+
+    def __init__(self, problem: Problem, data: np.ndarray) -> None:
+        self._problem, self._data = problem, data
+        self._trainer, _ = start(problem, None)
+        block = rollout(problem.spec, data, 0)
+        rows = block[np.arange(problem.config.train.batch_rows) % len(block)]
+        self._rows = torch.from_numpy(rows).to(next(self._trainer.model.parameters()).device)
+        for _ in range(3):
+            self._trainer.step(self._rows)
+
+    def measure(self) -> float:
+        config, spec = self._problem.config, self._problem.spec
+        simulated = _seconds(lambda: rollout(spec, self._data, 0)) / spec.rows
+        # At step 0 an ε that learns does so.
+        self._trainer.steps = 0
+        with_epsilon = _seconds(lambda: self._trainer.step(self._rows))
+        plain = _seconds(lambda: self._trainer.step(self._rows), 3)
+        every = config.objective.epsilon.every if self._trainer.epsilon.learns else 1
+        learning = max(0.0, with_epsilon - plain) / every if self._trainer.epsilon.learns else 0.0
+        return plain + learning + simulated * config.train.batch_rows / config.train.samples_per_insert
+
+
+def _seconds(work: Callable[[], Any], times: int = 1) -> float:
+    """Processor time of this process per call."""
+    started = time.process_time()
+    for _ in range(times):
+        work()
+    return (time.process_time() - started) / times
