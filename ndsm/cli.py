@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ndsm.config import Config, build_config, preset_names, read_preset
+from ndsm.config import Config, SamplerName, build_config, preset_names, read_preset
 from ndsm.errors import InputError
 
 
@@ -50,7 +50,7 @@ class SampleOptions:
     """Rows."""
     out: Path = Path("samples.parquet")
     """File to write: .parquet, .arrow, .csv or .npy."""
-    sampler: Literal["em", "exponential"] | None = None
+    sampler: SamplerName | None = None
     """Sampler, the run's if not given."""
     steps: int | None = None
     """Network evaluations per row, the run's sample.steps if not given."""
@@ -84,6 +84,26 @@ class StatusOptions:
     """Run directory."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object."""
+
+
+@dataclass
+class ScoreOptions:
+    """Log-density of each row of a table under a trained run, in nats and bits per dimension."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory."""
+    data: Annotated[Path, tyro.conf.Positional]
+    """Table with the columns of the run's data: .npy, .csv, .parquet or .arrow."""
+    out: Path = Path("logp.parquet")
+    """File to write, one row per row of the table; with --workers a new folder of Parquet files."""
+    end: float | None = None
+    """Time at which the density is taken, the last step of the run's generation if not given."""
+    probes: int | None = None
+    """Random directions per row for the divergence; 0: exact; not given: exact up to 64 dimensions, 8 above."""
+    seed: int = 0
+    """Seed of the directions."""
+    workers: int | None = None
+    """Ray workers that share the rows of a Parquet file, one CPU each; without Ray if not given."""
 
 
 @dataclass
@@ -310,6 +330,29 @@ def sample_command(args: Sequence[str]) -> None:
     print(f"{options.n} rows in {options.out}")
 
 
+def score_command(args: Sequence[str]) -> None:
+    """`ndsm score`."""
+    options = parse("score", ScoreOptions, args)
+    from ndsm.run import Run
+    from ndsm.scoring import RowScorer, open_rows, score_table
+
+    for name, value in (("probes", options.probes), ("seed", options.seed)):
+        if value is not None and value < 0:
+            raise InputError(f"--{name}: expected 0 or more, found {value}")
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers: expected at least 1, found {options.workers}")
+    run = Run.open(options.run)
+    table = open_rows(run, options.data)
+    settings = {"end": options.end, "probes": options.probes, "seed": options.seed}
+    if options.workers is None:
+        mean = score_table(RowScorer(run, **settings), table, options.out)
+    else:
+        from pipelines.score import score_on_ray
+
+        mean = score_on_ray(run, options.data, options.out, options.workers, settings)
+    print(f"{table.rows} rows in {options.out}, mean log-density {mean:.4f} nats")
+
+
 def evaluate_command(args: Sequence[str]) -> None:
     """`ndsm evaluate`."""
     options = parse("evaluate", EvaluateOptions, args)
@@ -473,6 +516,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "evaluate": (evaluate_command, "compare generated rows with the data"),
     "report": (report_command, "write a run's page: quality, curves, mixture, configuration"),
     "status": (status_command, "tell what a live or finished run is doing"),
+    "score": (score_command, "log-density of each row of a table under a trained run"),
     "bench": (bench_command, "measure gradient variances: ndsm bench variance PRESET"),
     "reproduce": (
         reproduce_command,

@@ -130,6 +130,24 @@ class NDSM(BaseEstimator):
         )
         return np.asarray(self._scaling.invert(rows), dtype=np.float32)
 
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-density of each row of X, (n, d), in nats and in the units of X, (n,) float64.
+
+        It is the probability flow's (`ndsm.likelihood`), with an exact divergence up to 64 columns.
+
+        Raises:
+            ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns.
+        """
+        check_is_fitted(self, "n_features_in_")
+        rows = check_array(X, dtype=np.float32, estimator=self)
+        if rows.shape[1] != self.n_features_in_:
+            raise InputError(f"X: expected {self.n_features_in_} columns, found {rows.shape[1]}")
+        return self._generator.log_density(rows, self._scaling, seed=self.config_.train.seed).log_prob
+
+    def score(self, X: Any, y: None = None) -> float:
+        """Mean of `score_samples`, as scikit-learn's mixtures have it: the higher, the better."""
+        return float(self.score_samples(X).mean())
+
     def save(self, path: str | Path) -> None:
         """Write a run directory, which `ndsm.load` and `ndsm sample` read.
 

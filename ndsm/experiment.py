@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from ndsm.config import Config
-from ndsm.data import Dataset, load
+from ndsm.data import Dataset, Scaling, load
 from ndsm.errors import InputError
 from ndsm.figures import samples_figure
+from ndsm.likelihood import LogDensity, log_density_of_rows
 from ndsm.metrics import evaluate
-from ndsm.processes import reverse_grid
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run, differing_fields
-from ndsm.samplers import generate, sample_prior
+from ndsm.samplers import Sampler, generate, reverse_times, sample_prior
 from ndsm.tracking import EventFiles
 from ndsm.training import (
     Problem,
@@ -220,7 +220,7 @@ class Generator:
         return cls(problem, model.eval(), device)
 
     def rows(
-        self, n: int, seed: int, steps: int | None = None, sampler: str | None = None
+        self, n: int, seed: int, steps: int | None = None, sampler: str | Sampler | None = None
     ) -> Iterator[np.ndarray]:
         """n generated rows in model units, (m, d) float32 at a time; steps and sampler are the run's if not given."""
         problem = self.problem
@@ -228,9 +228,24 @@ class Generator:
         chosen = sampler or problem.config.sample.sampler
         times = problem.reverse_times
         if steps is not None or sampler is not None:
-            times = reverse_grid(process, steps or problem.config.sample.steps, problem.end_dt, chosen)
+            evaluations = problem.config.sample.steps if steps is None else steps
+            times = reverse_times(process, chosen, evaluations, problem.end_dt)
         for x in generate(process, self.model, times, n, seed, self.device, chosen):
             yield x.cpu().numpy()
+
+    def log_density(
+        self, rows: np.ndarray, scaling: Scaling, end: float | None = None, **settings: Any
+    ) -> LogDensity:
+        """Log-densities of rows (n, d) in original units, see `ndsm.likelihood`.
+
+        Args:
+            scaling: from model units to the rows'.
+            end: time at which the density is taken; generation's last step if not given.
+            settings: as `ndsm.likelihood.log_density`.
+        """
+        process = self.problem.process.to(self.device)
+        chosen = self.problem.end_dt if end is None else end
+        return log_density_of_rows(process, self.model, rows, scaling, chosen, **settings)
 
     def prior_rows(self, n: int, seed: int) -> np.ndarray:
         """n rows of the mixture alone in model units, (n, d) float32."""

@@ -5,6 +5,7 @@ training and validation rows are slices of that array, and standardising works i
 first so that neither data.n nor the split depends on the order of the file.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -106,6 +107,8 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
         rows, labels = _place(points, position, config.n), _place(modes, position, config.n)
         source = config.name
 
+    if config.dequantize is not None:
+        rows = dequantised(rows, config.dequantize, seed)
     held_out = int(len(rows) * config.validation_fraction)
     cut = len(rows) - held_out
     if cut < 2:
@@ -134,6 +137,18 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
         validation_labels=None if labels is None else labels[cut:],
         toy=toy,
     )
+
+
+def dequantised(rows: np.ndarray, width: float, seed: int) -> np.ndarray:
+    """Rows (n, d) with uniform noise in [0, width) added to every number, float32.
+
+    A row's noise is its own whatever rows are beside it.
+    """
+    out = rows.astype(np.float32)
+    for row in out:
+        index = int.from_bytes(hashlib.blake2s(row.tobytes(), digest_size=8).digest(), "little")
+        row += numpy_stream(seed, "dequantize", index).uniform(0.0, width, len(row)).astype(np.float32)
+    return out
 
 
 def scale_(
@@ -207,6 +222,8 @@ def _load_mnist(config: Data, seed: int, scaling: Scaling | None) -> Dataset:
         n = config.n if split == "train" else None
         position = _shuffled_positions(len(images), n, config.name, seed)
         rows[split], labels[split] = _place(images, position, n), _place(digits, position, n)
+        if config.dequantize is not None:
+            rows[split] = dequantised(rows[split], config.dequantize, seed)
     schema = LATENT_SCHEMA if latent else MNIST_SCHEMA
     train, test = rows["train"], rows["test"]
     scaling, stamp = scale_(

@@ -62,6 +62,12 @@ class Scaling:
         """d."""
         return len(self.mean)
 
+    @property
+    def log_volume(self) -> float:
+        """log |det| of the map from model to original units: log-densities in original units are less by it."""
+        colour = 0.0 if self.whitening is None else float(np.linalg.slogdet(self.whitening.colour)[1])
+        return float(np.log(self.scale).sum()) + colour
+
     @classmethod
     def identity(cls, dimensions: int) -> "Scaling":
         """The scaling that changes nothing, for rows (n, dimensions)."""

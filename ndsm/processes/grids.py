@@ -1,8 +1,13 @@
 """Time grids 0 = t_0 < t_1 < ... < t_n = T."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ndsm.errors import InputError
+
+LEVEL_NODES = 10_000
+"""Of the table by which a level is inverted."""
 
 
 def uniform_grid(horizon: float, steps: int) -> np.ndarray:
@@ -38,3 +43,25 @@ def geometric_grid(horizon: float, steps: int, first_dt: float, max_dt: float = 
         low, high = (middle, high) if steps_for(middle).sum() < horizon else (low, middle)
     times = np.concatenate([[0.0], np.cumsum(steps_for(high))])
     return times * (horizon / times[-1])
+
+
+def power_grid(
+    horizon: float,
+    steps: int,
+    end_dt: float,
+    power: float,
+    level: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Times from the horizon down to `end_dt`, equally spaced in the power-th root of a level, and then 0; (steps + 1,).
+
+    Args:
+        level: increasing function of time, t itself if None.
+    """
+    end = min(end_dt, horizon)
+    if level is None:
+        return np.append(np.linspace(horizon ** (1 / power), end ** (1 / power), steps) ** power, 0.0)
+    times = np.geomspace(end, horizon, LEVEL_NODES)
+    levels = np.log(level(times))
+    roots = np.linspace(np.exp(levels[-1] / power), np.exp(levels[0] / power), steps)
+    found = np.exp(np.interp(power * np.log(roots), levels, np.log(times)))
+    return np.append(found, 0.0)

@@ -170,3 +170,11 @@ class VE(Linear):
     def diffusion(self, t: float) -> float:
         """sqrt(ds²/dt)."""
         return self.sigma_min * math.exp(self._growth * t) * math.sqrt(2 * self._growth)
+
+    def noise_scale(self, t: float) -> float:
+        """σ(t) as a number."""
+        return float(self.std(torch.tensor(t, dtype=torch.float64)))
+
+    def time_of(self, std: float) -> float:
+        """t with σ(t) = std."""
+        return 0.5 * math.log1p((std / self.sigma_min) ** 2) / self._growth

@@ -52,6 +52,11 @@ class Modes:
         self.variance = variance.to(start)
 
     @property
+    def axes(self) -> Tensor | None:
+        """Axes of the components in columns, (K, d, d), one set for all, (1, d, d), or None: the coordinates'."""
+        return self._axes
+
+    @property
     def isotropic(self) -> bool:
         """Whether a mode has the same variance along all axes."""
         return len(self.variance) == 1

@@ -1,5 +1,24 @@
 """Samplers: from the prior back to the data."""
 
-from ndsm.samplers.reverse_sde import generate, reverse_sde, sample_prior
+from ndsm.samplers.base import Draw, Sampler
+from ndsm.samplers.generation import (
+    SAMPLERS,
+    carry,
+    chunk_sizes,
+    find_sampler,
+    generate,
+    reverse_times,
+    sample_prior,
+)
 
-__all__ = ["generate", "reverse_sde", "sample_prior"]
+__all__ = [
+    "SAMPLERS",
+    "Draw",
+    "Sampler",
+    "carry",
+    "chunk_sizes",
+    "find_sampler",
+    "generate",
+    "reverse_times",
+    "sample_prior",
+]

@@ -1,26 +1,23 @@
 """Generation by the reverse SDE (Algorithm 2).
 
-dX = (f(X, t) + g(t)² s(X, t)) dt + g(t) dW (eq. 1), run from the prior at t = T down to t = 0, by Euler-Maruyama or by
-the step that belongs to the exponential integrator.
+dX = (f(X, t) + g(t)² s(X, t)) dt + g(t) dW (eq. 1), run from the prior at t = T down to t = 0: by Euler-Maruyama, by
+the step that belongs to the exponential integrator, by that of a linear process's own transitions, and with a Langevin
+corrector between the steps.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ndsm.errors import InputError
 from ndsm.objectives import Score
-from ndsm.processes import Process
+from ndsm.processes import Process, reverse_grid
 from ndsm.processes.modes import Modes
-from ndsm.streams import torch_stream
-
-CHUNK = 4096
-"""Rows that share one random stream, so that what is generated does not depend on how many are asked for
-at a time."""
-
+from ndsm.samplers.base import Draw, check_nonlinear_mixture, known_kernel, score_at
 
 Step = Callable[[Process, Tensor, Tensor, float, float, Tensor | None], Tensor]
 """X at time t - h from x at time t, its score s, t, h and standard normal noise or None, (B, d)."""
@@ -41,13 +38,11 @@ def exponential(process: Process, x: Tensor, s: Tensor, t: float, h: float, z: T
     would have q(h) q(t - h)/q(t), q(t) = v (1 - exp(-2t/v)); with the same grid that loses more variance than this adds.
 
     Raises:
-        InputError: the process has no mixture.
+        InputError: the process has no mixture, or is not its Langevin process.
     """
+    check_nonlinear_mixture(process, "exponential")
     mixture = process.mixture
-    if mixture is None:
-        raise InputError(
-            "sample.sampler 'exponential': expected a process with a mixture, found a drift without one"
-        )
+    assert mixture is not None
     modes = Modes(mixture, x.T)
     v = modes.of_paths(modes.variance)
     center = mixture.means.to(x)[modes.component].T
@@ -58,64 +53,82 @@ def exponential(process: Process, x: Tensor, s: Tensor, t: float, h: float, z: T
     return (center + modes.from_axes(moved)).T
 
 
-STEPS: dict[str, Step] = {"em": euler_maruyama, "exponential": exponential}
+def reverse_diffusion(process: Process, x: Tensor, s: Tensor, t: float, h: float, z: Tensor | None) -> Tensor:
+    """(2 - a) x + q s + sqrt(q) z for a process whose step from t - h to t is Y' = a Y + sqrt(q) Z.
+
+    The reverse of that chain, discretised as the chain itself is (dissertation, appendix B.5: a = sqrt(1 - β_i) for VP,
+    1 for VE).
+
+    Raises:
+        InputError: the process's transition law is not known.
+    """
+    kernel = known_kernel(process, "reverse-diffusion")
+    times = torch.tensor([t, t - h], dtype=torch.float64)
+    log_alpha, variance = kernel.log_alpha(times), kernel.std(times) ** 2
+    a = float((log_alpha[0] - log_alpha[1]).exp())
+    q = float(variance[0]) - a * a * float(variance[1])
+    x = (2 - a) * x + q * s
+    return x if z is None else x.add_(z, alpha=math.sqrt(q))
 
 
-@torch.no_grad()
-def reverse_sde(
-    process: Process,
-    score: Score,
-    times: np.ndarray,
-    x: Tensor,
-    generator: torch.Generator,
-    draw_rows: int | None = None,
-    sampler: str = "em",
-) -> Tensor:
-    """x at time times[0] carried to times[-1], (B, d) → (B, d).
+STEPS: dict[str, Step] = {
+    "em": euler_maruyama,
+    "exponential": exponential,
+    "reverse-diffusion": reverse_diffusion,
+}
+
+
+@dataclass(frozen=True)
+class ReverseSDE:
+    """One of `STEPS` per interval of the grid, one evaluation each.
 
     The last step adds no noise: it is the posterior mean of Y_0 given Y_h = x (Tweedie's formula for the local kernel).
-
-    Args:
-        times: decreasing, (steps + 1,), ending in 0.
-        draw_rows: rows of noise drawn per step, B if not given; x uses the first B of them.
-        sampler: `em` or `exponential`.
     """
-    noise = x.new_empty(draw_rows or len(x), x.shape[1])
-    for t, h in zip(times[:-1], times[:-1] - times[1:], strict=True):
-        s = score(x, torch.full((len(x),), float(t), device=x.device))
-        z = None if t == times[-2] else noise.normal_(generator=generator)[: len(x)]
-        x = STEPS[sampler](process, x, s, float(t), float(h), z)
-    return x
+
+    name: str
+
+    def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
+        """See `reverse_grid`."""
+        if self.name == "exponential":
+            check_nonlinear_mixture(process, self.name)
+        if self.name == "reverse-diffusion":
+            known_kernel(process, self.name)
+        return reverse_grid(process, evaluations, end_dt, self.name)
+
+    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
+        """As `Sampler`."""
+        for t, h in zip(times[:-1], times[:-1] - times[1:], strict=True):
+            s = score_at(score, x, t)
+            z = None if t == times[-2] else draw()
+            x = STEPS[self.name](process, x, s, float(t), float(h), z)
+        return x
 
 
-def generate(
-    process: Process,
-    score: Score,
-    times: np.ndarray,
-    n: int,
-    seed: int,
-    device: torch.device | str = "cpu",
-    sampler: str = "em",
-) -> Iterator[Tensor]:
-    """n generated rows in chunks of at most 4096, (m, d) each; the stream (seed, "sample", chunk) drives each.
+@dataclass(frozen=True)
+class PredictorCorrector:
+    """Predictor-corrector sampling (dissertation, 7.4.2): after each step of the reverse SDE one of Langevin dynamics.
 
-    Args:
-        process, score: on `device`.
-        times, sampler: as `reverse_sde`.
+    Two evaluations per interval, one for the last. The corrector x + ε s + sqrt(2ε) z has
+    ε = 2 (r |z|/|s|)² with |z|² and |s|² at their expected sizes d and d/V(t) in place of a batch's averages, so that a
+    row does not depend on the others.
     """
-    for chunk, size in enumerate(chunk_sizes(n)):
-        generator = torch_stream(seed, "sample", chunk, device=device)
-        # A whole chunk's numbers are drawn whatever `n` is: the first rows stay the same for a larger n.
-        x = process.prior.sample(CHUNK, generator)[:size]
-        yield reverse_sde(process, score, times, x, generator, CHUNK, sampler)
 
+    snr: float = 0.16
+    """r, the corrector's signal-to-noise ratio (the dissertation's)."""
 
-def chunk_sizes(n: int) -> list[int]:
-    """n split into chunks of `CHUNK` and a rest."""
-    return [CHUNK] * (n // CHUNK) + ([n % CHUNK] if n % CHUNK else [])
+    def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
+        """Euler-Maruyama's grid, with half the intervals."""
+        return reverse_grid(process, (evaluations + 1) // 2, end_dt)
 
-
-def sample_prior(process: Process, n: int, seed: int) -> Tensor:
-    """n rows of the prior alone, (n, d): what a model has to beat."""
-    device = process.mixture.device if process.mixture is not None else "cpu"
-    return process.prior.sample(n, torch_stream(seed, "prior", device=device))
+    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
+        """As `Sampler`."""
+        for t, u in pairwise(map(float, times)):
+            last = u == 0
+            x = euler_maruyama(
+                process, x, score_at(score, x, t), float(t), float(t - u), None if last else draw()
+            )
+            if not last:
+                variance = float(process.variance(torch.tensor([u], dtype=torch.float64)))
+                size = 2 * self.snr**2 * variance
+                x = x + size * score_at(score, x, u) + math.sqrt(2 * size) * draw()
+        return x

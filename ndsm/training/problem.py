@@ -31,9 +31,9 @@ from ndsm.processes import (
     SubVP,
     forward_grid,
     paths_per_block,
-    reverse_grid,
 )
 from ndsm.reference import GaussianMixture
+from ndsm.samplers import reverse_times
 from ndsm.stamps import make_stamp
 from ndsm.streams import stream_seed
 from ndsm.symmetry import GROUPS
@@ -164,7 +164,8 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         identity: what the data and the mixture are (hashes or arrays), for the blocks' stamp.
 
     Raises:
-        InputError: a time grid is unstable or does not reach the horizon, or the network does not fit the data.
+        InputError: a time grid is unstable or does not reach the horizon, the sampler does not suit the process, or the
+            network does not fit the data.
     """
     if check := {"unet": image_side, "diffusers": divisible_side}.get(config.network.kind):
         check(dimension, config.network.width, config.network.depth)
@@ -201,7 +202,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         process,
         objective,
         spec,
-        reverse_grid(process, config.sample.steps, end_dt, config.sample.sampler),
+        reverse_times(process, config.sample.sampler, config.sample.steps, end_dt),
     )
 
 

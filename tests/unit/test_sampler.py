@@ -9,8 +9,9 @@ import torch
 from ndsm.errors import InputError
 from ndsm.processes import Langevin, reverse_grid
 from ndsm.reference import GaussianMixture
-from ndsm.samplers import generate
-from ndsm.samplers.reverse_sde import CHUNK, STEPS, chunk_sizes, reverse_sde, sample_prior
+from ndsm.samplers import carry, chunk_sizes, generate, sample_prior
+from ndsm.samplers.generation import CHUNK
+from ndsm.samplers.reverse_sde import STEPS
 from ndsm.streams import torch_stream
 
 V, MU, M0, V0 = 0.8, 0.5, -0.7, 0.15
@@ -140,13 +141,13 @@ def test_the_last_step_adds_no_noise():
     t = torch.full((20,), 0.01)
     expected = x + 0.01 * (process.drift(x, 0.01) + 2 * exact_score(x, t))
     for index in range(2):
-        moved = reverse_sde(process, exact_score, times, x.clone(), torch_stream(0, "noise", index))
+        moved = carry(process, exact_score, times, x.clone(), torch_stream(0, "noise", index))
         torch.testing.assert_close(moved, expected)
 
 
 def test_sampling_does_not_change_its_start():
     x = torch.ones(5, 2)
-    reverse_sde(ornstein_uhlenbeck(), exact_score, np.array([0.1, 0.05, 0.0]), x, torch_stream(0, "start"))
+    carry(ornstein_uhlenbeck(), exact_score, np.array([0.1, 0.05, 0.0]), x, torch_stream(0, "start"))
     assert torch.equal(x, torch.ones(5, 2))
 
 

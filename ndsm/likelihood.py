@@ -1,0 +1,158 @@
+"""Log-density by the probability flow (dissertation, 7.4.3 and 9.3).
+
+Along dY/dt = F(Y, t) = -f - ½g² s the law of Y_t has d/dt log p_t(Y_t) = -div F, so that
+
+    log p_τ(y) = log π(Y_T) + ∫_τ^T div F(Y_t, t) dt,    Y_τ = y,
+
+with the prior's density π exact: a mixture's, or a linear process's Gaussian. τ, `end`, is a little above 0, because the
+score of the data itself is not learned: p_τ is a density in its own right (its integral is 1), that of generated rows
+before the final denoising step, and wider than theirs by about 2τ of variance.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndsm.data import Scaling
+from ndsm.errors import InputError
+from ndsm.objectives import Score
+from ndsm.processes import Process
+from ndsm.samplers.ode import solve_adaptively, velocity
+from ndsm.streams import torch_stream
+
+EXACT_UP_TO = 64
+"""Largest dimension whose divergence is exact if nothing is said: d directional derivatives per evaluation."""
+PROBES = 8
+"""Random directions per row above that."""
+TOLERANCE = 2e-6
+"""Absolute and relative error of a solver's step."""
+ROWS = 512
+"""Rows that are solved for at once."""
+AT_ONCE = 16
+"""Directional derivatives that are taken at once."""
+
+
+COLUMNS = ("log_prob", "bits_per_dim", "standard_error")
+"""Of the tables that are written: nats, bits per dimension, nats."""
+
+
+@dataclass(frozen=True)
+class LogDensity:
+    """Log-densities of n rows in nats, and how uncertain the random directions leave them."""
+
+    log_prob: np.ndarray
+    """(n,) float64."""
+    standard_error: np.ndarray
+    """(n,) float64; 0 where the divergence is exact, NaN for a single random direction."""
+
+    def columns(self, dimensions: int, level: float = 1.0) -> np.ndarray:
+        """`COLUMNS`, (n, 3)."""
+        return np.stack([self.log_prob, self.bits_per_dimension(dimensions, level), self.standard_error], 1)
+
+    def bits_per_dimension(self, dimensions: int, level: float = 1.0) -> np.ndarray:
+        """-log₂ p / d - log₂(level), (n,).
+
+        Args:
+            level: width of a grey level. Of rows to which uniform noise of that width was added this is an upper bound
+                on average of the bits of the rows themselves.
+        """
+        return np.asarray(-self.log_prob / (dimensions * math.log(2)) - math.log2(level))
+
+
+def divergence(process: Process, score: Score, y: Tensor, t: float, probes: Tensor) -> tuple[Tensor, Tensor]:
+    """F(y, t), (B, d), and uᵀ DF u of each probe u, (P, B), for probes (P, B, d) or (P, 1, d)."""
+
+    def flow(x: Tensor) -> Tensor:
+        s = score(x, torch.full((len(x),), t, device=x.device, dtype=x.dtype))
+        return velocity(process, x, s, t)
+
+    def along(probe: Tensor) -> tuple[Tensor, Tensor]:
+        probe = probe.expand_as(y)
+        value, slope = torch.func.jvp(flow, (y,), (probe,))[:2]
+        return value, (slope * probe).sum(1)
+
+    each = torch.func.vmap(along, out_dims=(None, 0))  # type: ignore[arg-type]
+    parts = [each(part) for part in probes.split(AT_ONCE)]
+    return parts[0][0], torch.cat([slopes for _, slopes in parts])
+
+
+@torch.no_grad()
+def log_density(
+    process: Process,
+    score: Score,
+    y: Tensor,
+    end: float,
+    *,
+    probes: int | None = None,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+) -> tuple[Tensor, Tensor]:
+    """log p_τ of rows y (B, d) in nats, and its standard error, (B,) float64 each.
+
+    Args:
+        end: τ > 0, at least the smallest time that the score was trained at.
+        probes: random directions for Hutchinson's estimate of the divergence; 0 is the exact divergence; None takes that
+            up to 64 dimensions and 8 directions above.
+        seed: of the directions, which are a row's own whatever rows are beside it.
+        tolerance: error of a solver's step, absolute and relative. It is that of all rows at once: a row agrees with
+            the same in another batch to about the tolerance.
+
+    Raises:
+        InputError: the prior has no density, or `end` is not between 0 and T.
+    """
+    if not hasattr(process.prior, "log_prob"):
+        raise InputError(
+            f"log-density: expected a prior with log_prob(y), found {type(process.prior).__name__} without one"
+        )
+    if not 0 < end < process.horizon:
+        raise InputError(
+            f"log-density: expected an end time between 0 and T = {process.horizon:g}, found {end:g}"
+        )
+    rows, d = y.shape
+    count = (0 if d <= EXACT_UP_TO else PROBES) if probes is None else probes
+    directions = _probes(y, count, seed) if count else torch.eye(d).to(y)[:, None, :]
+    terms = len(directions) if count else 1
+
+    def slope(t: float, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        value, slopes = divergence(process, score, state[0], t, directions)
+        return value, slopes if count else slopes.sum(0, keepdim=True)
+
+    at, gained = solve_adaptively(slope, (y, y.new_zeros(terms, rows)), end, process.horizon, tolerance)
+    gained = gained.double()
+    error = torch.zeros(rows, dtype=torch.float64, device=y.device)
+    if count:
+        error = gained.std(0) / count**0.5 if count > 1 else torch.full_like(error, torch.nan)
+    return process.prior.log_prob(at).double() + gained.mean(0), error
+
+
+def log_density_of_rows(
+    process: Process, score: Score, rows: np.ndarray, scaling: Scaling, end: float, **settings: Any
+) -> LogDensity:
+    """Log-densities of rows (n, d) in the units of the data: those of model units less log |det| of the way back.
+
+    Args:
+        process, score: on one device.
+        rows: (n, d) float32 in original units; they are not changed.
+        scaling: from model units to the rows'.
+        end, settings: as `log_density`.
+    """
+    device = process.mixture.device if process.mixture is not None else torch.device("cpu")
+    model_rows = torch.from_numpy(scaling.apply_(np.array(rows, dtype=np.float32)))
+    parts = [log_density(process, score, part.to(device), end, **settings) for part in model_rows.split(ROWS)]
+    log_prob, error = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
+    return LogDensity(log_prob - scaling.log_volume, error)
+
+
+def _probes(y: Tensor, count: int, seed: int) -> Tensor:
+    """Random signs (count, B, d) from the streams (seed, "probes", hash of the row)."""
+    signs = []
+    for row in y.cpu().numpy():
+        index = int.from_bytes(hashlib.blake2s(row.tobytes(), digest_size=8).digest(), "little")
+        generator = torch_stream(seed, "probes", index, 0)
+        signs.append(torch.randint(2, (count, len(row)), generator=generator))
+    return torch.stack(signs, 1).to(y).mul_(2).sub_(1)

@@ -1,0 +1,112 @@
+"""What every sampler is: a way to carry rows from the prior at t = T to the data at t = 0, and its own time grid."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndsm.errors import InputError
+from ndsm.objectives import Score
+from ndsm.processes import Process
+from ndsm.processes.grids import power_grid
+
+LEVEL_POWER = 7.0
+TIME_POWER = 3.0
+
+Draw = Callable[[], Tensor]
+"""The next standard normal numbers, shaped like the rows; each row's do not depend on how many rows there are."""
+
+
+class Sampler(Protocol):
+    """A way of generation; the settings that are its own are fields of the object."""
+
+    def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
+        """Its times of generation from T down to 0 for at most so many evaluations of the score.
+
+        Args:
+            end_dt: about the size of the last step, which is the final denoising step.
+
+        Raises:
+            InputError: the process does not support this sampler.
+        """
+        ...
+
+    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
+        """x at time times[0] carried to times[-1] = 0, (B, d) → (B, d), without changing its start.
+
+        Raises:
+            InputError: the process does not support this sampler.
+        """
+        ...
+
+
+@runtime_checkable
+class KnownKernel(Protocol):
+    """A process with Y_t = α(t) Y_0 + σ(t) Z whatever Y_0."""
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log α(t), (B,)."""
+        ...
+
+    def std(self, t: Tensor) -> Tensor:
+        """σ(t), (B,)."""
+        ...
+
+
+def known_kernel(process: Process, sampler: str) -> KnownKernel:
+    """The process, if its transition law is known.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(process, KnownKernel):
+        return process
+    raise InputError(
+        f"sample.sampler {sampler!r}: expected a process whose transition law is known (vp, subvp, ve or ou), found "
+        f"{type(process).__name__}"
+    )
+
+
+def check_nonlinear_mixture(process: Process, sampler: str) -> None:
+    """Nothing, if the noising is the Langevin process of a mixture.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(process, KnownKernel):
+        raise InputError(
+            f"sample.sampler {sampler!r}: expected the Langevin process of a mixture, found {type(process).__name__}"
+        )
+    if process.mixture is None:
+        raise InputError(
+            f"sample.sampler {sampler!r}: expected a process with a mixture, found a drift without one"
+        )
+
+
+def score_at(score: Score, x: Tensor, t: float) -> Tensor:
+    """s(x, t) with one time for all rows, (B, d) → (B, d)."""
+    return score(x, torch.full((len(x),), float(t), device=x.device))
+
+
+def posterior_mean(process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
+    """x + (f + g² s) t: the mean of Y_0 given Y_t = x for a small t (Tweedie's formula for one step), (B, d)."""
+    g = process.diffusion(t)
+    return x + (process.drift(x, t) + g * g * s) * t
+
+
+def level_grid(process: Process, steps: int, end_dt: float) -> np.ndarray:
+    """Times from T to 0 for the probability flow, (steps + 1,), see `power_grid`.
+
+    A linear process's are spaced in σ/α with the exponent of Karras et al. (2022), those of other processes in t.
+    """
+    if not isinstance(process, KnownKernel):
+        return power_grid(process.horizon, steps, end_dt, TIME_POWER)
+    known = process
+
+    def level(times: np.ndarray) -> np.ndarray:
+        t = torch.from_numpy(times)
+        return (known.std(t) / known.log_alpha(t).exp()).numpy()
+
+    return power_grid(process.horizon, steps, end_dt, LEVEL_POWER, level)

@@ -1,0 +1,88 @@
+"""Few-step generation: steps that are exact where the noising is linear, for any size of step.
+
+With the kernel of a mode (`ndsm.samplers.local`), effective score s, x̂₀ = (x - μ + σ₀² s)/α₀ and ê = -σ₀ s, a step from
+t₀ down to t₁ is
+
+    x' = μ + α₁ x̂₀ + sqrt(σ₁² - ς²) ê + ς z,    ς = η (σ₁/σ₀) sqrt(σ₀² - (α₀/α₁)² σ₁²).
+
+η = 0 is the probability flow: DDIM (Song, Meng and Ermon 2021) for a linear process, and for a mixture's Langevin process
+the same for each mode's Ornstein-Uhlenbeck kernel, blended over the responsibilities. η = 1 is ancestral sampling. The
+second-order version extrapolates x̂₀ linearly in λ = log(α/σ) from the step before, DPM-Solver++(2M) (Lu et al. 2022).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndsm.objectives import Score
+from ndsm.processes import Process
+from ndsm.samplers.base import Draw, level_grid, score_at
+from ndsm.samplers.local import Kernel, Term
+
+EXTRAPOLATED = 4.0
+"""Largest log(α₁/α) from the step before to this one's end at which it is extrapolated: beyond, the network's error
+would be multiplied by more than the x̂₀ it is part of can bear."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The steps above, one evaluation each; the last one ends in x̂₀."""
+
+    kernel: Callable[[Process, str], Kernel]
+    name: str
+    order: int = 1
+    noise: float = 0.0
+    """η, from 0 (deterministic) to 1 (ancestral)."""
+
+    def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
+        """See `level_grid`."""
+        self.kernel(process, self.name)
+        return level_grid(process, evaluations, end_dt)
+
+    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
+        """As `Sampler`."""
+        kernel = self.kernel(process, self.name)
+        before: tuple[float, Tensor, Tensor] | None = None
+        for t, u in pairwise(map(float, times)):
+            slope = kernel.slope(process, x, score_at(score, x, t), t)
+            log_alpha, std, end = kernel.log_alpha(t), kernel.std(t), kernel.std(u)
+            ratio = (kernel.log_alpha(u) - log_alpha).exp()
+            fresh = self.noise * (end / std) * (std**2 - (end / ratio) ** 2).clamp(min=0).sqrt()
+            kept = (end**2 - fresh**2).clamp(min=0).sqrt()
+            slide = ratio * std**2 - kept * std
+            hold = ratio * kernel.unpulled(t) + kernel.pull * kept * std
+            terms = [Term(hold, x, point=True), Term(slide, slope)]
+            if self.order == 2 and before is not None and u > 0:
+                s, x_before, slope_before = before
+                terms += _extrapolation(kernel, (s, t, u), kept, (x_before, slope_before), (x, slope))
+            if self.noise > 0 and u > 0:
+                terms.append(Term(fresh, draw()))
+            before = (t, x, slope)
+            x = kernel.blend(x, terms)
+        return x
+
+
+def _extrapolation(
+    kernel: Kernel,
+    times: tuple[float, float, float],
+    kept: Tensor,
+    before: tuple[Tensor, Tensor],
+    now: tuple[Tensor, Tensor],
+) -> list[Term]:
+    """The terms of (α₁ - κ α₀/σ₀) (x̂₀ - x̂₀ of the step before)/(2r), r = ratio of the two steps in λ, κ = kept."""
+    s, t, u = times
+    log_alpha = {time: kernel.log_alpha(time) for time in times}
+    std = {time: kernel.std(time) for time in times}
+    level = {time: log_alpha[time] - std[time].log() for time in times}
+    half_ratio = 0.5 * (level[u] - level[t]) / (level[t] - level[s])
+    weight = half_ratio * (1 - kept / std[t] * (log_alpha[t] - log_alpha[u]).exp())
+    weight = torch.where(log_alpha[u] - log_alpha[s] < EXTRAPOLATED, weight, 0.0)
+    terms = []
+    for sign, time, (x, slope) in ((1, t, now), (-1, s, before)):
+        factor = sign * weight * (log_alpha[u] - log_alpha[time]).clamp(max=EXTRAPOLATED).exp()
+        terms += [Term(factor * kernel.unpulled(time), x, point=True), Term(factor * std[time] ** 2, slope)]
+    return terms

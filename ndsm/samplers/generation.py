@@ -1,0 +1,117 @@
+"""Generation: rows of the prior, in chunks with a random stream each, carried to the data by a sampler."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndsm.config import SamplerName
+from ndsm.errors import InputError
+from ndsm.objectives import Score
+from ndsm.processes import Process
+from ndsm.samplers.annealed import AnnealedLangevin
+from ndsm.samplers.base import Sampler
+from ndsm.samplers.flow import Flow
+from ndsm.samplers.local import LinearKernel, MixtureKernel, kernel_of
+from ndsm.samplers.ode import Adaptive, Heun
+from ndsm.samplers.reverse_sde import PredictorCorrector, ReverseSDE
+from ndsm.streams import torch_stream
+
+CHUNK = 4096
+"""Rows that share one random stream, so that what is generated does not depend on how many are asked for
+at a time."""
+
+SAMPLERS: dict[SamplerName, Sampler] = {
+    "em": ReverseSDE("em"),
+    "exponential": ReverseSDE("exponential"),
+    "reverse-diffusion": ReverseSDE("reverse-diffusion"),
+    "ancestral": Flow(kernel_of, "ancestral", noise=1.0),
+    "pc": PredictorCorrector(),
+    "annealed": AnnealedLangevin(),
+    "ode": Heun(),
+    "ode-adaptive": Adaptive(),
+    "flow": Flow(MixtureKernel, "flow"),
+    "flow2": Flow(MixtureKernel, "flow2", order=2),
+    "ddim": Flow(LinearKernel, "ddim"),
+    "dpmpp-2m": Flow(LinearKernel, "dpmpp-2m", order=2),
+}
+
+
+def find_sampler(sampler: str | Sampler) -> Sampler:
+    """The sampler of a name; one of your own as it is.
+
+    Raises:
+        InputError: there is no such name.
+    """
+    if not isinstance(sampler, str):
+        return sampler
+    if sampler not in SAMPLERS:
+        raise InputError(f"sample.sampler: expected one of {', '.join(SAMPLERS)}, found {sampler!r}")
+    return SAMPLERS[sampler]
+
+
+def reverse_times(process: Process, sampler: str | Sampler, evaluations: int, end_dt: float) -> np.ndarray:
+    """A sampler's own times of generation, see `Sampler.times`.
+
+    Raises:
+        InputError: fewer than 2 evaluations, or the process does not support the sampler.
+    """
+    if evaluations < 2:
+        raise InputError(f"steps: expected at least 2 evaluations of the score, found {evaluations}")
+    return find_sampler(sampler).times(process, evaluations, end_dt)
+
+
+@torch.no_grad()
+def carry(
+    process: Process,
+    score: Score,
+    times: np.ndarray,
+    x: Tensor,
+    generator: torch.Generator,
+    draw_rows: int | None = None,
+    sampler: str | Sampler = "em",
+) -> Tensor:
+    """x at time times[0] carried to times[-1] = 0 by a sampler, (B, d) → (B, d).
+
+    Args:
+        times: decreasing, ending in 0.
+        draw_rows: rows of noise drawn per step, B if not given; x uses the first B of them.
+    """
+    noise = x.new_empty(draw_rows or len(x), x.shape[1])
+    return find_sampler(sampler)(
+        process, score, times, x, lambda: noise.normal_(generator=generator)[: len(x)]
+    )
+
+
+def generate(
+    process: Process,
+    score: Score,
+    times: np.ndarray,
+    n: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    sampler: str | Sampler = "em",
+) -> Iterator[Tensor]:
+    """n generated rows in chunks of at most 4096, (m, d) each; the stream (seed, "sample", chunk) drives each.
+
+    Args:
+        process, score: on `device`.
+        times, sampler: as `carry`.
+    """
+    for chunk, size in enumerate(chunk_sizes(n)):
+        generator = torch_stream(seed, "sample", chunk, device=device)
+        # A whole chunk's numbers are drawn whatever `n` is: the first rows stay the same for a larger n.
+        x = process.prior.sample(CHUNK, generator)[:size]
+        yield carry(process, score, times, x, generator, CHUNK, sampler)
+
+
+def chunk_sizes(n: int) -> list[int]:
+    """n split into chunks of `CHUNK` and a rest."""
+    return [CHUNK] * (n // CHUNK) + ([n % CHUNK] if n % CHUNK else [])
+
+
+def sample_prior(process: Process, n: int, seed: int) -> Tensor:
+    """n rows of the prior alone, (n, d): what a model has to beat."""
+    device = process.mixture.device if process.mixture is not None else "cpu"
+    return process.prior.sample(n, torch_stream(seed, "prior", device=device))

@@ -1,0 +1,142 @@
+"""Where noising is linear: the kernel of each mode, seen along its axes, and affine maps blended over the modes.
+
+In mode i, along each of its axes, Y_t - μ_i = α(t) (Y_0 - μ_i) + σ(t) Z. A linear process is one mode at the origin with
+its own α and σ; the Langevin process of a mixture has α = exp(-t/v_i) and σ² = v_i (1 - α²) inside component i. There
+the drift is ∇V(y) = (y - μ_i)/v_i + R_i(y), and R_i is put to the score: the effective score of mode i is
+f + s - (y - μ_i)/v_i, which is s inside the mode and keeps every step consistent where modes overlap.
+
+Tables of numbers per axis and mode have the shape (r, K) or (1, 1), as in `ndsm.processes.modes`, in float64.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ndsm.processes import Process
+from ndsm.processes.modes import Modes
+from ndsm.samplers.base import KnownKernel, check_nonlinear_mixture, known_kernel
+
+
+@dataclass(frozen=True)
+class Term:
+    """coefficient ⊙ (x - μ_i) for a point, coefficient ⊙ x for a vector, along the axes of each mode i."""
+
+    coefficient: Tensor
+    """(r, K) or (1, 1)."""
+    x: Tensor
+    """(B, d)."""
+    point: bool = False
+
+
+class LinearKernel:
+    """The kernel of a linear process.
+
+    Raises:
+        InputError: its transition law is not known.
+    """
+
+    pull = 0.0
+    """1/v: what of the drift is left to the effective score's own definition; nothing of a linear one."""
+
+    def __init__(self, process: Process, sampler: str) -> None:
+        self._kernel: KnownKernel = known_kernel(process, sampler)
+
+    def log_alpha(self, t: float) -> Tensor:
+        """log α(t), (1, 1)."""
+        return self._kernel.log_alpha(torch.tensor([[t]], dtype=torch.float64))
+
+    def std(self, t: float) -> Tensor:
+        """σ(t), (1, 1)."""
+        return self._kernel.std(torch.tensor([[t]], dtype=torch.float64))
+
+    def unpulled(self, t: float) -> Tensor:
+        """1 - σ²/v, (1, 1)."""
+        return torch.ones(1, 1, dtype=torch.float64)
+
+    def slope(self, process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
+        """The score itself, (B, d)."""
+        return s
+
+    def blend(self, x: Tensor, terms: list[Term]) -> Tensor:
+        """The sum of the terms, (B, d), wherever x is."""
+        return torch.stack([float(term.coefficient) * term.x for term in terms]).sum(0)
+
+
+class MixtureKernel:
+    """The kernels of a mixture's components.
+
+    Raises:
+        InputError: the process is not a mixture's Langevin process.
+    """
+
+    def __init__(self, process: Process, sampler: str) -> None:
+        check_nonlinear_mixture(process, sampler)
+        assert process.mixture is not None
+        self._mixture = process.mixture
+        # In float64: the factors of a step reach exp(h/v).
+        start = torch.zeros(self._mixture.dimension, 1, dtype=torch.float64, device=self._mixture.device)
+        modes = Modes(self._mixture.to(dtype=torch.float64), start)
+        self._variance, self._axes = modes.variance, modes.axes
+        self.pull = 1 / self._variance
+        self._means = self._mixture.means.to(self._variance)
+
+    def log_alpha(self, t: float) -> Tensor:
+        """-t/v, (r, K)."""
+        return -t / self._variance
+
+    def std(self, t: float) -> Tensor:
+        """sqrt(v (1 - exp(-2t/v))), (r, K)."""
+        return (-self._variance * torch.expm1(-2 * t / self._variance)).sqrt()
+
+    def unpulled(self, t: float) -> Tensor:
+        """1 - σ²/v = exp(-2t/v), (r, K)."""
+        return torch.exp(-2 * t / self._variance)
+
+    def slope(self, process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
+        """f + s: the probability flow's, (B, d)."""
+        return process.drift(x, t) + s
+
+    def blend(self, x: Tensor, terms: list[Term]) -> Tensor:
+        """Σ_i r_i(x) (μ_i + Σ terms in mode i), (B, d)."""
+        shares = self._mixture.responsibilities(x)
+        means, axes = self._means.to(shares), self._axes
+        points = sum((term.coefficient for term in terms if term.point), torch.zeros_like(self._variance))
+        if axes is None:
+            out = shares @ ((1 - points).T.to(shares) * means)
+            for term in terms:
+                out = out + self._of_rows(shares, term.coefficient) * term.x
+            return out
+        if len(axes) == 1:
+            q = axes[0].to(shares)
+            out = (shares @ means) @ q * (1 - points[:, 0]).to(shares)
+            for term in terms:
+                out = out + (term.x @ q) * term.coefficient[:, 0].to(shares)
+            return out @ q.T
+        out = torch.zeros_like(terms[0].x)
+        for i, (share, mean, q) in enumerate(zip(shares.T, means, axes.to(shares), strict=True)):
+            along = torch.zeros_like(out)
+            for term in terms:
+                u = term.x - mean if term.point else term.x
+                along = along + (u @ q) * term.coefficient[:, min(i, term.coefficient.shape[1] - 1)].to(
+                    shares
+                )
+            out = out + share[:, None] * (mean + along @ q.T)
+        return out
+
+    def _of_rows(self, shares: Tensor, table: Tensor) -> Tensor:
+        """Σ_i r_i of a table, (B, r)."""
+        return shares @ table.T.expand(shares.shape[1], -1).to(shares)
+
+
+Kernel = LinearKernel | MixtureKernel
+
+
+def kernel_of(process: Process, sampler: str) -> Kernel:
+    """The kernel of a process.
+
+    Raises:
+        InputError: it has none.
+    """
+    known = isinstance(process, KnownKernel)
+    return LinearKernel(process, sampler) if known else MixtureKernel(process, sampler)

@@ -1,0 +1,78 @@
+"""Log-densities of a Parquet file's rows, shared among workers by Ray Data."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.dataset
+import ray.data
+import torch
+
+from ndsm.errors import InputError
+from ndsm.likelihood import COLUMNS, ROWS
+from ndsm.run import Run
+from ndsm.scoring import RowScorer
+from pipelines.resources import Cluster
+from pipelines.train import cluster
+
+
+class _Worker:
+    """One actor with the model."""
+
+    def __init__(self, run: str, columns: list[str], settings: dict[str, Any]) -> None:
+        # Ray grants one CPU.
+        torch.set_num_threads(1)
+        self._scorer, self._columns = RowScorer(Run(Path(run)), **settings), columns
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        import numpy as np
+
+        rows = np.stack([batch[name].to_numpy() for name in self._columns], 1)
+        for name, values in zip(COLUMNS, self._scorer(rows.astype(np.float32)).T, strict=True):
+            batch = batch.append_column(name, pa.array(values))
+        return batch
+
+
+def score_on_ray(run: Run, data: Path, out: Path, workers: int, settings: dict[str, Any]) -> float:
+    """Write the rows of a Parquet file with their log-densities to the new folder `out`; the mean in nats.
+
+    Rows keep their columns and come in no particular order.
+
+    Args:
+        workers: actors with one CPU each.
+        settings: as `RowScorer`.
+
+    Raises:
+        InputError: the file is no Parquet file with number columns, the folder exists, or the workers do not fit.
+    """
+    if data.suffix != ".parquet" or run.schema().list_column:
+        raise InputError(f"{data}: expected a .parquet file with a column per dimension for --workers")
+    if out.exists() or out.suffix:
+        raise InputError(f"--out: expected the name of a new folder for --workers, found {out}")
+    with cluster() as found:
+        check(found, workers)
+        rows = ray.data.read_parquet(str(data.resolve()))
+        scored = rows.map_batches(
+            _Worker,
+            fn_constructor_args=(str(run.path.resolve()), run.schema().dimension_names, settings),
+            batch_size=ROWS,
+            batch_format="pyarrow",
+            concurrency=workers,
+            num_cpus=1,
+        )
+        scored.write_parquet(str(out.resolve()))
+    column = pa.dataset.dataset(str(out)).to_table(columns=[COLUMNS[0]])[COLUMNS[0]]
+    return float(pa.compute.mean(column).as_py())
+
+
+def check(found: Cluster, workers: int) -> None:
+    """Nothing, if the workers fit the cluster beside the task that reads.
+
+    Raises:
+        InputError: they do not; Ray itself would wait for ever.
+    """
+    if workers + 1 > found.cpus:
+        raise InputError(
+            f"the cluster has {found.cpus:g} CPUs, but {workers} workers and the reader need {workers + 1}; lower --workers"
+        )
