@@ -3,13 +3,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 READY := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test chaos lint clean
 
 demo: $(READY)
 	$(VENV)/bin/ndsm train digits
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest
+
+chaos: $(READY)
+	$(VENV)/bin/python -m pytest -m chaos -s tests/chaos
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from ndsm.config import Config, SamplerName, build_config, preset_names, read_preset
 from ndsm.errors import InputError
+
+if TYPE_CHECKING:
+    from ndsm.run import Run
 
 
 class Interrupted(Exception):
@@ -49,7 +52,10 @@ class SampleOptions:
     n: int = 10_000
     """Rows."""
     out: Path = Path("samples.parquet")
-    """File to write: .parquet, .arrow, .csv or .npy."""
+    """File to write: .parquet, .arrow, .csv or .npy; or a folder of Parquet files, which all nodes of the Ray cluster
+    fill, and which the same command goes on to fill."""
+    local: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Fill the folder in this process, without Ray."""
     sampler: SamplerName | None = None
     """Sampler, the run's if not given."""
     steps: int | None = None
@@ -323,6 +329,9 @@ def sample_command(args: Sequence[str]) -> None:
     if options.seed < 0:
         raise InputError(f"--seed: expected 0 or more, found {options.seed}")
     run = Run.open(options.run)
+    if not options.out.suffix:
+        sample_to_folder(run, options)
+        return
     generator, scaling = Generator.of(run), run.scaling()
     with TableWriter(options.out, run.schema()) as out:
         for rows in generator.rows(options.n, options.seed, options.steps, options.sampler):
@@ -351,6 +360,39 @@ def score_command(args: Sequence[str]) -> None:
 
         mean = score_on_ray(run, options.data, options.out, options.workers, settings)
     print(f"{table.rows} rows in {options.out}, mean log-density {mean:.4f} nats")
+
+
+def sample_to_folder(run: "Run", options: SampleOptions) -> None:
+    """Fill a folder with Parquet files, here or on a cluster."""
+    from ndsm.experiment import Generator
+    from ndsm.generation import Part, PartFolder, Request
+    from ndsm.run import Run
+
+    # Actors on this machine work in other folders.
+    run = Run(run.path.resolve())
+    folder = PartFolder(
+        options.out.resolve(), run, Request(options.n, options.seed, options.steps, options.sampler)
+    )
+    total = len(folder.parts)
+    done = total - len(folder.missing())
+    if done:
+        print(f"{done} of {total} files are there already", flush=True)
+
+    def say(part: Part) -> None:
+        nonlocal done
+        done += 1
+        print(f"{done}/{total} {part.file}: {part.rows} rows", flush=True)
+
+    if options.local:
+        generator = Generator.of(run)
+        for part in folder.missing():
+            folder.make(generator, part)
+            say(part)
+    elif done < total:
+        from pipelines.generate import generate_on_ray
+
+        generate_on_ray(folder, say)
+    print(f"{options.n} rows in {options.out}: {total} files and _generation.json")
 
 
 def evaluate_command(args: Sequence[str]) -> None:

@@ -220,7 +220,12 @@ class Generator:
         return cls(problem, model.eval(), device)
 
     def rows(
-        self, n: int, seed: int, steps: int | None = None, sampler: str | Sampler | None = None
+        self,
+        n: int,
+        seed: int,
+        steps: int | None = None,
+        sampler: str | Sampler | None = None,
+        first_chunk: int = 0,
     ) -> Iterator[np.ndarray]:
         """n generated rows in model units, (m, d) float32 at a time; steps and sampler are the run's if not given."""
         problem = self.problem
@@ -230,7 +235,7 @@ class Generator:
         if steps is not None or sampler is not None:
             evaluations = problem.config.sample.steps if steps is None else steps
             times = reverse_times(process, chosen, evaluations, problem.end_dt)
-        for x in generate(process, self.model, times, n, seed, self.device, chosen):
+        for x in generate(process, self.model, times, n, seed, self.device, chosen, first_chunk):
             yield x.cpu().numpy()
 
     def log_density(

@@ -44,6 +44,7 @@ from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.files import whole_file, write_whole
 from ndsm.reference import GaussianMixture
+from ndsm.stamps import make_stamp
 from ndsm.storage import Mirror, is_uri
 from ndsm.training import Resume, Trainer
 from ndsm.versions import versions
@@ -411,6 +412,15 @@ class Run:
         if raw is not None:
             self._save_tensors("model-raw.safetensors", raw.state_dict())
         self._save_tensors("model.safetensors", ema.state_dict())
+
+    def weights_stamp(self) -> str:
+        """Short hash of the EMA weights.
+
+        Raises:
+            InputError: the run has none yet.
+        """
+        tensors = self._load_tensors("model.safetensors")
+        return make_stamp(*(tensors[name].numpy() for name in sorted(tensors)))
 
     def load_weights(self, model: nn.Module) -> None:
         """Put the EMA weights into a model of the run's configuration.

@@ -2,6 +2,7 @@
 
 from ndsm.samplers.base import Draw, Sampler
 from ndsm.samplers.generation import (
+    CHUNK,
     SAMPLERS,
     carry,
     chunk_sizes,
@@ -12,6 +13,7 @@ from ndsm.samplers.generation import (
 )
 
 __all__ = [
+    "CHUNK",
     "SAMPLERS",
     "Draw",
     "Sampler",

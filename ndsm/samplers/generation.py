@@ -92,14 +92,16 @@ def generate(
     seed: int,
     device: torch.device | str = "cpu",
     sampler: str | Sampler = "em",
+    first_chunk: int = 0,
 ) -> Iterator[Tensor]:
     """n generated rows in chunks of at most 4096, (m, d) each; the stream (seed, "sample", chunk) drives each.
 
     Args:
         process, score: on `device`.
         times, sampler: as `carry`.
+        first_chunk: where to begin; the chunks are those of a longer generation.
     """
-    for chunk, size in enumerate(chunk_sizes(n)):
+    for chunk, size in enumerate(chunk_sizes(n), first_chunk):
         generator = torch_stream(seed, "sample", chunk, device=device)
         # A whole chunk's numbers are drawn whatever `n` is: the first rows stay the same for a larger n.
         x = process.prior.sample(CHUNK, generator)[:size]

@@ -1,12 +1,18 @@
-"""cluster.yaml is a valid Ray cluster file and agrees with pyproject.toml."""
+"""The files that start clusters are valid, and agree with pyproject.toml, with the code and with one another."""
 
+import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+from ndsm.cli import TrainOptions, parse_with_preset
+from pipelines.resources import SIMULATOR, TRAINER
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,3 +64,62 @@ def test_image_and_setup_have_one_ray_that_the_project_accepts(cluster):
     assert pinned.extras == required.extras
     assert str(pinned.specifier) == f"=={image.group(1)}"
     assert required.specifier.contains(image.group(1))
+
+
+@pytest.fixture
+def on_premise():
+    return yaml.safe_load((ROOT / "deploy" / "cluster-on-premise.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def rayjob():
+    return yaml.safe_load((ROOT / "deploy" / "rayjob.yaml").read_text(encoding="utf-8"))
+
+
+def test_ray_accepts_the_cluster_file_for_own_machines(on_premise):
+    machines = len(on_premise["provider"]["worker_ips"])
+    (kind,) = validated(on_premise)["available_node_types"].values()
+    assert (kind["min_workers"], kind["max_workers"]) == (machines, machines)
+
+
+def test_the_ray_job_has_the_fields_that_kuberay_knows(rayjob):
+    schema = json.loads((Path(__file__).parent / "rayjob.schema.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    assert [error.message for error in validator.iter_errors(rayjob)] == []
+    rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplica"] = 3
+    assert [error.message for error in validator.iter_errors(rayjob)] != []
+
+
+def test_all_files_offer_the_resources_that_the_code_asks_for(cluster, on_premise, rayjob):
+    def offered(text):
+        return set(re.findall(r'\\?"(\w+)\\?": ?[\d$]', text))
+
+    aws = [set(kind["resources"]) for kind in cluster["available_node_types"].values()]
+    groups = rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    kubernetes = {group["groupName"]: offered(group["rayStartParams"]["resources"]) for group in groups}
+    assert aws == [{"CPU"}, {SIMULATOR}, {TRAINER}]
+    assert kubernetes == {"simulator": {SIMULATOR}, "trainer": {TRAINER}}
+    assert offered(" ".join(on_premise["worker_start_ray_commands"])) == {SIMULATOR, TRAINER}
+
+
+def test_the_command_of_the_ray_job_parses_and_fits_its_groups(rayjob):
+    words = shlex.split(rayjob["spec"]["entrypoint"])
+    assert words[:2] == ["ndsm", "train"]
+    options = parse_with_preset("train", TrainOptions, words[2:])
+    groups = {g["groupName"]: g for g in rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
+    assert options.config.train.worker_range == (1, groups["trainer"]["maxReplicas"])
+    mounted = groups["trainer"]["template"]["spec"]["containers"][0]["volumeMounts"][0]["mountPath"]
+    assert str(options.out) == mounted
+    assert options.config.train.simulators <= 8
+
+
+def test_all_files_have_the_same_ray(cluster, on_premise, rayjob):
+    image = re.search(r"ray:([\d.]+)-py", cluster["docker"]["image"])
+    assert image is not None
+    texts = [
+        (ROOT / "deploy" / name).read_text(encoding="utf-8")
+        for name in ("Dockerfile", "cluster-on-premise.yaml")
+    ]
+    texts.append((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    found = {version for text in texts for version in re.findall(r"(?:tune\]==|ray/ray:)([\d.]+\d)", text)}
+    assert found | {rayjob["spec"]["rayClusterSpec"]["rayVersion"]} == {image.group(1)}

@@ -1,0 +1,206 @@
+"""One training run on a cluster that loses and gets back processes and nodes, beside one that nothing happens to."""
+
+import itertools
+import math
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from ndsm.config import load_config
+from ndsm.experiment import begin, prepare, train_locally
+from ndsm.run import Run
+
+pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
+
+STEPS = 5000
+SETTINGS = {
+    "data.n": 2000,
+    "objective.kind": "ndsm",
+    "train.steps": STEPS,
+    "train.batch_rows": 500,
+    "train.block_mb": 0.1,
+    "train.samples_per_insert": 2,
+    "train.lr_schedule": "constant",
+    "train.workers": "1,2",
+    "train.simulators": 4,
+    "train.max_failures": 10,
+    "train.start_seconds": 8.0,
+    "train.checkpoint_seconds": 3.0,
+    "train.report_seconds": 0.5,
+    "train.device": "cpu",
+}
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head without work, two nodes for two simulators each, two nodes for one trainer each."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    monkeypatch.setattr("pipelines.train.RESIZE_SECONDS", 5.0)
+    health = {
+        "health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
+        "health_check_timeout_ms": 500, "health_check_failure_threshold": 6,
+    }  # fmt: skip
+    head = {
+        "num_cpus": 0, "object_store_memory": 150 << 20, "include_dashboard": False, "_system_config": health
+    }  # fmt: skip
+    made = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(address=made.address, log_to_driver=False, logging_level="error")
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def simulators() -> list[psutil.Process]:
+    """Processes of this cluster, not of another one on this machine, that simulate."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.cmdline()[:1] in (["ray::Simulator"], ["ray::Simulator.block"]):
+                found.append(process)
+        except (psutil.Error, IndexError):
+            continue
+    return found
+
+
+class Training:
+    """The run on a thread of its own: adding a node sets signal handlers, which only the main thread may."""
+
+    def __init__(self, made) -> None:
+        self.lines: list[dict] = []
+        self.error: BaseException | None = None
+        self.started = time.time()
+        self._thread = threading.Thread(target=self._run, args=(made,))
+        self._thread.start()
+
+    def _run(self, made) -> None:
+        import ray
+
+        from pipelines.resources import Cluster
+        from pipelines.train import train_on_ray
+
+        config, found = made.config.train, Cluster.of(ray.cluster_resources())
+        try:
+            data = ray.put(made.dataset.train)
+            train_on_ray(made.problem, made.run, data, self.lines.append, found, config.simulators)
+        except BaseException as error:
+            self.error = error
+
+    def wait(self, condition=lambda line: False) -> float:
+        """Until a line satisfies the condition, or the run ends; the line's time."""
+        for i in itertools.count():
+            while i >= len(self.lines):
+                if not self._thread.is_alive():
+                    assert self.error is None, self.error
+                    return math.inf
+                time.sleep(0.05)
+            if condition(self.lines[i]):
+                return self.lines[i]["time"]
+        raise AssertionError
+
+
+def kill_a_simulator_every(seconds: float, stop: threading.Event, killed: list[int]) -> None:
+    """SIGKILL the oldest simulator again and again."""
+    while not stop.wait(seconds):
+        if alive := simulators():
+            oldest = min(alive, key=lambda process: process.create_time())
+            os.kill(oldest.pid, signal.SIGKILL)
+            killed.append(oldest.pid)
+
+
+def test_losses_of_processes_and_nodes_cost_time_and_nothing_else(cluster, tmp_path):
+    """Every step is done, the counters add up, and the loss is that of an undisturbed run.
+
+    Loss: the means over the last half of the steps of two runs agree within 4 standard errors of their difference,
+    estimated from the spread of the reports (each a mean over tens of steps of new rows).
+    """
+    simulator_nodes = [cluster.add_node(num_cpus=2, resources={"sim": 2}) for _ in range(2)]
+    trainer_nodes = [cluster.add_node(num_cpus=1, resources={"trainer": 1}) for _ in range(2)]
+    cluster.wait_for_nodes()
+    made = prepare(load_config("toy-arcs", SETTINGS), Run(tmp_path / "stormy"))
+    begin(made)
+    training, stop, killed = Training(made), threading.Event(), []
+    first = training.wait(lambda line: line["workers"] == 2) - training.started
+    killer = threading.Thread(target=kill_a_simulator_every, args=(5.0, stop, killed))
+    killer.start()
+    try:
+        training.wait(lambda line: line["step"] > 0.1 * STEPS)
+        cluster.remove_node(simulator_nodes[0], allow_graceful=False)
+        training.wait(lambda line: line["step"] > 0.25 * STEPS)
+        lost = time.time()
+        cluster.remove_node(trainer_nodes[0], allow_graceful=False)
+        recovery = training.wait(lambda line: line["workers"] == 1 and line["time"] > lost) - lost
+        back = time.time()
+        cluster.add_node(num_cpus=1, resources={"trainer": 1})
+        resized = training.wait(lambda line: line["workers"] == 2 and line["time"] > back) - back
+        training.wait()
+    finally:
+        stop.set()
+        killer.join()
+    lines = training.lines
+    losses = len(killed) + 2
+    stall = sum(stall_seconds(lines))
+    print(
+        f"\nfirst report after {first:.1f} s; after the loss of a trainer {recovery:.1f} s; back to two workers "
+        f"{resized:.1f} s after a node came; {len(killed)} simulators killed and 2 lost with their node; stall "
+        f"{stall:.2f} s in all, {stall / losses:.3f} s per loss; {lines[-1]['time'] - training.started:.0f} s"
+    )
+    assert lines[-1]["step"] == STEPS
+    assert math.isfinite(resized)
+    # A machine that takes long to start a worker at all takes long to start it again.
+    assert recovery < max(30.0, 2 * first)
+    assert len(killed) >= 3
+    assert stall / losses < 1.0
+    check_counters(made, lines)
+    calm = prepare(load_config("toy-arcs", {**SETTINGS, "train.workers": 1}), Run(tmp_path / "calm"))
+    begin(calm)
+    quiet = tail_losses([record.metrics for record in train_locally(calm)])
+    stormy = tail_losses(lines)
+    error = math.hypot(*(x.std(ddof=1) / math.sqrt(len(x)) for x in (quiet, stormy)))
+    assert abs(quiet.mean() - stormy.mean()) < 4 * error
+
+
+def stall_seconds(lines: list[dict]) -> list[float]:
+    """Time that rank 0 waited for blocks before each report of a sitting but its first."""
+    return [
+        b["stall_fraction"] * (b["seconds"] - a["seconds"])
+        for a, b in itertools.pairwise(lines)
+        if a["restarts"] == b["restarts"] and b["step"] > a["step"]
+    ]
+
+
+def check_counters(made, lines: list[dict]) -> None:
+    """What was sent came back, is under way or was dropped; what was kept was used once; no block twice."""
+    _, resume = made.run.load_checkpoint()
+    for line in lines:
+        dropped = line["blocks_retried"] + line["blocks_foreign"] + line["blocks_duplicate"]
+        assert line["blocks_sent"] == line["blocks_received"] + dropped + line["blocks_in_flight"]
+        assert line["blocks_received"] == line["blocks_taken"] + line["blocks_waiting"]
+        # The same for any timing of the losses: which blocks are in use at a step is a function of the step.
+        if line["restarts"] == resume.restarts:
+            blocks = made.problem.limiter(resume.world).blocks_for(line["step"] - resume.era_step)
+            assert line["next_block"] == resume.era_index + blocks * resume.world
+    last = lines[-1]
+    assert resume.era_index > 0
+    assert last["blocks_foreign"] == 0
+    rows = made.problem.spec.rows
+    assert (
+        STEPS * made.config.train.batch_rows
+        <= last["next_block"] * rows * SETTINGS["train.samples_per_insert"]
+    )
+    for a, b in itertools.pairwise(lines):
+        if a["restarts"] == b["restarts"]:
+            assert b["next_block"] >= a["next_block"]
+
+
+def tail_losses(lines: list[dict]) -> np.ndarray:
+    """Losses of the reports in the last half of the steps; of steps that were done twice, the last time."""
+    last = {line["step"]: line["loss"] for line in lines if line["step"] > STEPS / 2}
+    return np.array(list(last.values()))

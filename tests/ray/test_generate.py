@@ -1,0 +1,36 @@
+"""Generation on a small Ray cluster."""
+
+import pytest
+
+from ndsm.config import load_config
+from ndsm.experiment import Generator, begin, prepare, train_locally
+from ndsm.generation import PartFolder, Request
+from ndsm.run import Run
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_actors_write_the_files_of_one_process(ray_cluster, tmp_path):
+    from pipelines.generate import generate_on_ray
+
+    settings = {
+        "data.n": 300,
+        "network.width": 8,
+        "network.depth": 1,
+        "train.steps": 10,
+        "train.device": "cpu",
+    }
+    made = prepare(load_config("toy-arcs", settings), Run(tmp_path / "run"))
+    begin(made)
+    list(train_locally(made))
+    request = Request(9000, steps=10, sampler="exponential", chunks_per_file=1)
+    here, there = (PartFolder(tmp_path / name, made.run, request) for name in ("here", "there"))
+    for part in here.parts:
+        here.make(Generator.of(made.run), part)
+    # One is there from an earlier sitting.
+    there.make(Generator.of(made.run), there.parts[1])
+    written = []
+    generate_on_ray(there, lambda part: written.append(part.file))
+    assert sorted(written) == ["part-00000.parquet", "part-00002.parquet"]
+    for part in here.parts:
+        assert (there.path / part.file).read_bytes() == (here.path / part.file).read_bytes()

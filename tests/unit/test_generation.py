@@ -1,0 +1,109 @@
+"""A folder of generated files: the rows of one file, in parts, whoever makes them and when."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ndsm.cli import main
+from ndsm.config import load_config
+from ndsm.errors import InputError
+from ndsm.experiment import Generator, begin, prepare, train_locally
+from ndsm.generation import PartFolder, Request
+from ndsm.run import Run
+from ndsm.samplers import CHUNK
+
+N = 2 * CHUNK + 100
+REQUEST = Request(N, seed=3, steps=10, sampler="exponential", chunks_per_file=1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = {
+        "data.n": 300,
+        "network.width": 8,
+        "network.depth": 1,
+        "train.steps": 10,
+        "train.device": "cpu",
+    }
+    made = prepare(load_config("toy-arcs", settings), Run(tmp_path_factory.mktemp("runs") / "mine"))
+    begin(made)
+    list(train_locally(made))
+    return made.run
+
+
+def columns(path):
+    return np.stack([c.to_numpy() for c in pq.read_table(path).columns], 1)
+
+
+def make_missing(folder):
+    for part in reversed(folder.missing()):
+        folder.make(Generator.of(folder.run), part)
+
+
+def test_the_parts_are_the_rows_of_one_file_in_any_order_of_making(run, tmp_path):
+    folder = PartFolder(tmp_path / "parts", run, REQUEST)
+    assert [part.rows for part in folder.parts] == [CHUNK, CHUNK, 100]
+    make_missing(folder)
+    one = tmp_path / "one.parquet"
+    options = ["--n", str(N), "--seed", "3", "--steps", "10", "--sampler", "exponential", "--out", str(one)]
+    assert main(["sample", str(run.path), *options]) == 0
+    np.testing.assert_array_equal(
+        columns(tmp_path / "parts" / "part-00001.parquet"), columns(one)[CHUNK : 2 * CHUNK]
+    )
+    np.testing.assert_array_equal(columns(tmp_path / "parts"), columns(one))
+
+
+def test_only_what_is_missing_is_made_and_comes_out_the_same(run, tmp_path):
+    folder = PartFolder(tmp_path, run, REQUEST)
+    make_missing(folder)
+    lost, kept = tmp_path / "part-00002.parquet", tmp_path / "part-00000.parquet"
+    content, written = lost.read_bytes(), kept.stat().st_mtime_ns
+    lost.unlink()
+    again = PartFolder(tmp_path, run, REQUEST)
+    assert [part.file for part in again.missing()] == [lost.name]
+    make_missing(again)
+    assert lost.read_bytes() == content
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_the_folder_says_what_its_rows_are(run, tmp_path):
+    PartFolder(tmp_path, run, REQUEST)
+    found = json.loads((tmp_path / "_generation.json").read_text())
+    assert (found["run"], found["n"], found["seed"], found["steps"], found["sampler"]) == (
+        "mine", N, 3, 10, "exponential",
+    )  # fmt: skip
+    assert found["parts"][2] == {"file": "part-00002.parquet", "first_chunk": 2, "rows": 100, "seed": 3}
+
+
+def test_another_request_or_another_folder_is_refused(run, tmp_path):
+    PartFolder(tmp_path / "parts", run, REQUEST)
+    with pytest.raises(InputError, match=r"holds other rows: seed \(3 before, 4 now\); give another --out"):
+        PartFolder(tmp_path / "parts", run, Request(N, 4, 10, "exponential", 1))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("")
+    with pytest.raises(InputError, match="expected a new or empty folder"):
+        PartFolder(tmp_path / "mine", run, REQUEST)
+    (tmp_path / "parts" / "_generation.json").write_text("[]")
+    with pytest.raises(InputError, match=r"_generation\.json: expected what `ndsm sample` wrote"):
+        PartFolder(tmp_path / "parts", run, REQUEST)
+
+
+def test_the_command_fills_a_folder(run, tmp_path, capsys):
+    command = [
+        "sample",
+        str(run.path),
+        "--n",
+        "50",
+        "--steps",
+        "100",
+        "--out",
+        str(tmp_path / "folder"),
+        "--local",
+    ]
+    assert main(command) == 0
+    assert "1/1 part-00000.parquet: 50 rows" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "1 of 1 files are there already" in capsys.readouterr().out
+    assert len(columns(tmp_path / "folder")) == 50
