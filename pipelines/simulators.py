@@ -97,5 +97,9 @@ def start_simulators(
     Args:
         resources: custom resources of each, beside its CPU.
     """
-    actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1, resources=resources or {})(Simulator)
+    # Said explicitly: started from a trial of Ray Tune they would have to fit into what the trial itself holds.
+    anywhere = {"scheduling_strategy": "DEFAULT"}
+    actor = ray.remote(
+        num_cpus=1, max_restarts=-1, max_task_retries=-1, resources=resources or {}, **anywhere
+    )(Simulator)
     return [SimulatorHandle(actor.remote(spec, software()), [data]) for _ in range(count)]
