@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import optuna
@@ -311,8 +311,3 @@ def default_parameters(base: Config, rows: int, dimension: int) -> Iterator[Para
     step = 8 if base.network.kind == "unet" else 1
     widths = {max(step, round(base.network.width * f / step) * step) for f in (0.5, 1, 2)}
     yield Choice("network.width", tuple(sorted(widths)))
-
-
-def without(space: Space, *fields: str) -> Space:
-    """The same space with fields left at the preset's value."""
-    return replace(space, parameters=tuple(p for p in space.parameters if p.field not in fields))

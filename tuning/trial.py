@@ -19,17 +19,19 @@ from ndsm.config import Config
 from ndsm.errors import InputError
 from ndsm.experiment import Experiment, Generator, begin, build_problem, start, train_locally
 from ndsm.processes import rollout
-from ndsm.training import DECIDE_EVERY, Problem, fit_mixture
+from ndsm.run import Run
+from ndsm.training import DECIDE_EVERY, Problem, fit_mixture, pick_device
+from ndsm.training.calibration import Costs, measure_costs
 from tuning.folder import FINISHED, Score, SearchFolder, TrialFolder, TrialRecord
 from tuning.pool import BlockPool
 from tuning.scoring import Scorer
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 """Shares of a trial's steps after which it is scored, and may be stopped."""
-PROBES = 5
+PROBES = 3
 """Repetitions of a cost measurement."""
-
-Train = Callable[[Experiment, Callable[[dict[str, Any], Any], None]], None]
+FREE_SECONDS = 60.0
+"""How long a trial waits for the process that trained it before."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def run_trial(
         report: called after each score, also those that a resumed trial had before.
         rungs: shares of the steps after which it is scored.
     """
+    _wait_until_free(trial.run)
     record = trial.read()
     if record.status in (*FINISHED, "invalid"):
         return record
@@ -207,45 +210,30 @@ def milestone(steps: int, share: float) -> int:
 
 
 def relative_cost(problem: Problem, preset: Problem, data: np.ndarray) -> float:
-    """Processor time of a step with the simulation of its rows, in units of the preset's.
+    """Time of a step with the simulation of its rows, in units of the preset's.
 
-    Medians of repetitions in turn. What ε costs when it learns is spread over the steps between.
+    Medians of repetitions in turn: processor time, or the clock's where a GPU works.
 
     Args:
         data: (N, d) rows that blocks start from.
     """
-    one, other = _StepCost(problem, data), _StepCost(preset, data)
-    pairs = [(one.measure(), other.measure()) for _ in range(PROBES)]
-    return statistics.median(a for a, _ in pairs) / statistics.median(b for _, b in pairs)
+    device = pick_device(problem.config.train.device)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    trainers = [(p, start(p, None)[0]) for p in (problem, preset)]
+    rounds = [
+        [_step_cost(p, measure_costs(p, data, t, 1, 0.0, clock)) for p, t in trainers] for _ in range(PROBES)
+    ]
+    own, other = (statistics.median(costs) for costs in zip(*rounds, strict=True))
+    return own / other
 
 
-class _StepCost:
-    """Processor seconds of a step of one problem, measured again and again."""
-
-    def __init__(self, problem: Problem, data: np.ndarray) -> None:
-        self._problem, self._data = problem, data
-        self._trainer, _ = start(problem, None)
-        block = rollout(problem.spec, data, 0)
-        rows = block[np.arange(problem.config.train.batch_rows) % len(block)]
-        self._rows = torch.from_numpy(rows).to(next(self._trainer.model.parameters()).device)
-        for _ in range(3):
-            self._trainer.step(self._rows)
-
-    def measure(self) -> float:
-        config, spec = self._problem.config, self._problem.spec
-        simulated = _seconds(lambda: rollout(spec, self._data, 0)) / spec.rows
-        # At step 0 an ε that learns does so.
-        self._trainer.steps = 0
-        with_epsilon = _seconds(lambda: self._trainer.step(self._rows))
-        plain = _seconds(lambda: self._trainer.step(self._rows), 3)
-        every = config.objective.epsilon.every if self._trainer.epsilon.learns else 1
-        learning = max(0.0, with_epsilon - plain) / every if self._trainer.epsilon.learns else 0.0
-        return plain + learning + simulated * config.train.batch_rows / config.train.samples_per_insert
+def _step_cost(problem: Problem, costs: Costs) -> float:
+    """Seconds of a step with its share of a block and of ε's learning."""
+    return costs.step * (1 + costs.block / costs.use) + costs.epsilon / problem.config.objective.epsilon.every
 
 
-def _seconds(work: Callable[[], Any], times: int = 1) -> float:
-    """Processor time of this process per call."""
-    started = time.process_time()
-    for _ in range(times):
-        work()
-    return (time.process_time() - started) / times
+def _wait_until_free(run: Run) -> None:
+    """Nothing, once no other process trains the run; a killed search's processes live on for some seconds."""
+    deadline = time.monotonic() + FREE_SECONDS
+    while (owner := run.owner()) is not None and owner.alive and time.monotonic() < deadline:
+        time.sleep(0.2)

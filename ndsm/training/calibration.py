@@ -22,16 +22,24 @@ class Costs:
     """Of one optimiser step."""
     use: float
     """In which a worker uses a block up."""
+    epsilon: float
+    """That a step takes longer in which ε learns; 0 if it does not learn."""
 
 
 def measure_costs(
-    problem: Problem, data: np.ndarray, trainer: Trainer, world: int, seconds: float = 1.0
+    problem: Problem,
+    data: np.ndarray,
+    trainer: Trainer,
+    world: int,
+    seconds: float = 1.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Costs:
     """Time blocks and a worker's steps for about `seconds` each; the trainer is not the same afterwards.
 
     Args:
         data: rows, (N, d) float32.
         world: workers that share a step's rows.
+        clock: seconds so far, of the world or of this process.
     """
     limiter = problem.limiter(world)
     block = rollout(problem.spec, data, 0)
@@ -39,22 +47,27 @@ def measure_costs(
     index = torch.arange(limiter.batch_rows) % len(block)
     rows = torch.from_numpy(block)[index].to(device)
 
-    def step() -> None:
+    def step(number: int) -> None:
+        trainer.steps = number
         # Reading a number waits for a GPU to have done its work.
         float(trainer.step(rows)[0])
 
-    block_seconds = _median_seconds(lambda: rollout(problem.spec, data, 0), seconds)
-    step_seconds = _median_seconds(step, seconds)
+    block_seconds = _median_seconds(lambda: rollout(problem.spec, data, 0), seconds, clock)
+    step_seconds = _median_seconds(lambda: step(1), seconds, clock)
+    learning = 0.0
+    if trainer.epsilon.learns:
+        # As at step 0.
+        learning = max(0.0, _median_seconds(lambda: step(0), seconds, clock) - step_seconds)
     uses = limiter.block_rows * limiter.samples_per_insert / limiter.batch_rows
-    return Costs(block_seconds, step_seconds, uses * step_seconds)
+    return Costs(block_seconds, step_seconds, uses * step_seconds, learning)
 
 
-def _median_seconds(action: Callable[[], object], seconds: float) -> float:
+def _median_seconds(action: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
     """Median time of an action, repeated for about so long and at least three times, after one to warm up."""
     action()
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:
-        started = time.perf_counter()
+        started = clock()
         action()
-        times.append(time.perf_counter() - started)
+        times.append(clock() - started)
     return float(np.median(times))
