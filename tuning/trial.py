@@ -81,18 +81,15 @@ def run_trial(
     record.starts += 1
     try:
         experiment = _prepare(setting, trial, config, record)
-    except InputError as error:
-        record.status, record.reason = "invalid", str(error)
         trial.write(record)
-        return record
-    trial.write(record)
-    for score in record.scores:
-        report(_line(record, score, {}))
-    try:
+        for score in record.scores:
+            report(_line(record, score, {}))
         _train(setting, trial, experiment, record, report, rungs)
     # Any exception is this trial's own, and a row of the result; a retry would meet it again.
     except Exception as error:
         record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
+        if isinstance(error, InputError) and not record.steps:
+            record.status, record.reason = "invalid", str(error)
     trial.write(record)
     return record
 
@@ -109,7 +106,7 @@ def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: Trial
             record.cost = relative_cost(problem, setting.preset, dataset.train)
         record.cost = record.cost or 1.0
         steps = setting.preset.config.train.steps * setting.scale * record.time / record.cost
-        record.steps = max(1, round(steps / DECIDE_EVERY)) * DECIDE_EVERY
+        record.steps = milestone(steps, 1.0)
     train = config.train.model_copy(update={"steps": record.steps})
     problem = replace(problem, config=config.model_copy(update={"train": train}))
     experiment = Experiment(run, dataset, mixture, problem, dataset.stamp)
@@ -204,7 +201,7 @@ def _line(record: TrialRecord, score: Score, metrics: dict[str, Any]) -> dict[st
     }
 
 
-def milestone(steps: int, share: float) -> int:
+def milestone(steps: float, share: float) -> int:
     """The step at a share of all steps, at which the training loop looks up."""
     return max(DECIDE_EVERY, round(steps * share / DECIDE_EVERY) * DECIDE_EVERY)
 

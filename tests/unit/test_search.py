@@ -1,13 +1,16 @@
 """What a search proposes, stops, keeps and goes on with, without a cluster."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import yaml
 
+from ndsm.cli import main
 from ndsm.config import load_config
 from ndsm.errors import InputError
+from pipelines.resources import Cluster
+from tuning.command import trials_at_once
 from tuning.folder import FINISHED, Score, SearchFolder, TrialRecord
 from tuning.search import Plan, Proposals, outcome, stopping_rule, ticked
 from tuning.space import make_space
@@ -199,6 +202,40 @@ def test_a_damaged_trial_is_one_sentence(tmp_path):
     (folder.trial(0).path / "trial.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InputError, match=r"trial\.json: expected a trial"):
         folder.records()
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--space.process.lastdt", "1..2"], "expected a field of the configuration"),
+        (["--space.process.last-dt", "1e-2..1e-4"], "found a reversed one"),
+        (["--space.train.lr", "1e-4..1e-3", "--freeze", "train.lr"], "found --space.train.lr too"),
+        (["--freeze", "train.rate"], "--freeze: expected a field"),
+        (["--metric", "fid"], "expected one that these data give"),
+        (["--trials", "0"], "--trials: expected at least 1"),
+        (["--scale", "2"], "--scale: expected more than 0 and at most 1"),
+        (["--search", "grid"], "at most 100,000 combinations"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_anything_is_written(tmp_path, monkeypatch, capsys, args, says):
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune", "toy-arcs", "--data.n", "300", *args]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_trials_at_once_than_the_cluster_holds_are_refused():
+    two = Cluster(cpus=2, gpus=0, object_store=2**30)
+    config = load_config("toy-arcs")
+    assert trials_at_once(two, config, "in-process", None) == 2
+    with pytest.raises(InputError, match="--concurrent: expected at most 2, found 3: the cluster has 2 CPUs"):
+        trials_at_once(two, config, "in-process", 3)
+    # A simulator and a worker, and a little for the trial that waits for them.
+    with pytest.raises(InputError, match=r"expected at most 0, found 1: .* a trial takes 2\.01"):
+        trials_at_once(two, config, "train", None)
+    assert trials_at_once(replace(two, cpus=5), config, "train", None) == 2
 
 
 def test_a_written_preset_is_the_configuration(tmp_path):
