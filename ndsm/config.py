@@ -101,8 +101,9 @@ class Reference(Section):
 class Grid(Section):
     """The forward time grid."""
 
-    kind: Literal["uniform", "geometric"] = "uniform"
-    """Equal steps, or steps that grow geometrically from process.last_dt up to the stable size."""
+    kind: Literal["uniform", "geometric", "importance"] = "uniform"
+    """Equal steps; steps that grow geometrically from process.last_dt up to the stable size; or steps from process.last_dt on
+    over which g²/V grows by the same, which makes the weight by V(t) the likelihood's."""
     steps: int = Field(50, ge=1)
     """Steps from time 0 to the horizon."""
     jitter: float = Field(0.9, ge=0.0, lt=1.0)
@@ -160,8 +161,9 @@ class Objective(Section):
     with a control variate from the whole path; denoising score matching (linear processes); each point noised by
     its own component's linear process."""
     epsilon: Epsilon = Epsilon()
-    weighting: Literal["none", "variance"] = "variance"
-    """Weight of an example at time t: 1, or V(t), the variance the noising has added by then."""
+    weighting: Literal["none", "variance", "likelihood"] = "variance"
+    """Weight of an example at time t: 1; V(t), the variance the noising has added by then; or what makes the loss a bound on
+    the likelihood, g(t)² over the density of the grid's times."""
 
 
 Residual = bool | Literal["fading"]

@@ -140,8 +140,8 @@ def start(
     model = problem.model(device)
     wrapped: nn.Module = wrap(model) if wrap else model
     trainer = Trainer(
-        model, problem.objective, problem.process.to(device), problem.spec.layout, config.train,
-        config.objective.weighting, problem.epsilon(), config.objective.epsilon.every, wrapped, reduce,
+        model, problem.objective, problem.spec.layout, config.train, problem.weight(device), problem.epsilon(),
+        config.objective.epsilon.every, wrapped, reduce,
     )  # fmt: skip
     if checkpoint is None:
         return trainer, Resume(world)

@@ -21,6 +21,9 @@ ACCURATE = 0.1
 """Largest step of a grid that adapts itself, as a share of the largest stable one. Euler-Maruyama inflates a
 component's stationary variance by 1/(1 - share): at 0.1 by 11 %, and past 0.5 the reverse process expands."""
 
+INTEGRAL_NODES = 2000
+"""Of the integral of g²/V, spaced like log t."""
+
 Drift = Callable[[Tensor, float], Tensor]
 JacobianProduct = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -233,15 +236,18 @@ def forward_grid(
     """The simulation's times, (steps + 1,), checked against the stability of Euler-Maruyama where that takes them.
 
     Args:
-        kind: `uniform` or `geometric` (first step `last_dt`, later ones at most `ACCURATE` of the stable size).
+        kind: `uniform`, `geometric` (first step `last_dt`, later ones at most `ACCURATE` of the stable size) or
+            `importance` (see `importance_grid`).
         last_dt: Δt_N, the recorded example's own step, or None for the grid's own.
 
     Raises:
         InputError: a step is above the stability limit, or the horizon cannot be reached.
     """
     exact = integrator == "exponential"
-    if kind == "geometric":
-        first = last_dt if last_dt is not None else process.horizon / steps / 100
+    first = last_dt if last_dt is not None else process.horizon / steps / 100
+    if kind == "importance":
+        times = importance_grid(process, steps, first)
+    elif kind == "geometric":
         largest = math.inf if exact else ACCURATE * process.stable_dt
         times = geometric_grid(process.horizon, steps, first, largest)
     else:
@@ -256,6 +262,22 @@ def forward_grid(
             "mixture components or a larger reference.reg_covar"
         )
     return times
+
+
+def noise_integral(process: Process, first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times from `first` to `last`, and ∫ g²/V dt from `first` up to each of them; (m,) each."""
+    times = np.geomspace(first, last, INTEGRAL_NODES)
+    g = np.array([process.diffusion(float(t)) for t in times])
+    rate = g**2 / process.variance(torch.from_numpy(times)).cpu().numpy()
+    parts = 0.5 * (rate[1:] + rate[:-1]) * np.diff(times)
+    return times, np.concatenate([[0.0], np.cumsum(parts)])
+
+
+def importance_grid(process: Process, steps: int, first: float) -> np.ndarray:
+    """0, `first`, and then times up to T over which ∫ g²/V dt grows equally, (steps + 1,): the density of such times is the
+    proposal of importance sampling for the likelihood weighting (dissertation, 9.5.1)."""
+    times, grown = noise_integral(process, first, process.horizon)
+    return np.append(0.0, np.interp(np.linspace(0.0, grown[-1], steps), grown, times))
 
 
 def reverse_grid(process: Process, steps: int, end_dt: float, sampler: str = "em") -> np.ndarray:

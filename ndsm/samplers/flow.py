@@ -55,7 +55,7 @@ class Flow:
             kept = (end**2 - fresh**2).clamp(min=0).sqrt()
             slide = ratio * std**2 - kept * std
             hold = ratio * kernel.unpulled(t) + kernel.pull * kept * std
-            terms = [Term(hold, x, point=True), Term(slide, slope)]
+            terms = [Term(hold, x, point=True), Term(slide * kernel.trust(t), slope)]
             if self.order == 2 and before is not None and u > 0:
                 s, x_before, slope_before = before
                 terms += _extrapolation(kernel, (s, t, u), kept, (x_before, slope_before), (x, slope))
@@ -84,5 +84,8 @@ def _extrapolation(
     terms = []
     for sign, time, (x, slope) in ((1, t, now), (-1, s, before)):
         factor = sign * weight * (log_alpha[u] - log_alpha[time]).clamp(max=EXTRAPOLATED).exp()
-        terms += [Term(factor * kernel.unpulled(time), x, point=True), Term(factor * std[time] ** 2, slope)]
+        terms += [
+            Term(factor * kernel.unpulled(time), x, point=True),
+            Term(factor * std[time] ** 2 * kernel.trust(time), slope),
+        ]
     return terms

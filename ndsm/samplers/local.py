@@ -17,6 +17,9 @@ from ndsm.processes import Process
 from ndsm.processes.modes import Modes
 from ndsm.samplers.base import KnownKernel, check_nonlinear_mixture, known_kernel
 
+SLOPE_ERROR = 0.05
+"""ε, error of a learned probability flow within a mode relative to its size near the data."""
+
 
 @dataclass(frozen=True)
 class Term:
@@ -52,6 +55,10 @@ class LinearKernel:
 
     def unpulled(self, t: float) -> Tensor:
         """1 - σ²/v, (1, 1)."""
+        return torch.ones(1, 1, dtype=torch.float64)
+
+    def trust(self, t: float) -> Tensor:
+        """1, (1, 1)."""
         return torch.ones(1, 1, dtype=torch.float64)
 
     def slope(self, process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
@@ -92,6 +99,14 @@ class MixtureKernel:
     def unpulled(self, t: float) -> Tensor:
         """1 - σ²/v = exp(-2t/v), (r, K)."""
         return torch.exp(-2 * t / self._variance)
+
+    def trust(self, t: float) -> Tensor:
+        """α²/(α² + ε²), (r, K): how much of a learned slope is signal if its size is α and its error ε.
+
+        Where nothing of the data is left a step divides the slope by α, and without this what it multiplies is error.
+        """
+        signal = self.unpulled(t)
+        return signal / (signal + SLOPE_ERROR**2)
 
     def slope(self, process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
         """f + s: the probability flow's, (B, d)."""

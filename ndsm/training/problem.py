@@ -38,6 +38,7 @@ from ndsm.stamps import make_stamp
 from ndsm.streams import stream_seed
 from ndsm.symmetry import GROUPS
 from ndsm.training.limiter import SamplesPerInsert
+from ndsm.training.weighting import Weight, time_weight
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class Problem:
             lr=setting.lr,
             seed=stream_seed(seed, "epsilon") % 2**32,
         )
+
+    def weight(self, device: torch.device) -> Weight | None:
+        """The weight of an example's time."""
+        return time_weight(self.config.objective.weighting, self.process.to(device), self.spec.times)
 
     def model(self, device: torch.device) -> ScoreModel | Equivariant:
         """The score model with its initial weights."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ndsm.config import Train
 from ndsm.objectives import Epsilon, GradientMoments, Objective, Score, gradient_moments
-from ndsm.processes import Process, RowLayout
+from ndsm.processes import RowLayout
+from ndsm.training.weighting import Weight
 
 
 class Trainer:
@@ -23,10 +24,9 @@ class Trainer:
         objective: loss per row.
         epsilon: factor of the objective's control variate.
         every: steps between updates of an ε that learns (N_CV).
-        process: gives V(t) for the weighting.
         layout: how a row is laid out.
         config: learning rate, schedule, EMA, clipping, steps, micro-batches.
-        weighting: `none`, or `variance` for V(t).
+        weight: of an example's loss at its time; None is 1.
         wrapped: the module that is called and differentiated, if not `model` itself; its backward pass leaves the
             mean over all workers in the gradients, except under its `no_sync()`.
         reduce: sums a tensor over all workers.
@@ -36,18 +36,17 @@ class Trainer:
         self,
         model: nn.Module,
         objective: Objective,
-        process: Process,
         layout: RowLayout,
         config: Train,
-        weighting: str,
+        weight: Weight | None,
         epsilon: Epsilon,
         every: int = 20,
         wrapped: nn.Module | None = None,
         reduce: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> None:
         self.model, self._wrapped = model, wrapped or model
-        self._objective, self._process, self._layout = objective, process, layout
-        self._config, self._weighted = config, weighting == "variance"
+        self._objective, self._layout = objective, layout
+        self._config, self._weight = config, weight or torch.ones_like
         self.epsilon, self._every, self._reduce = epsilon, every, reduce
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
         self.ema = copy.deepcopy(model).requires_grad_(False)
@@ -105,7 +104,7 @@ class Trainer:
     def row_losses(self, rows: dict[str, Tensor]) -> Tensor:
         """Weighted loss of each row, (B,)."""
         total = self._objective.combined(self._wrapped, rows, self.epsilon(rows["t"]))
-        return total * self._process.variance(rows["t"]) if self._weighted else total
+        return total * self._weight(rows["t"])
 
     def _update_epsilon(self, rows: dict[str, Tensor]) -> None:
         """Let ε learn from the per-sample gradients of this batch (Algorithm 3, lines 6-8)."""
@@ -116,7 +115,7 @@ class Trainer:
         """Moments of the per-sample gradients of the weighted losses on rows by name, ḡ over all workers."""
 
         def losses(part: dict[str, Tensor], score: Score) -> tuple[Tensor, Tensor | None]:
-            weight = self._process.variance(part["t"]) if self._weighted else torch.ones_like(part["t"])
+            weight = self._weight(part["t"])
             found = self._objective(score, part)
             cv = found.control_variate
             return found.base * weight, None if cv is None else cv * weight
