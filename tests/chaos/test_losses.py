@@ -42,8 +42,6 @@ def cluster(monkeypatch):
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    # On a busy machine half a minute is not enough for a node to start.
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
     monkeypatch.setattr("pipelines.train.RESIZE_SECONDS", 5.0)
     health = {
         "health_check_initial_delay_ms": 0, "health_check_period_ms": 500,

@@ -1,5 +1,6 @@
 """Training on a small Ray cluster: what workers, simulators and their deaths may change, and what not."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -67,11 +68,13 @@ def kill_simulators(stop: threading.Event, every: float) -> int:
     """SIGKILL one simulator process now and then; how many were killed."""
     killed = 0
     while not stop.wait(every):
-        for process in psutil.process_iter(["name", "cmdline"]):
-            if "ray::Simulator" in " ".join(process.info["cmdline"] or []):
-                os.kill(process.pid, signal.SIGKILL)
-                killed += 1
-                break
+        # Of this cluster, not of another one on this machine.
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "ray::Simulator" in " ".join(process.cmdline()):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed += 1
+                    break
     return killed
 
 
@@ -192,3 +195,91 @@ def test_simulators_wait_when_they_are_a_window_ahead(ray_cluster, tmp_path):
         ingest.close()
         for handle in handles:
             handle.stop()
+
+
+def test_a_simulator_that_never_answers_is_worked_around(ray_cluster, tmp_path):
+    """As one whose node is gone and that no other node has room for: its calls stay open for ever."""
+    from pipelines.ingest import Ingest
+    from pipelines.simulators import SimulatorHandle, start_simulators
+
+    class Mute(SimulatorHandle):
+        def block(self, index):
+            return never.remote()
+
+    @ray_cluster.remote(resources={"nowhere": 1})
+    def never():
+        raise AssertionError
+
+    made = experiment(tmp_path, "mute")
+    (alive,) = start_simulators(1, made.problem.spec, ray_cluster.put(made.dataset.train))
+    mute = Mute("no actor", [])
+    ingest = Ingest(lambda: [mute, alive], lambda number: number, 0, 2, made.problem.spec.stamp)
+    try:
+        for number in range(12):
+            np.testing.assert_array_equal(
+                ingest.take(number), rollout(made.problem.spec, made.dataset.train, number)
+            )
+        counts = ingest.counters()
+        assert counts["blocks_in_flight"] >= 2
+        dropped = counts["blocks_retried"] + counts["blocks_foreign"] + counts["blocks_duplicate"]
+        assert counts["blocks_sent"] == counts["blocks_received"] + dropped + counts["blocks_in_flight"]
+        assert counts["blocks_received"] == 12 + counts["blocks_waiting"]
+    finally:
+        ingest.close()
+        alive.stop()
+
+
+def test_simulators_may_come_and_go(ray_cluster, tmp_path):
+    """Blocks stay those of their numbers while the list of simulators changes under the worker."""
+    from pipelines.board import Membership, open_board
+    from pipelines.ingest import Ingest
+    from pipelines.simulators import start_simulators
+
+    made = experiment(tmp_path, "changing")
+    data = ray_cluster.put(made.dataset.train)
+    first, second = (start_simulators(1, made.problem.spec, data) for _ in range(2))
+    board = open_board(first)
+    members = Membership(board, 0, 1)
+    ingest = Ingest(members.look, lambda number: number, 0, 2, made.problem.spec.stamp)
+    try:
+        ingest.take(0)
+        ray_cluster.get(board.set_simulators.remote(second))
+        number, deadline = 1, time.monotonic() + 60
+        while members.mine[0].actor != second[0].actor and time.monotonic() < deadline:
+            ingest.take(number)
+            number += 1
+        assert [handle.actor for handle in members.mine] == [second[0].actor]
+        first[0].stop()
+        for n in range(number, number + 8):
+            np.testing.assert_array_equal(ingest.take(n), rollout(made.problem.spec, made.dataset.train, n))
+    finally:
+        ingest.close()
+        second[0].stop()
+        ray_cluster.kill(board)
+
+
+def test_without_simulators_the_worker_makes_the_same_rows(ray_cluster, tmp_path):
+    alone = experiment(tmp_path, "alone", **{"train.simulators": 0, "train.steps": 150})
+    lines = train_with_ray(ray_cluster, alone)
+    local = experiment(tmp_path, "local", **{"train.steps": 150})
+    for _ in train_locally(local):
+        pass
+    assert_same_weights(alone.run, local.run)
+    assert lines[-1]["simulators"] == 0
+
+
+def test_a_node_with_other_software_ends_the_run_with_a_sentence(ray_cluster, tmp_path, monkeypatch):
+    made = experiment(tmp_path, "versions", **{"train.steps": 50})
+    driver = {"ndsm": "0.0.1"}
+    monkeypatch.setattr("pipelines.simulators.software", lambda: driver)
+    with pytest.raises(
+        InputError, match=r"has ndsm .*, expected the driver's 0\.0\.1: install the same version"
+    ):
+        train_with_ray(ray_cluster, made)
+    monkeypatch.undo()
+    assert train_with_ray(ray_cluster, begun_again(made))[-1]["step"] == 50
+
+
+def begun_again(made: Experiment) -> Experiment:
+    begin(made)
+    return made

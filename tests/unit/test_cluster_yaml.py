@@ -123,3 +123,9 @@ def test_all_files_have_the_same_ray(cluster, on_premise, rayjob):
     texts.append((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
     found = {version for text in texts for version in re.findall(r"(?:tune\]==|ray/ray:)([\d.]+\d)", text)}
     assert found | {rayjob["spec"]["rayClusterSpec"]["rayVersion"]} == {image.group(1)}
+
+
+def test_no_cluster_starts_without_a_token(cluster, on_premise, rayjob):
+    for config in (cluster, on_premise):
+        assert config["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    assert rayjob["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
