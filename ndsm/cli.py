@@ -62,6 +62,26 @@ class SampleOptions:
     """Network evaluations per row, the run's sample.steps if not given."""
     seed: int = 0
     """Seed; the same seed gives the same rows."""
+    given: tuple[str, ...] = ()
+    """Values of some columns, NAME=VALUE ...; the others are drawn given these."""
+
+
+@dataclass
+class ImputeOptions:
+    """Complete a table: draw the missing numbers of each row given the others."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory."""
+    data: Annotated[Path, tyro.conf.Positional]
+    """Table with the run's columns; a number is missing where there is none or NaN."""
+    draws: int = 1
+    """Completed tables to draw, one after the other in the file."""
+    out: Path = Path("imputed.parquet")
+    """File to write, with a column `draw` before the others: .parquet, .arrow, .csv or .npy."""
+    steps: int | None = None
+    """Steps of generation, the run's sample.steps if not given."""
+    seed: int = 0
+    """Seed; the same seed gives the same rows."""
 
 
 @dataclass
@@ -319,7 +339,7 @@ def sample_command(args: Sequence[str]) -> None:
     """`ndsm sample`."""
     options = parse("sample", SampleOptions, args)
     from ndsm.data import TableWriter
-    from ndsm.experiment import Generator
+    from ndsm.experiment import Generator, given_row
     from ndsm.run import Run
 
     if options.n < 1:
@@ -330,10 +350,17 @@ def sample_command(args: Sequence[str]) -> None:
         raise InputError(f"--seed: expected 0 or more, found {options.seed}")
     run = Run.open(options.run)
     if not options.out.suffix:
+        if options.given:
+            raise InputError(f"--given: expected a file as --out beside it, found the folder {options.out}")
         sample_to_folder(run, options)
         return
     generator, scaling = Generator.of(run), run.scaling()
     with TableWriter(options.out, run.schema()) as out:
+        if options.given:
+            row = given_row(run.schema().dimension_names, _values(options.given)).repeat(options.n, 0)
+            out.write(generator.impute(row, scaling, 1, options.seed, options.steps)[0])
+            print(f"{options.n} rows in {options.out}")
+            return
         for rows in generator.rows(options.n, options.seed, options.steps, options.sampler):
             out.write(scaling.invert(rows))
     print(f"{options.n} rows in {options.out}")
@@ -393,6 +420,43 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
 
         generate_on_ray(folder, say)
     print(f"{options.n} rows in {options.out}: {total} files and _generation.json")
+
+
+def _values(given: Sequence[str]) -> dict[str, float]:
+    """The columns and values of NAME=VALUE words."""
+    found = {}
+    for word in given:
+        name, _, value = word.rpartition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise InputError(f"--given: expected NAME=VALUE with a number, found {word!r}") from None
+    return found
+
+
+def impute_command(args: Sequence[str]) -> None:
+    """`ndsm impute`."""
+    options = parse("impute", ImputeOptions, args)
+    import numpy as np
+
+    from ndsm.data import TableSchema, TableWriter, open_table
+    from ndsm.experiment import Generator
+    from ndsm.run import Run
+
+    for name in ("draws", "steps", "seed"):
+        found, least = getattr(options, name), {"draws": 1, "steps": 2, "seed": 0}[name]
+        if found is not None and found < least:
+            raise InputError(f"--{name}: expected at least {least}, found {found}")
+    run = Run.open(options.run)
+    schema, scaling = run.schema(), run.scaling()
+    named = bool(schema.columns) and options.data.suffix.lower() != ".npy"
+    table = open_table(options.data, [name for name, _ in schema.columns] if named else None)
+    rows = np.concatenate(list(table.batches(np.float64, missing=True)))
+    drawn = Generator.of(run).impute(rows, scaling, options.draws, options.seed, options.steps)
+    with TableWriter(options.out, TableSchema((("draw", "int32"), *table.schema.flat().columns))) as out:
+        for k, completed in enumerate(drawn):
+            out.write(np.column_stack([np.full(len(rows), k), completed]))
+    print(f"{options.draws} x {len(rows)} rows in {options.out}")
 
 
 def evaluate_command(args: Sequence[str]) -> None:
@@ -555,6 +619,7 @@ def doctor_command(args: Sequence[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train_command, "train a preset or a configuration file, and evaluate it"),
     "sample": (sample_command, "generate rows with a trained run"),
+    "impute": (impute_command, "complete a table with missing numbers"),
     "evaluate": (evaluate_command, "compare generated rows with the data"),
     "report": (report_command, "write a run's page: quality, curves, mixture, configuration"),
     "status": (status_command, "tell what a live or finished run is doing"),

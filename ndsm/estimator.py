@@ -12,7 +12,7 @@ from ndsm.config import Config, build_config, merge, read_preset
 from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.data.dataset import scale_
 from ndsm.errors import InputError
-from ndsm.experiment import Generator, build_problem, describe_data, start
+from ndsm.experiment import Generator, build_problem, describe_data, given_row, start
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
@@ -117,14 +117,20 @@ class NDSM(BaseEstimator):
         self._take(mixture, data, trainer.model, Generator(problem, trainer.ema.eval(), device))
         return self
 
-    def sample(self, n_samples: int = 1) -> np.ndarray:
+    def sample(self, n_samples: int = 1, *, given: dict[str, float] | None = None) -> np.ndarray:
         """n_samples generated rows in the units of X, (n_samples, d) float32.
+
+        Args:
+            given: values of some columns by name (x0, x1, ... of an array); the others are drawn given these.
 
         Calls with the same fitted model and n give the same rows, as `random_state` fixed them.
         """
         check_is_fitted(self, "n_features_in_")
         if n_samples < 1:
             raise ValueError(f"n_samples: expected at least 1, found {n_samples}")
+        if given:
+            names = TableSchema.from_json(self._data["schema"]).dimension_names
+            return self.impute(given_row(names, given).repeat(n_samples, 0))[0].astype(np.float32)
         rows = np.concatenate(
             list(self._generator.rows(n_samples, self.config_.train.seed, self.sample_steps))
         )
@@ -147,6 +153,23 @@ class NDSM(BaseEstimator):
     def score(self, X: Any, y: None = None) -> float:
         """Mean of `score_samples`, as scikit-learn's mixtures have it: the higher, the better."""
         return float(self.score_samples(X).mean())
+
+    def impute(self, X: Any, n_draws: int = 1) -> np.ndarray:
+        """Rows X, (n, d), n_draws times with their missing numbers (NaN) drawn given the others, (n_draws, n, d).
+
+        The others are as they are in X. One draw is a completed table; many show how uncertain each missing number is.
+        `sample_steps` evaluations of the network go with several Langevin steps each (`ndsm.samplers.conditional`).
+
+        Raises:
+            ValueError: X is not a 2-D array of numbers and NaN with `n_features_in_` columns, or a row is all missing.
+        """
+        check_is_fitted(self, "n_features_in_")
+        rows = check_array(X, dtype=(np.float64, np.float32), ensure_all_finite="allow-nan", estimator=self)
+        if n_draws < 1:
+            raise InputError(f"n_draws: expected at least 1, found {n_draws}")
+        return self._generator.impute(
+            rows, self._scaling, n_draws, self.config_.train.seed, self.sample_steps
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a run directory, which `ndsm.load` and `ndsm sample` read.

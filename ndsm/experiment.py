@@ -21,7 +21,7 @@ from ndsm.likelihood import LogDensity, log_density_of_rows
 from ndsm.metrics import evaluate
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run, differing_fields
-from ndsm.samplers import Sampler, generate, reverse_times, sample_prior
+from ndsm.samplers import Sampler, generate, impute, reverse_times, sample_prior
 from ndsm.tracking import EventFiles
 from ndsm.training import (
     Problem,
@@ -252,9 +252,58 @@ class Generator:
         chosen = self.problem.end_dt if end is None else end
         return log_density_of_rows(process, self.model, rows, scaling, chosen, **settings)
 
+    def impute(
+        self, rows: np.ndarray, scaling: Scaling, draws: int, seed: int, steps: int | None = None
+    ) -> np.ndarray:
+        """Rows (n, d) in original units, `draws` times with their NaN drawn given the rest; (draws, n, d), as the rows.
+
+        Raises:
+            InputError: a row has no number, or rows have another number of columns than the run's or are whitened.
+        """
+        if rows.shape[1] != scaling.dimensions:
+            raise InputError(
+                f"expected {scaling.dimensions} columns, as the model has, found {rows.shape[1]}"
+            )
+        missing = np.isnan(rows)
+        if missing.all(1).any():
+            raise InputError(
+                f"row {int(missing.all(1).argmax()) + 1}: expected a known number in each row, found all of them missing"
+            )
+        if scaling.whitening is not None:
+            raise InputError(
+                "expected a run whose columns are not mixed to draw some of them given others, found data.whiten "
+                "'within-mode'; reference.covariance_type full serves the same end"
+            )
+        problem, incomplete = self.problem, missing.any(1)
+        out = np.repeat(rows[None], draws, 0)
+        if incomplete.any():
+            model_rows = scaling.apply_(rows[incomplete].copy())
+            process, evaluations = problem.process.to(self.device), steps or problem.config.sample.steps
+            found = impute(
+                process, self.model, model_rows, draws, evaluations, problem.end_dt, seed, self.device
+            )
+            drawn = scaling.invert(np.concatenate(list(found))).reshape(draws, -1, rows.shape[1])
+            out[:, incomplete] = np.where(missing[incomplete], drawn, rows[incomplete])
+        return out
+
     def prior_rows(self, n: int, seed: int) -> np.ndarray:
         """n rows of the mixture alone in model units, (n, d) float32."""
         return sample_prior(self.problem.process.to(self.device), n, seed).cpu().numpy()
+
+
+def given_row(names: list[str], given: dict[str, float]) -> np.ndarray:
+    """The row (1, d) that has these values in these columns, NaN in the others.
+
+    Raises:
+        InputError: a column is unknown, or a value is not finite.
+    """
+    row = np.full((1, len(names)), np.nan)
+    for name, value in given.items():
+        if name not in names or not np.isfinite(value):
+            listed = ", ".join(names[:20])
+            raise InputError(f"given: expected a finite value of one of {listed}, found {name}={value}")
+        row[0, names.index(name)] = value
+    return row
 
 
 def evaluate_run(run: Run, n: int | None = None, dataset: Dataset | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ than (B, d), because every operation then runs along B. No (B, K, d) tensor is e
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -21,6 +22,9 @@ from ndsm.errors import InputError
 from ndsm.symmetry import Symmetry
 
 CovarianceType = Literal["spherical", "tied", "diag", "full"]
+
+NUGGET = 1e-6
+"""Added to the variances of known numbers, as a share of the mean variance."""
 
 
 Cast = Callable[[Tensor], Tensor]
@@ -179,6 +183,20 @@ class Full(Averaging):
         for p, c in zip(self._precisions, a, strict=True):
             total.addmm_(p, v * c)
         return total
+
+
+def known_block(covariance: Tensor, known: Tensor) -> Tensor:
+    """Each row's covariance (d, d) of its known numbers, the identity on the others; (d, d), (B, d) → (B, d, d)."""
+    k = known.to(covariance)
+    # Columns may be copies of one another.
+    loading = NUGGET * covariance.diagonal().mean() * k
+    return covariance * k[:, :, None] * k[:, None, :] + torch.diag_embed(1 - k + loading)
+
+
+def regression(covariance: Tensor, known: Tensor) -> Tensor:
+    """R of each row with E[v | v's known numbers] = R v for v ~ N(0, Σ); (d, d), (B, d) → (B, d, d)."""
+    cross = covariance * known.to(covariance)[:, None, :]
+    return torch.linalg.solve(known_block(covariance, known), cross, left=False)
 
 
 class MixtureAt:
@@ -466,6 +484,67 @@ class GaussianMixture:
                 for k, root in enumerate(torch.linalg.cholesky(cov).to(z)):
                     z[i == k] = z[i == k] @ root.T
         return z.add_(means[i]), i
+
+    def sample_given(self, y: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
+        """One draw for each row given its known numbers, (B, d) → (B, d) in y's dtype; those are left as they are.
+
+        Exact: a component by its posterior weight, then its own conditional law. Computed in float64 on the CPU.
+
+        Args:
+            y: rows; what is not known may be anything.
+            known: (B, d) bool.
+            generator: on the CPU.
+        """
+        known_, x = known.cpu(), torch.where(known, y, 0.0).cpu().double()
+        z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        log_p, draws = [], []
+        for i in range(self.n_components):
+            covariance, mean = self._covariance(i), self.means[i]
+            off = torch.where(known_, x - mean, 0.0)
+            if covariance.ndim == 1:
+                log_p.append(-0.5 * (known_ * (off**2 / covariance + covariance.log())).sum(1))
+                draws.append(mean + z * covariance.sqrt())
+                continue
+            root = torch.linalg.cholesky(known_block(covariance, known_))
+            half = torch.linalg.solve_triangular(root, off[..., None], upper=False)
+            log_p.append(-0.5 * half.square().sum((1, 2)) - root.diagonal(dim1=1, dim2=2).log().sum(1))
+            free = z @ torch.linalg.cholesky(covariance).T
+            # A draw of the component, moved by what its known numbers are off.
+            draws.append(mean + free + (regression(covariance, known_) @ (off - free)[..., None])[..., 0])
+        posterior = (torch.stack(log_p, 1) + self.weights.log()).softmax(1)
+        component = torch.multinomial(posterior, 1, generator=generator)[:, 0]
+        chosen = torch.stack(draws)[component, torch.arange(len(x))]
+        return torch.where(known, y, chosen.to(y))
+
+    @property
+    def pooled_covariance(self) -> Tensor:
+        """Σ_i w_i Σ_i, (d,) if it is diagonal, else (d, d); float64 on the CPU."""
+        return sum(
+            (w * self._covariance(i) for i, w in enumerate(self.weights)),
+            torch.zeros((), dtype=torch.float64),
+        )
+
+    @cached_property
+    def thinness(self) -> float:
+        """Largest eigenvalue of Σ Σ_i⁻¹ over all components, Σ the pooled covariance: 1 if they are all alike."""
+        pooled, found = self.pooled_covariance, 1.0
+        for i in range(self.n_components):
+            own = self._covariance(i)
+            if own.ndim == 1:
+                found = max(found, float((pooled / own).max()))
+            else:
+                half = torch.linalg.inv(torch.linalg.cholesky(own))
+                found = max(found, float(torch.linalg.eigvalsh(half @ pooled @ half.T).max()))
+        return found
+
+    def _covariance(self, component: int) -> Tensor:
+        """A component's covariance, (d,) if it is diagonal, else (d, d)."""
+        match self.covariance_type:
+            case "spherical":
+                return self.covariances[component].expand(self.dimension)
+            case "tied":
+                return self.covariances
+        return self.covariances[component]
 
     # ---- stored form ----
 

@@ -7,7 +7,17 @@ Model units are those that everything learns in, standardised and perhaps whiten
 from ndsm.data.dataset import Dataset, load
 from ndsm.data.mnist import ImageView
 from ndsm.data.scaling import Scaling
-from ndsm.data.tables import TableSchema, TableWriter
+from ndsm.data.tables import TableSchema, TableWriter, open_table
 from ndsm.data.toys import Toy, make_toy
 
-__all__ = ["Dataset", "ImageView", "Scaling", "TableSchema", "TableWriter", "Toy", "load", "make_toy"]
+__all__ = [
+    "Dataset",
+    "ImageView",
+    "Scaling",
+    "TableSchema",
+    "TableWriter",
+    "Toy",
+    "load",
+    "make_toy",
+    "open_table",
+]

@@ -120,8 +120,12 @@ class Table:
     rows: int
     record_batches: Batches
 
-    def batches(self) -> Iterator[np.ndarray]:
-        """The rows in the file's order, as C-contiguous (b, d) float32 arrays; one pass over the file.
+    def batches(self, kind: type = np.float32, missing: bool = False) -> Iterator[np.ndarray]:
+        """The rows in the file's order, as C-contiguous (b, d) arrays; one pass over the file.
+
+        Args:
+            kind: float32 or float64.
+            missing: whether numbers may be missing; they are NaN then.
 
         Raises:
             InputError: a number is missing, not finite or too large for float32, a list has another length
@@ -133,7 +137,7 @@ class Table:
             for batch in self.record_batches(size):
                 for i in range(0, batch.num_rows, size):
                     rows = batch.slice(i, size)
-                    yield _to_rows(rows, self.schema, self.path, start)
+                    yield _to_rows(rows, self.schema, self.path, start, kind, missing)
                     start += rows.num_rows
         if start != self.rows:
             raise InputError(f"{self.path}: expected {self.rows} rows, as it had when opened, found {start}")
@@ -330,9 +334,11 @@ def _first_length(path: Path, name: str, read: Batches, rows: int) -> int:
     return len(first)
 
 
-def _to_rows(batch: pa.RecordBatch, schema: TableSchema, path: Path, start: int) -> np.ndarray:
-    """Rows (b, d) float32 of a record batch that begins at row `start` of the table."""
-    out = np.empty((batch.num_rows, schema.dimensions), dtype=np.float32)
+def _to_rows(
+    batch: pa.RecordBatch, schema: TableSchema, path: Path, start: int, kind: type, missing: bool
+) -> np.ndarray:
+    """Rows (b, d) of a record batch that begins at row `start` of the table."""
+    out = np.empty((batch.num_rows, schema.dimensions), dtype=kind)
     cells = _cells(batch, schema, path, start)
     with np.errstate(over="ignore", invalid="ignore"):
         for j, values in enumerate(cells):
@@ -340,13 +346,15 @@ def _to_rows(batch: pa.RecordBatch, schema: TableSchema, path: Path, start: int)
                 out[:] = values.to_numpy(zero_copy_only=False).reshape(out.shape)
             else:
                 out[:, j] = values.to_numpy(zero_copy_only=False)
-    finite = np.isfinite(out)
+    finite = np.isfinite(out) | (np.isnan(out) & missing)
     if not finite.all():
         i, j = (int(k) for k in np.argwhere(~finite)[0])
         value = (cells[0][i * schema.dimensions + j] if schema.list_column else cells[j][i]).as_py()
         problem = "a missing value" if value is None else "NaN" if math.isnan(value) else f"{value:g}"
         where = f"column {schema.dimension_names[j]!r}, {_row(path, start + i)}"
-        raise InputError(f"{path}: {where}: expected a number that is finite in float32, found {problem}")
+        raise InputError(
+            f"{path}: {where}: expected a number that is finite in {np.dtype(kind)}, found {problem}"
+        )
     return out
 
 

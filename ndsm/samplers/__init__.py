@@ -1,6 +1,7 @@
 """Samplers: from the prior back to the data."""
 
 from ndsm.samplers.base import Draw, Sampler
+from ndsm.samplers.conditional import impute
 from ndsm.samplers.generation import (
     CHUNK,
     SAMPLERS,
@@ -21,6 +22,7 @@ __all__ = [
     "chunk_sizes",
     "find_sampler",
     "generate",
+    "impute",
     "reverse_times",
     "sample_prior",
 ]

@@ -1,0 +1,93 @@
+"""Completing tables: what goes in unchanged, what comes out in which order, and the sentences for bad input."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import ndsm
+from ndsm.cli import main
+from ndsm.errors import InputError
+
+NAN = np.nan
+
+
+@pytest.fixture(scope="module", name="model")
+def _model():
+    """x1 = 3 x0 + noise, far from standard units; x2 on its own."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 3)) * [1, 0.3, 1]
+    x[:, 1] += 3 * x[:, 0]
+    return ndsm.NDSM(
+        2, covariance_type="full", max_steps=20, sample_steps=30, random_state=0,
+        config=ndsm.config.load_config("vectors", {"network.width": 16, "process.integrator": "exponential", "process.grid.steps": 20, "sample.sampler": "exponential"}),
+    ).fit(x * [1, 10, 5] + [100, 0, 7])  # fmt: skip
+
+
+@pytest.fixture(scope="module", name="run")
+def _run(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    model.save(path)
+    return path
+
+
+def test_known_numbers_stay_and_missing_ones_follow_them(model):
+    X = np.array([[101.1234567890123, NAN, 7.0], [99.0, -30.0, 3.0], [NAN, NAN, 1.0]])
+    drawn = model.impute(X, 50)
+    assert drawn.shape == (50, 3, 3)
+    known = ~np.isnan(X)
+    assert (drawn[:, known] == X[known]).all()
+    assert np.isfinite(drawn).all()
+    # The regression of x1 on x0: 30 per unit of x0, with a standard deviation of 3.
+    assert abs(drawn[:, 0, 1].mean() - 30 * 1.1234567890123) < 4
+    assert drawn[:, 2, 0].std() > 0.5
+    assert (model.impute(X, 50) == drawn).all()
+
+
+def test_columns_can_be_given_to_sample(model):
+    rows = model.sample(200, given={"x0": 102.0})
+    assert rows.shape == (200, 3)
+    assert (rows[:, 0] == 102).all()
+    assert abs(rows[:, 1].mean() - 60) < 5
+
+
+@pytest.mark.parametrize(
+    ("X", "draws", "message"),
+    [
+        (
+            [[1.0, NAN, 2.0], [NAN, NAN, NAN]],
+            1,
+            "row 2: expected a known number in each row, found all of them missing",
+        ),
+        ([[1.0, 2.0]], 1, "expected 3 columns, as the model has, found 2"),
+        ([[1.0, NAN, 2.0]], 0, "n_draws: expected at least 1, found 0"),
+    ],
+)
+def test_what_cannot_be_imputed_is_one_sentence(model, X, draws, message):
+    with pytest.raises(InputError, match=message):
+        model.impute(np.array(X), draws)
+
+
+def test_an_unknown_column_cannot_be_given(model):
+    with pytest.raises(InputError, match="given: expected a finite value of one of x0, x1, x2, found y=1"):
+        model.sample(5, given={"y": 1.0})
+
+
+def test_a_table_is_completed_from_the_command_line(run, tmp_path, capsys):
+    columns = {"x0": [101.25, None, 99.0], "x1": [None, 3.0, 4.5], "x2": [7.0, 8.0, 9.0]}
+    pa.parquet.write_table(pa.table(columns), tmp_path / "in.parquet")
+    out = tmp_path / "out.parquet"
+    command = ["impute", str(run), str(tmp_path / "in.parquet"), "--draws", "4", "--out", str(out)]
+    assert main([*command, "--steps", "20"]) == 0
+    table = pa.parquet.read_table(out)
+    assert table.schema.names == ["draw", "x0", "x1", "x2"]
+    assert table["draw"].to_pylist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    for name, values in columns.items():
+        for i, value in enumerate(values):
+            drawn = table[name].to_pylist()[i::3]
+            assert drawn == [value] * 4 if value is not None else len(set(drawn)) == 4
+    assert main(["sample", str(run), "--n", "5", "--given", "x2=3.5", "--out", str(tmp_path / "s.csv")]) == 0
+    assert (tmp_path / "s.csv").read_text(encoding="utf-8").count("3.5\n") == 5
+    assert main(["sample", str(run), "--given", "x2", "--out", str(tmp_path / "t.csv")]) == 2
+    assert capsys.readouterr().err == "ndsm: --given: expected NAME=VALUE with a number, found 'x2'\n"
+    assert not (tmp_path / "t.csv").exists()
