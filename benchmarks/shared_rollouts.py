@@ -45,7 +45,8 @@ def main() -> None:
     preset = build_problem(base, fit_mixture(base, split.train), split.stamp)
     seconds = {"shared": [], "alone": []}  # type: dict[str, list[float]]
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(args.trials):
+        # The first trial of a process also imports and warms up: number 0 is not counted.
+        for number in range(args.trials + 1):
             config = load_config(
                 args.preset,
                 {
@@ -57,23 +58,25 @@ def main() -> None:
             )
             scores = []
             for name, pool_bytes in (("shared", 2**32), ("alone", 0)):
-                path = Path(folder) / name
+                path = Path(folder) / (name if number else f"warm-up {name}")
                 setting = Setting(path, preset, Scorer(split, "swd2", args.rows, 0), 1.0, pool_bytes)
                 trial = setting.search.trial(number)
                 # As many steps for all: what a step costs is not the question here.
                 trial.write(replace(TrialRecord(number, {}), cost=1.0))
                 started = time.process_time()
                 record = run_trial(setting, trial, config)
-                seconds[name].append(time.process_time() - started)
+                if number:
+                    seconds[name].append(time.process_time() - started)
                 scores.append(record.score)
                 if record.status != "done":
                     raise SystemExit(f"a trial failed: {record.reason}")
             if scores[0] != scores[1]:
                 raise SystemExit(f"the pool changed a score: {scores}")
-            print(
-                f"trial {number}: shared {seconds['shared'][-1]:.1f} s, alone {seconds['alone'][-1]:.1f} s",
-                flush=True,
-            )
+            if number:
+                last = {name: values[-1] for name, values in seconds.items()}
+                print(
+                    f"trial {number}: shared {last['shared']:.1f} s, alone {last['alone']:.1f} s", flush=True
+                )
     shared, alone = sum(seconds["shared"]), sum(seconds["alone"])
     print(
         f"{args.preset}, {args.trials} trials of {args.steps} steps: {3600 * args.trials / shared:.0f} trials per core hour "

@@ -228,7 +228,8 @@ def _trained(summary: "Summary", record: TrialRecord) -> TrialFolder | None:
         if finalist
         else summary.folder.trial(record.number)
     )
-    return trial if trial.exists() and trial.read().status == "done" else None
+    there = trial.exists() and trial.run.exists()
+    return trial if there and trial.read().status == "done" else None
 
 
 def _picture(summary: "Summary", record: TrialRecord) -> bytes | None:

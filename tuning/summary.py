@@ -149,12 +149,10 @@ class Summary:
 
     def front(self) -> list[tuple[float, float, TrialRecord]]:
         """Training time (units of the preset's), score and trial of what no other beats in both, by time."""
-        points = sorted(
-            (s.share * r.time * self.setting.scale, s.score, r) for r in self.records for s in r.scores
-            if r.status in FINISHED
-        )  # fmt: skip
+        ended = [r for r in self.records if r.status in FINISHED]
+        points = [(s.share * r.time * self.setting.scale, s.score, r) for r in ended for s in r.scores]
         front: list[tuple[float, float, TrialRecord]] = []
-        for time, score, record in points:
+        for time, score, record in sorted(points, key=lambda p: p[:2]):
             if not front or score < front[-1][1]:
                 front.append((time, score, record))
         return front
