@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 READY := $(VENV)/.installed
 
-.PHONY: demo test chaos lint clean
+.PHONY: demo test chaos lint docs package lowest clean
 
 demo: $(READY)
 	$(VENV)/bin/ndsm train digits
@@ -18,6 +18,22 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(READY)
+	$(VENV)/bin/pip install --quiet --editable ".[docs]"
+	$(VENV)/bin/mkdocs build --strict
+
+# Wheel and sdist, each installed and used outside the checkout.
+package: $(READY)
+	$(VENV)/bin/pip install --quiet build
+	rm -rf dist
+	$(VENV)/bin/python -m build --quiet
+	tests/package.sh dist/*.whl
+	tests/package.sh dist/*.tar.gz
+
+# The oldest permitted versions of what the method itself uses.
+lowest:
+	tests/lowest.sh $(PYTHON)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -588,6 +588,28 @@ def split_options(args: Sequence[str], prefix: str) -> tuple[list[str], dict[str
     return rest, found
 
 
+def completion_command(args: Sequence[str]) -> None:
+    """`ndsm completion bash|zsh`."""
+    import contextlib
+    import io
+    import re
+
+    from ndsm.completion import completion_script
+
+    words = {}
+    for name, (command, _) in COMMANDS.items():
+        words[name] = {"completion": ["bash", "zsh"], "bench": ["variance"]}.get(name, [])
+        page = io.StringIO()
+        # The help text has the options of every command, whatever they are made from.
+        if name not in ("completion", "presets", "doctor"):
+            with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
+                command([*words[name], "--help"])
+        found = sorted(set(re.findall(r"--[a-z](?:[\w.-]*\w)?", page.getvalue())))
+        presets = preset_names() if "--data.name" in found else []
+        words[name] = [*words[name], *presets, *found]
+    print(completion_script(args[0] if args else "nothing", words), end="")
+
+
 def presets_command(args: Sequence[str]) -> None:
     """`ndsm presets`."""
     from importlib import resources
@@ -630,6 +652,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
         "run an experiment of the paper: fig2, fig3, fig6, fig7, fig8, table1, table2, table3",
     ),
     "tune": (tune_command, "search for a better configuration than a preset's"),
+    "completion": (completion_command, "print a completion script: ndsm completion bash|zsh"),
     "presets": (presets_command, "list the packaged presets"),
     "doctor": (doctor_command, "check the installation, cores, GPUs and Ray"),
 }

@@ -337,7 +337,9 @@ class Config(Section):
             )
         if self.objective.kind == "mixture-dsm" and linear:
             raise ValueError("objective.kind 'mixture-dsm' goes with process.kind 'langevin'")
-        if self.objective.kind not in ("ndsm-cv", "path") and self.objective.epsilon != Epsilon():
+        # How often it is updated may stay set: a preset's objective is then exchanged by one option.
+        epsilon = self.objective.epsilon.model_copy(update={"every": Epsilon().every})
+        if self.objective.kind not in ("ndsm-cv", "path") and epsilon != Epsilon():
             raise ValueError(
                 f"objective.epsilon goes with objective.kind 'ndsm-cv' or 'path'; {self.objective.kind!r} has no control "
                 "variate to scale"

@@ -245,7 +245,8 @@ class GaussianMixture:
         means: μ, (K, d).
         covariances: in scikit-learn's shapes: spherical (K,), tied (d, d), diag (K, d), full (K, d, d).
         covariance_type: which of the four.
-        device, dtype: where and in which precision the methods compute; their inputs must match.
+        device: where the methods compute; their inputs must be there.
+        dtype: in which precision, and their inputs'.
 
     Raises:
         InputError: the shapes do not fit together, or a covariance is not positive definite.

@@ -95,11 +95,13 @@ def test_rows_come_back_in_the_units_of_the_data(fitted):
         (0.5, "ndsm-cv", ("constant", 0.5)),
         ("closed-form", "ndsm-cv", ("closed-form", 0.0)),
         ("learned", "ndsm-cv", ("network", 0.0)),
+        (0.5, "path", ("constant", 0.5)),
+        ("closed-form", "path", ("closed-form", 0.0)),
     ],
 )
 def test_the_objective_can_be_an_object(control_variate, kind, epsilon):
-    objective = ndsm.objectives.NDSM(control_variate=control_variate)
-    found = estimator(objective=objective)._resolve().objective
+    loss = ndsm.objectives.Path if kind == "path" else ndsm.objectives.NDSM
+    found = estimator(objective=loss(control_variate=control_variate))._resolve().objective
     assert (found.kind, (found.epsilon.kind, found.epsilon.value)) == (kind, epsilon)
 
 

@@ -1,0 +1,148 @@
+"""The documentation does what it says: Python blocks run, command lines parse, links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ndsm import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:ndsm|python|make) [^`]+)`")
+STEPS = 30
+"""Training steps of a block: enough to run all of its code, not to make its numbers good."""
+SKIPPED: dict[str, str] = {}
+"""Python blocks that are not run, by their first line, and why."""
+
+
+def blocks(page, *languages):
+    return [
+        text for language, text in BLOCK.findall(page.read_text(encoding="utf-8")) if language in languages
+    ]
+
+
+def commands(page):
+    """Command lines of a page: of blocks, and inline ones that are whole."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line for block in blocks(page, "", "bash", "sh") for line in block.splitlines()]
+    for line in [*lines, *INLINE.findall(text)]:
+        line = re.sub(r"\s+#.*", "", line.strip()).removeprefix(".venv/bin/")
+        line = re.sub(r"^(\w+=\S+ )+", "", line)
+        # Not command lines but patterns of them.
+        if line.startswith("ndsm ") and not re.search(
+            r"[|\[<…]|\.\.\.|\b(NAME|COMMAND)\b", line.split(" > ")[0]
+        ):
+            yield line.split(" > ")[0].rstrip("\\ ")
+
+
+PYTHON_PAGES = [page for page in PAGES if blocks(page, "python")]
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda p: p.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    """A page's blocks run one after the other in one namespace, as a reader would type them."""
+    import numpy as np
+
+    from ndsm.estimator import NDSM
+
+    monkeypatch.chdir(tmp_path)
+    fit = NDSM.fit
+
+    def short(self, X, y=None):
+        if page.name != "first-run.md":
+            self.max_steps = min(self.max_steps or STEPS, STEPS)
+        return fit(self, X)
+
+    monkeypatch.setattr(NDSM, "fit", short)
+    rng = np.random.default_rng(0)
+    # The only name that a page may use without making it: rows of the reader's own.
+    namespace = {"X": rng.normal(size=(200, 3)) + 4 * rng.integers(0, 2, (200, 1))}
+    wanted = [block for block in blocks(page, "python") if block.splitlines()[0] not in SKIPPED]
+    for block in wanted:
+        exec(compile(block, str(page), "exec"), namespace)
+
+
+def test_no_python_block_is_skipped_without_a_reason(record_property):
+    """How many blocks there are, and that each skipped one still exists and says why."""
+    first_lines = [block.splitlines()[0] for page in PAGES for block in blocks(page, "python")]
+    record_property("executed", sum(line not in SKIPPED for line in first_lines))
+    assert len(first_lines) >= 5
+    assert all(line in first_lines and reason for line, reason in SKIPPED.items())
+
+
+class Parsed(Exception):
+    """The options are read; the command itself is too long to run."""
+
+
+COMMAND_LINES = sorted({(page.name, line) for page in PAGES for line in commands(page)})
+
+
+def test_there_are_command_lines_of_every_kind():
+    used = {line.split()[1] for _, line in COMMAND_LINES}
+    assert {"train", "sample", "report", "reproduce", "bench"} <= used
+    assert len(COMMAND_LINES) >= 20
+
+
+@pytest.mark.parametrize(("page", "line"), COMMAND_LINES)
+def test_command_lines_parse(page, line, tmp_path, monkeypatch):
+    """Every option exists and takes its value; files that a line reads are stood in for."""
+    parse = cli.parse
+
+    def stop(*args, **kwargs):
+        # A preset's command is read twice: once for the preset, which is the second time's default.
+        options = parse(*args, **kwargs)
+        if getattr(options, "preset", None) and options.preset == getattr(
+            args[3] if len(args) > 3 else None, "preset", None
+        ):
+            raise Parsed
+        if not hasattr(options, "preset"):
+            raise Parsed
+        return options
+
+    monkeypatch.setattr(cli, "parse", stop)
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line)[1:]
+    for word in words:
+        if word.endswith((".yaml", ".yml")):
+            Path(word).parent.mkdir(parents=True, exist_ok=True)
+            Path(word).write_text("data: {name: digits}\n")
+    words = ["PRESET.yaml" if word == "PRESET" else word for word in words]
+    Path("PRESET.yaml").write_text("data: {name: digits}\n")
+    name, *rest = words
+    assert name in cli.COMMANDS, f"{page}: {line}"
+    if name in ("presets", "doctor", "completion"):
+        assert not [word for word in rest if word.startswith("-")]
+        return
+    if "--help" in rest:
+        with pytest.raises(SystemExit, match="0"):
+            cli.COMMANDS[name][0](rest)
+    elif rest:
+        with pytest.raises(Parsed):
+            cli.COMMANDS[name][0](rest)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_options_that_pages_name_are_fields():
+    """`section.field` in the text is a field of the configuration, as the reader would type it."""
+    from ndsm.config import Config, flatten
+
+    fields = flatten(Config())
+    sections = {name.split(".")[0] for name in fields}
+    prefixes = {name.rsplit(".", 1)[0] for name in fields} | set(fields)
+    for page in PAGES:
+        for name in re.findall(
+            r"`(?:--)?([a-z]+(?:\.[a-z_-]+)+)(?: [^`]*)?`", page.read_text(encoding="utf-8")
+        ):
+            if name.split(".")[0] in sections and not name.endswith(
+                (".safetensors", ".json", ".jsonl", ".yaml", ".png")
+            ):
+                assert name.replace("-", "_") in prefixes, f"{page.name}: {name}"
