@@ -207,9 +207,22 @@ class ReproduceOptions:
     """Run an experiment of the paper in full: all rows, all seeds; started again, it goes on."""
 
     name: Annotated[
-        Literal["fig2", "fig3", "fig6", "fig7", "fig8", "table1", "table2", "table3"], tyro.conf.Positional
+        Literal[
+            "fig2",
+            "fig3",
+            "fig6",
+            "fig7",
+            "fig8",
+            "table1",
+            "table2",
+            "table3",
+            "ablation-mixture",
+            "ablation-mixture-digits",
+            "ablation-mixture-latent",
+        ],
+        tyro.conf.Positional,
     ]
-    """Figure or table of the paper."""
+    """Figure or table of the paper, or an ablation of the mixture."""
     data: ReproduceData = field(default_factory=ReproduceData)
     scale: float = 1.0
     """Fraction of the training steps and generated rows."""
@@ -649,7 +662,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "bench": (bench_command, "measure gradient variances: ndsm bench variance PRESET"),
     "reproduce": (
         reproduce_command,
-        "run an experiment of the paper: fig2, fig3, fig6, fig7, fig8, table1, table2, table3",
+        "run an experiment of the paper: fig2, fig3, fig6, fig7, fig8, table1 to 3, ablation-mixture",
     ),
     "tune": (tune_command, "search for a better configuration than a preset's"),
     "completion": (completion_command, "print a completion script: ndsm completion bash|zsh"),

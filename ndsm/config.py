@@ -462,12 +462,13 @@ def merge(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 
 def flatten(config: Config) -> dict[str, Any]:
     """{"train.lr": 1e-3, ...}: every field by its dotted name, with JSON values."""
+    return flat(config.model_dump(mode="json"))
 
-    def walk(node: dict[str, Any], prefix: str) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in node.items():
-            name = f"{prefix}{key}"
-            out |= walk(value, f"{name}.") if isinstance(value, dict) else {name: value}
-        return out
 
-    return walk(config.model_dump(mode="json"), "")
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping's values by their dotted names."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        out |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return out

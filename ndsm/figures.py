@@ -87,7 +87,7 @@ def image_study_figure(panels: list[tuple[str, np.ndarray, dict[str, Any]]], pat
     """Nothing; writes a PNG of image grids side by side, the class shares below, and FID against training time.
 
     Args:
-        panels: a title, images (64, 784) in [0, 1], and the row of results.json with its `class_share` and `curve`; an
+        panels: a title, square images (64, pixels), and the row of results.json with its `class_share` and `curve`; an
             empty row for the data.
         path: file to write; its folder is made if needed.
         title: line above the panels.
@@ -103,7 +103,8 @@ def image_study_figure(panels: list[tuple[str, np.ndarray, dict[str, Any]]], pat
     )[:, 0]
     axes = upper.subplots(2, len(panels), height_ratios=[2.4, 1.0], sharey="row", squeeze=False)
     for (grid, bars), (name, images, row) in zip(axes.T, panels, strict=True):
-        grid.imshow(_mosaic(images, _IMAGES_PER_SIDE), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        mosaic = _mosaic(images, _IMAGES_PER_SIDE)
+        grid.imshow(mosaic, cmap="gray_r", vmin=0, vmax=panels[0][1].max(), interpolation="nearest")
         grid.set_title(name, fontsize=10)
         grid.set(xticks=[], yticks=[])
         shares = row.get("class_share") or []

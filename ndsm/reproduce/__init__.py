@@ -1,10 +1,13 @@
-"""The paper's experiments: which runs they consist of (`toys`, `images`), and how any of them is executed (`study`)."""
+"""The paper's experiments and an ablation: which runs they consist of (`toys`, `images`, `ablation`), and how any of them is
+executed (`study`).
+"""
 
+from ndsm.reproduce.ablation import ABLATIONS
 from ndsm.reproduce.images import IMAGE_STUDIES
 from ndsm.reproduce.study import Folder, Group, Job, Result, Study, run_here, run_job, summarise
 from ndsm.reproduce.toys import TOY_STUDIES
 
-STUDIES: dict[str, Study] = {**TOY_STUDIES, **IMAGE_STUDIES}
+STUDIES: dict[str, Study] = {**TOY_STUDIES, **IMAGE_STUDIES, **ABLATIONS}
 """By the name that `ndsm reproduce` takes."""
 
 __all__ = ["STUDIES", "Folder", "Group", "Job", "Result", "Study", "run_here", "run_job", "summarise"]

@@ -16,14 +16,21 @@ from ndsm.config import Config, build_config, merge
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError
 from ndsm.experiment import Experiment, Generator, begin, prepare, train_locally
-from ndsm.figures import image_study_figure, study_figure
+from ndsm.figures import image_rows, image_study_figure, study_figure
 from ndsm.files import write_whole
 from ndsm.metrics import evaluate
 from ndsm.run import Run
 from ndsm.streams import numpy_stream
 from ndsm.training import Record, Trainer
 
-SETTINGS = {"last_dt": "process.last_dt", "symmetry": "data.symmetry"}
+SETTINGS = {
+    "last_dt": "process.last_dt",
+    "symmetry": "data.symmetry",
+    "K": "reference.n_components",
+    "covariance": "reference.covariance_type",
+    "fit_samples": "reference.fit_samples",
+    "bayesian": "reference.bayesian",
+}
 """The field of each key that distinguishes rows of the same name."""
 
 PICTURED = 64
@@ -46,6 +53,8 @@ class Job:
     """Evaluations during training, at equal distances in steps, the last at the end."""
     moment_rows: int = 0
     """Generated rows of each."""
+    prior: bool = False
+    """Whether it also measures the mixture alone."""
 
     @property
     def name(self) -> str:
@@ -79,6 +88,8 @@ class Study:
     """Evaluations during training."""
     moment_rows: int = 0
     """Generated rows of each."""
+    prior_of: str = "ndsm-eps0"
+    """The method whose runs also measure the mixture alone; it is the same for all methods."""
 
     def data_fields(self, root: Path) -> dict[str, Any]:
         """The fields that tell where its data lie; none for toys."""
@@ -100,7 +111,8 @@ class Study:
                     fields[key] = max(100, round(scale * fields[key]))
                 config = build_config(merge({}, fields), row)
                 moment_rows = max(100, round(scale * self.moment_rows))
-                found.append(Job(row, setting, seed, config, self.keys, self.moments, moment_rows))
+                prior = row == self.prior_of
+                found.append(Job(row, setting, seed, config, self.keys, self.moments, moment_rows, prior))
         return found
 
 
@@ -111,7 +123,7 @@ Result = tuple[list[dict[str, Any]], np.ndarray]
 def run_job(job: Job, runs: Path) -> Result:
     """Train (or resume) the run `runs`/NAME of a job, generate, and measure.
 
-    Returns the job's row and, from the plain NDSM run, one for the mixture alone.
+    Returns the job's row and, if it asks for that, one for the mixture alone.
     """
     torch.set_num_threads(1)
     run = Run(runs / job.name)
@@ -121,10 +133,9 @@ def run_job(job: Job, runs: Path) -> Result:
     for _ in train_locally(experiment, moments.watch):
         pass
     n, seed = job.config.evaluate.n, job.config.train.seed
-    generator, view = Generator.of(run), experiment.dataset.view
+    generator = Generator.of(run)
     samples = np.concatenate(list(generator.rows(n, seed)))
-    # The mixture is the same in all rows: one of them is enough.
-    prior = generator.prior_rows(n, seed) if job.row == "ndsm-eps0" else None
+    prior = generator.prior_rows(n, seed) if job.prior else None
     truth = experiment.dataset
     if truth.toy is not None:
         # Rows differ in whether they standardise; distances are compared in one unit.
@@ -139,8 +150,9 @@ def run_job(job: Job, runs: Path) -> Result:
     if prior is not None:
         kept = {key: metrics["prior"][key] for key in job.keys}
         rows.append({**row, "row": "prior", "steps": 0, "train_seconds": 0.0, **kept})
-    if view is not None:
-        samples = view.images(run.scaling().invert(samples[:PICTURED]))
+    if truth.toy is None:
+        original = run.scaling().invert(samples[:PICTURED])
+        samples = original if (images := image_rows(truth, original)) is None else images
     return rows, samples
 
 
@@ -287,7 +299,7 @@ class Folder:
         config = self.jobs[0].config
         data = load(config.data.model_copy(update={"standardize": False, "whiten": "none"}), 0)
         rows = self.results["rows"]
-        if data.view is None:
+        if data.toy is not None:
             self.results["floor"] = toy_floor(self.study, config.evaluate.n)
         else:
             floors = [key for key in self.study.keys if key.endswith("_floor")]
@@ -321,10 +333,10 @@ class Folder:
             samples = np.load(self.path / "samples" / f"{job.name}.npy", allow_pickle=False)
             panels.append((f"{group.label}\n{metric} {group.median[metric]:.3g}", samples, rows[job.key]))
         path, title = self.path / "figure.png", self.study.title
-        if data.view is None:
+        real = image_rows(data, data.train[:PICTURED])
+        if real is None:
             study_figure([("data", data.train), *((name, x) for name, x, _ in panels)], path, title)
         else:
-            real = data.view.images(data.train[:PICTURED])
             image_study_figure([("data", real, {}), *panels], path, title)
 
     def groups(self) -> list["Group"]:

@@ -175,3 +175,18 @@ def test_starting_over_removes_results_and_nothing_else(tmp_path):
     (place / "thesis.tex").unlink()
     assert Folder(place, "fig2", STUDIES["fig2"], 0.1, fresh=True).results["rows"] == []
     assert not place.exists()
+
+
+def test_the_ablation_measures_each_mixture_alone_and_pictures_digits(tmp_path):
+    study = STUDIES["ablation-mixture-digits"]
+    short = {"train.steps": 40, "evaluate.n": 100, "network.width": 8, "network.depth": 1, "sample.steps": 40}
+    rows = (("path", {"K": 5}), ("path", {"K": 40, "bayesian": True}))
+    study = replace(study, runs=1, rows=rows, fields={**study.fields, **short})
+    folder = Folder(tmp_path / "ablation", "ablation-mixture-digits", study, 1.0)
+    run_here(folder.jobs, tmp_path / "runs", folder.add)
+    folder.finish()
+    found = [(row["row"], row["setting"]) for row in folder.results["rows"]]
+    assert sorted(map(str, found)) == sorted(str((name, s)) for _, s in rows for name in ("path", "prior"))
+    assert folder.results["floor"]["swd2"] > 0
+    assert (tmp_path / "ablation" / "figure.png").is_file()
+    assert np.load(tmp_path / "ablation" / "samples" / f"{folder.jobs[0].name}.npy").shape == (64, 64)

@@ -1,0 +1,62 @@
+"""What the mixture's choices matter: number of components, covariances, rows it is fitted on, Bayesian inference of K.
+
+Each study is a preset with one choice of its `reference` section changed at a time, everything else being equal; every row
+comes with the mixture alone of its own setting.
+"""
+
+from typing import Any
+
+from ndsm.config import flat, read_preset
+from ndsm.reproduce.study import Study
+
+RUNS = 3
+COVARIANCES = ("diag", "tied", "full")
+FIT_SAMPLES = (200, 1000)
+
+
+def _settings(components: int) -> tuple[dict[str, Any], ...]:
+    """The settings around K components: half, twice and four times as many, other shapes, fewer rows, Bayesian."""
+    return (
+        {"K": components},
+        *({"K": k} for k in (components // 2, 2 * components, 4 * components)),
+        *({"K": components, "covariance": kind} for kind in COVARIANCES),
+        *({"K": components, "fit_samples": n} for n in FIT_SAMPLES),
+        {"K": 4 * components, "bayesian": True},
+    )
+
+
+def _study(preset: str, components: int, keys: tuple[str, ...], shown: tuple[str, ...]) -> Study:
+    return Study(
+        title=f"The mixture's choices on {preset}",
+        fields={
+            **flat(read_preset(preset)),
+            "evaluate.n": 5000,
+            # Thin directions of full covariances would ask Euler-Maruyama for thousands of steps.
+            "process.integrator": "exponential",
+            "sample.sampler": "exponential",
+            "reference.reg_covar": 0.02,
+        },
+        methods={"path": {}},
+        rows=tuple(("path", setting) for setting in _settings(components)),
+        runs=RUNS,
+        keys=("n", "nonfinite", *keys),
+        shown=shown,
+        prior_of="path",
+    )
+
+
+_BALANCE = ("class_share", "class_share_std", "class_share_tv")
+ABLATIONS = {
+    "ablation-mixture": _study(
+        "toy-arcs", 8, (*_BALANCE, "swd2", "mode_std", "off_support"), ("swd2", "mode_std", "off_support")
+    ),
+    "ablation-mixture-digits": _study(
+        "digits", 20, (*_BALANCE, "swd2", "swd2_floor"), ("swd2", "class_share_tv")
+    ),
+    "ablation-mixture-latent": _study(
+        "mnist-latent",
+        10,
+        (*_BALANCE, "fid", "fid_floor", "is", "is_floor"),
+        ("fid", "is", "class_share_std"),
+    ),
+}
