@@ -83,7 +83,7 @@ def measure(preset: str) -> Measured:
         problem.spec.rows * problem.spec.layout.width * 4,
         min(beyond[2:]),
         min(copies[2:]),
-        costs.step + costs.learning / problem.config.objective.epsilon.every,
+        costs.step + costs.epsilon / problem.config.objective.epsilon.every,
         costs.use / costs.step,
         sum(p.numel() * 4 for p in trainer.model.parameters()),
     )

@@ -76,7 +76,7 @@ class Training:
         self.lines: list[dict] = []
         self.error: BaseException | None = None
         self.started = time.time()
-        self._thread = threading.Thread(target=self._run, args=(made,))
+        self._thread = threading.Thread(target=self._run, args=(made,), daemon=True)
         self._thread.start()
 
     def _run(self, made) -> None:

@@ -6,11 +6,19 @@ from contextlib import contextmanager
 import pytest
 
 from ndsm.cli import main
+from ndsm.config import load_config
+from ndsm.experiment import begin, prepare, train_locally
+from ndsm.run import Run
 
-TINY = [
-    "--data.n", "400", "--train.steps", "60", "--train.batch-rows", "32", "--train.block-mb", "0.02", "--evaluate.n",
-    "200", "--train.report-seconds", "0.01", "--train.checkpoint-seconds", "0.01", "--network.width", "16",
-]  # fmt: skip
+TINY = {
+    "data.n": 400,
+    "train.steps": 40,
+    "train.batch_rows": 32,
+    "train.block_mb": 0.02,
+    "train.checkpoint_seconds": 0.01,
+    "network.width": 16,
+    "reference.n_init": 1,
+}
 
 
 @contextmanager
@@ -25,54 +33,58 @@ def files_up_to(size):
 
 
 @pytest.fixture
-def train(tmp_path, capsys):
+def command(tmp_path, capsys):
     """`ndsm train toy-arcs --local`: exit code, and what it printed for errors."""
 
-    def command(name="mine"):
+    def run():
+        options = [text for key, value in TINY.items() for text in (f"--{key}", str(value))]
         capsys.readouterr()
-        code = main(["train", "toy-arcs", "--name", name, "--out", str(tmp_path), "--local", *TINY])
+        code = main(["train", "toy-arcs", "--name", "mine", "--out", str(tmp_path), "--local", *options])
         return code, capsys.readouterr().err
 
-    return command
+    return run
 
 
-def test_a_full_disk_ends_with_a_sentence_and_space_goes_on(train, tmp_path):
-    assert train("whole")[0] == 0
+def trained(path):
+    """The run at `path`, trained to its end."""
+    made = prepare(load_config("toy-arcs", TINY), Run(path))
+    begin(made)
+    list(train_locally(made))
+    return made.run
+
+
+def test_a_full_disk_ends_with_a_sentence_and_space_goes_on(command, tmp_path):
     # Configuration and mixture fit, a checkpoint does not.
     with files_up_to(20_000):
-        code, said = train()
+        code, said = command()
     assert code == 1
     assert "ndsm: OSError: " in said
     assert "the run can be resumed by the same command" in said
     assert (tmp_path / "mine" / "config.yaml").is_file()
     assert not list(tmp_path.rglob("*.partial"))
-    assert train()[0] == 0
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "mine")]
+    weights = [
+        (trained(tmp_path / name).path / "model.safetensors").read_bytes() for name in ("whole", "mine")
+    ]
     assert weights[0] == weights[1]
 
 
-def test_a_disk_that_is_full_from_the_start_is_bad_input(train, tmp_path):
+def test_a_disk_that_is_full_from_the_start_is_bad_input(command, tmp_path):
     with files_up_to(10):
-        code, said = train()
+        code, said = command()
     assert code == 2
     assert "expected a folder that can be written to, found" in said
-    assert train()[0] == 0
+    assert trained(tmp_path / "mine").last_step() == TINY["train.steps"]
 
 
-def test_a_file_that_lost_its_end_is_named_and_its_return_goes_on(train, tmp_path):
-    assert train()[0] == 0
-    # A byte is enough where the format has a length.
-    for name, lost in {
-        "reference.safetensors": 1,
-        "reference.json": 1,
-        "data.json": 1,
-        "config.yaml": 60,
-    }.items():
-        path = tmp_path / "mine" / name
+def test_a_file_that_lost_its_end_is_named_and_its_return_goes_on(command, tmp_path):
+    run = Run(tmp_path / "mine")
+    begin(prepare(load_config("toy-arcs", TINY), run))
+    for name in ("reference.safetensors", "reference.json", "data.json"):
+        path = run.path / name
         content = path.read_bytes()
-        path.write_bytes(content[:-lost])
-        code, said = train()
+        path.write_bytes(content[:-1])
+        code, said = command()
         assert code == 2, name
         assert name in said
         path.write_bytes(content)
-        assert train()[0] == 0
+    assert trained(run.path).last_step() == TINY["train.steps"]
