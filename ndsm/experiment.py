@@ -306,6 +306,22 @@ def given_row(names: list[str], given: dict[str, float]) -> np.ndarray:
     return row
 
 
+def evaluate_checkpoint(run: Run, config: Config, dataset: Dataset) -> dict[str, Any] | None:
+    """The metrics of the newest checkpoint's averaged weights and its `step`; None before the first checkpoint.
+
+    Writes nothing: the run may be training.
+    """
+    checkpoint = run.load_checkpoint()
+    if checkpoint is None:
+        return None
+    problem = build_problem(config, run.mixture(), run.data()["fingerprint"])
+    trainer, _ = start(problem, checkpoint)
+    device = next(trainer.model.parameters()).device
+    generator, n, seed = Generator(problem, trainer.ema.eval(), device), config.evaluate.n, config.train.seed
+    samples = np.concatenate(list(generator.rows(n, seed)))
+    return {"step": trainer.steps, **evaluate(dataset, samples, generator.prior_rows(n, seed), seed)}
+
+
 def evaluate_run(run: Run, n: int | None = None, dataset: Dataset | None = None) -> dict[str, Any]:
     """Generate, compare with the data, and write `metrics.json` and `samples.png`; the metrics.
 

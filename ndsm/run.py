@@ -7,6 +7,7 @@
     model.safetensors, model-raw.safetensors  EMA weights; raw weights
     metrics.jsonl                             one line per report
     metrics.json                              the last evaluation
+    evaluations.jsonl                         one line per evaluation beside the training
     samples.png                               generated rows beside data
     examples.safetensors                      a few of the evaluation's rows
     report.html                               all of this on a page
@@ -442,6 +443,11 @@ class Run:
             ) from None
 
     # ---- results ----
+
+    def append_evaluation(self, metrics: dict[str, Any]) -> None:
+        """Add a line to `evaluations.jsonl`."""
+        with (self.path / "evaluations.jsonl").open("a", encoding="utf-8") as f:
+            f.write(json.dumps(metrics) + "\n")
 
     def write_evaluation(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`."""

@@ -22,6 +22,7 @@ from ndsm.run import Run
 from ndsm.training import BlockSource, Flags, Problem, Record, block_index, local_source, open_replay, train
 from ndsm.training.calibration import Costs, measure_costs
 from pipelines.board import Membership, open_board
+from pipelines.evaluate import Evaluations
 from pipelines.ingest import Ingest
 from pipelines.instruments import Instruments
 from pipelines.resources import Cluster, SimulatorScaling, check_budget, simulators_needed
@@ -86,7 +87,7 @@ def train_on_ray(
         Exception: what ended the training.
     """
     config = problem.config.train
-    pool = SimulatorPool(problem, data, found, simulators)
+    pool, evaluations = SimulatorPool(problem, data, found, simulators), Evaluations(run, problem.config)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_seconds)
     # The state to resume from is the run's own checkpoint; Ray keeps only its bookkeeping here.
     if run.mirror is None:
@@ -140,7 +141,9 @@ def train_on_ray(
             for line in ray.get(pool.board.take_lines.remote()):
                 on_metrics(line)
                 pool.adapt(line)
+            evaluations.look()
     finally:
+        evaluations.stop()
         pool.stop()
     run.pull()
     if failures:

@@ -1,6 +1,7 @@
 """Training on a small Ray cluster: what workers, simulators and their deaths may change, and what not."""
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -283,3 +284,17 @@ def test_a_node_with_other_software_ends_the_run_with_a_sentence(ray_cluster, tm
 def begun_again(made: Experiment) -> Experiment:
     begin(made)
     return made
+
+
+def test_evaluations_beside_the_training_see_its_checkpoints(ray_cluster, tmp_path):
+    made = experiment(
+        tmp_path, "watched",
+        **{"evaluate.seconds": 0.1, "evaluate.n": 50, "train.checkpoint_seconds": 0.5, "train.steps": 1500, "sample.steps": 40},
+    )  # fmt: skip
+    assert train_with_ray(ray_cluster, made)[-1]["step"] == 1500
+    path = made.run.path / "evaluations.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    steps = [line["step"] for line in lines]
+    assert steps
+    assert steps == sorted(set(steps))
+    assert all(line["n"] == 50 and line["swd2"] > 0 for line in lines)
