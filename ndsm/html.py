@@ -101,7 +101,7 @@ def plot(figure: Any, says: str, numbers: Markup | None = None) -> Markup:
     figure.update_layout(
         template="none",
         autosize=True,
-        margin={"l": 8, "r": 8, "t": 44, "b": 8},
+        margin={"l": 8, "r": 8, "t": 44, "b": 8} | figure.layout.margin.to_plotly_json(),
         font={"family": "system-ui, sans-serif", "size": 12},
         title={"font": {"size": 14}, "x": 0, "xref": "paper", "y": 0.98, "yanchor": "top"},
         legend={"orientation": "h", "y": -0.28, "x": 0, "yanchor": "top"},

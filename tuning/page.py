@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from tuning.summary import Summary
 
 PICTURED_ROWS = 2000
+SHOWN_FIELDS = 10
+"""Bars of the figure of importances; the table has all."""
 
 
 def tune_page(summary: "Summary") -> str:
     """The whole document."""
     lead = [text(summary.sentence()[:1].upper() + summary.sentence()[1:] + ".")]
     if summary.best is not None:
-        lead.append(code(f"ndsm train {summary.folder.path.name}/best.yaml"))
+        path = summary.folder.path
+        lead.append(code(f"ndsm train {path.parent.name}/{path.name}/best.yaml"))
     ended = sum(r.status in FINISHED for r in summary.records)
     lead.append(
         text(
@@ -85,13 +88,11 @@ def _importance(summary: "Summary") -> Iterable[Markup]:
 
     share, found = summary.importance()
     if found:
-        names, values = list(found), list(found.values())
+        names, values = list(found)[:SHOWN_FIELDS], list(found.values())[:SHOWN_FIELDS]
         figure = go.Figure(go.Bar(x=values[::-1], y=names[::-1], orientation="h"))
         figure.update_layout(title=f"Importance for {summary.metric} after {share:.0%} of the steps")
         says = f"{names[0]} explains the most, {values[0]:.0%} of what all fields explain together."
-        yield plot(
-            figure, says, table("Importance", ("field", "share"), list(zip(names, values, strict=True)))
-        )
+        yield plot(figure, says, table("Importance", ("field", "share"), list(found.items())))
     else:
         yield note("Too few trials to tell which fields matter.")
     shown = [r for r in summary.records if r.status in FINISHED and r.scores]
@@ -107,7 +108,9 @@ def _importance(summary: "Summary") -> Iterable[Markup]:
             "cmax": float(np.quantile(scores, 0.8)),
         }
         figure = go.Figure(go.Parcoords(line=line, dimensions=axes, labelangle=-20, labelside="bottom"))
-        figure.update_layout(title="Every trial as a line; bright lines score low")
+        figure.update_layout(
+            title="Every trial as a line; bright lines score low", margin={"t": 60, "b": 70, "l": 40, "r": 40}
+        )
         best = min(shown, key=lambda r: r.scores[-1].score)
         yield plot(
             figure,
@@ -117,7 +120,7 @@ def _importance(summary: "Summary") -> Iterable[Markup]:
 
 def _axis(field: str, values: list[Any]) -> dict[str, Any]:
     """A parallel coordinate: numbers over several decades by their logarithm, names by their place."""
-    label = field.split(".", 1)[1]
+    label = _short(field)
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         if min(values) > 0 and max(values) >= 10 * min(values):
             ticks = sorted({float(f"{v:.1g}") for v in np.geomspace(min(values), max(values), 4)})
@@ -211,9 +214,9 @@ def _trials(summary: "Summary") -> Iterable[Markup]:
     )
     rows = [
         (
-            r.name, r.status, r.score, f"{r.scores[-1].share:.0%}" if r.scores else None, r.steps or None,
+            r.number or "preset", r.status, r.score, f"{r.scores[-1].share:.0%}" if r.scores else None, r.steps or None,
             r.cost or None,
-            r.reason if r.status in ("failed", "invalid") else ", ".join(f"{k} {_cell(v)}" for k, v in r.params.items()),
+            r.reason if r.status in ("failed", "invalid") else ", ".join(f"{_short(k)} {_cell(v)}" for k, v in r.params.items()),
         )
         for r in sorted(summary.records, key=lambda r: (r.status != "done", r.score is None, r.score or 0.0))
     ]  # fmt: skip
@@ -255,6 +258,11 @@ def _floor(summary: "Summary") -> float | None:
 def _prior(summary: "Summary") -> float | None:
     """The preset's mixture alone."""
     return next((r.metrics.get("prior") for r in summary.records if r.number == 0), None)
+
+
+def _short(field: str) -> str:
+    """A field without its section."""
+    return field.split(".", 1)[1]
 
 
 def _cell(value: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import yaml
-from optuna.trial import TrialState, create_trial
+from optuna.trial import create_trial
 
 from ndsm.config import Config, flatten, merge
 from ndsm.data import Dataset
@@ -125,23 +125,17 @@ class Summary:
         if not reached or len(ended) < 4:
             return 0.0, {}
         share = reached[-1]
+        scored = [(r, value) for r in ended if r.number and (value := _at(r, share)) is not None]
+        common = [p.field for p in self.plan.space.parameters if all(p.field in r.params for r, _ in scored)]
         study = optuna.create_study()
-        for r in ended:
-            value = _at(r, share)
-            if value is None or not r.number:
-                continue
-            trial = create_trial(
-                state=TrialState.COMPLETE,
-                value=value,
-                params=r.params,
-                distributions=self.plan.space.distributions(r.params),
-            )
-            study.add_trial(trial)
+        for r, value in scored:
+            distributions = self.plan.space.distributions(r.params)
+            study.add_trial(create_trial(value=value, params=r.params, distributions=distributions))
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+                found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=common)
         # Too few trials, or none of them differ.
         except (ValueError, RuntimeError):
             return share, {}
