@@ -31,6 +31,8 @@ TINY = {
     "train.samples_per_insert": 4,
     "train.report_seconds": 0.2,
     "evaluate.n": 100,
+    "network.width": 16,
+    "network.depth": 2,
 }
 
 
