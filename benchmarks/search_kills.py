@@ -56,8 +56,8 @@ def kill_once(folder: Path, trials: int, seconds: float) -> bool:
     return True
 
 
-def wait_for_the_session_to_end(session: int, seconds: float = 60.0) -> None:
-    """Nothing, once no process of the driver's session lives.
+def wait_for_the_session_to_end(session: int, seconds: float = 180.0) -> None:
+    """Nothing, once no process of the driver's session lives; Ray's agents look for their raylet now and then.
 
     Raises:
         TimeoutError: some still do.

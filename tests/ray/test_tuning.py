@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
 NESTED = """
-import os, sys, time
+import os, socket, sys, time
 from pathlib import Path
 
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"
@@ -23,7 +23,12 @@ from ndsm.config import load_config
 from tuning.command import SearchOptions, tune
 
 store = 150 << 20
-cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=3, object_store_memory=store, include_dashboard=True))
+# The usual port may be taken by another cluster.
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+head = dict(num_cpus=3, object_store_memory=store, include_dashboard=True, dashboard_port=port)
+cluster = Cluster(initialize_head=True, head_node_args=head)
 cluster.add_node(num_cpus=2, object_store_memory=store)
 ray.init(address=cluster.address, log_to_driver=False)
 cluster.wait_for_nodes()
