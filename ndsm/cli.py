@@ -64,6 +64,10 @@ class SampleOptions:
     """Seed; the same seed gives the same rows."""
     given: tuple[str, ...] = ()
     """Values of some columns, NAME=VALUE ...; the others are drawn given these."""
+    label: int | None = None
+    """Number of the label of all rows, for a run trained with network.classes."""
+    guidance: float = 1.0
+    """How far rows lean towards the label; 1 for the label's own law."""
 
 
 @dataclass
@@ -363,8 +367,8 @@ def sample_command(args: Sequence[str]) -> None:
         raise InputError(f"--seed: expected 0 or more, found {options.seed}")
     run = Run.open(options.run)
     if not options.out.suffix:
-        if options.given:
-            raise InputError(f"--given: expected a file as --out beside it, found the folder {options.out}")
+        if options.given or options.label is not None:
+            raise InputError(f"--given, --label: expected a file as --out, found the folder {options.out}")
         sample_to_folder(run, options)
         return
     generator, scaling = Generator.of(run), run.scaling()
@@ -374,7 +378,14 @@ def sample_command(args: Sequence[str]) -> None:
             out.write(generator.impute(row, scaling, 1, options.seed, options.steps)[0])
             print(f"{options.n} rows in {options.out}")
             return
-        for rows in generator.rows(options.n, options.seed, options.steps, options.sampler):
+        for rows in generator.rows(
+            options.n,
+            options.seed,
+            options.steps,
+            options.sampler,
+            label=options.label,
+            guidance=options.guidance,
+        ):
             out.write(scaling.invert(rows))
     print(f"{options.n} rows in {options.out}")
 

@@ -61,6 +61,8 @@ class Data(Section):
     sub-folders if they have classes, or a .parquet file with a column of encoded ones."""
     columns: tuple[str, ...] | None = None
     """Columns of the table to learn; all of them if not given. The column of images."""
+    labels: str | None = None
+    """Column of the table that holds labels, whole numbers from 0 on; it is not learned."""
     standardize: bool = True
     """Shift and scale each dimension to mean 0 and variance 1; undone on output."""
     whiten: Literal["none", "within-mode"] = "none"
@@ -156,10 +158,10 @@ class Epsilon(Section):
 class Objective(Section):
     """What is minimised."""
 
-    kind: Literal["ndsm", "ndsm-cv", "antithetic", "path", "dsm", "mixture-dsm"] = "ndsm"
+    kind: Literal["ndsm", "ndsm-cv", "antithetic", "path", "dsm", "mixture-dsm", "sliced"] = "ndsm"
     """NDSM (Theorem 3.1); with a control variate (Theorem 3.2); averaged over both signs of the last increment;
     with a control variate from the whole path; denoising score matching (linear processes); each point noised by
-    its own component's linear process."""
+    its own component's linear process; sliced score matching, which takes any process."""
     epsilon: Epsilon = Epsilon()
     weighting: Literal["none", "variance", "likelihood"] = "variance"
     """Weight of an example at time t: 1; V(t), the variance the noising has added by then; or what makes the loss a bound on
@@ -188,6 +190,11 @@ class Network(Section):
     """Divide the network's output by 1 or by sqrt(V(t))."""
     time_features: int = Field(8, ge=0)
     """Random Fourier features of log t beside log t itself."""
+    classes: int = Field(0, ge=0)
+    """Labels 0, 1, ... that the score is learned for, beside the score without; 0 learns the latter alone. Digits, MNIST,
+    toys and image folders have labels of their own, tables those of data.labels."""
+    label_dropout: float = Field(0.1, ge=0.0, le=1.0)
+    """Share of the examples whose label is dropped: what the score without a label is learned from."""
     time_scale: float = Field(1.0, gt=0.0)
     """Standard deviation of those features' frequencies; large ones are wrong between trained times."""
 
@@ -333,6 +340,10 @@ class Config(Section):
             )
         if self.data.whiten != "none" and self.data.symmetry != "none":
             raise ValueError("data.whiten mixes the dimensions: expected 'none' beside data.symmetry")
+        if self.network.classes and self.network.kind == "diffusers":
+            raise ValueError("network.classes goes with network.kind 'mlp', 'resmlp' or 'unet'")
+        if self.data.labels is not None and self.data.name != "vectors":
+            raise ValueError(f"data.labels goes with data.name 'vectors', not {self.data.name!r}")
         linear = self.process.kind != "langevin"
         if self.objective.kind == "dsm" and not linear:
             raise ValueError(
@@ -354,7 +365,7 @@ class Config(Section):
         if (
             self.process.integrator == "exponential"
             and self.process.last_dt is None
-            and self.objective.kind in ("ndsm", "ndsm-cv", "antithetic")
+            and self.objective.kind in ("ndsm", "ndsm-cv", "antithetic", "sliced")
         ):
             raise ValueError(
                 f"process.integrator 'exponential' with objective.kind {self.objective.kind!r} needs process.last_dt, the "

@@ -12,12 +12,12 @@ from ndsm.config import Config, build_config, merge, read_preset
 from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.data.dataset import scale_
 from ndsm.errors import InputError
-from ndsm.experiment import Generator, build_problem, describe_data, given_row, start
+from ndsm.experiment import Generator, build_problem, describe_data, describe_labels, given_row, start
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run
-from ndsm.training import fit_mixture, local_source, make_problem, open_replay, train
+from ndsm.training import fit_mixture, local_source, make_problem, open_replay, train, with_labels
 
 DEFAULT_PRESET = "vectors"
 SCALING_FIELDS = ("standardize", "whiten", "whiten_components", "whiten_samples", "symmetry")
@@ -51,6 +51,7 @@ class NDSM(BaseEstimator):
         n_features_in_: columns of X.
         mixture_: the fitted `GaussianMixture`, in standardised units; None with a process of your own.
         history_: metrics of training, one dict per report.
+        classes_: the labels it knows; none if it was trained without.
     """
 
     def __init__(
@@ -82,22 +83,34 @@ class NDSM(BaseEstimator):
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X: Any, y: None = None) -> Self:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Train on rows X, (n, d); returns self.
+
+        Args:
+            y: labels (n,) of any kind, for `sample(n, label=...)`; `classes_` then holds the different ones.
 
         Raises:
             ValueError: X is not a finite 2-D array of numbers (scikit-learn's message), or a setting is bad.
         """
         rows = check_array(X, dtype=np.float32, copy=True, ensure_min_samples=2, estimator=self)
-        config = self._resolve()
+        classes, labels = (None, None) if y is None else np.unique(np.asarray(y), return_inverse=True)
+        if labels is not None and labels.shape != (len(rows),):
+            raise InputError(
+                f"y: expected a label for each of the {len(rows)} rows, found shape {np.shape(y)}"
+            )
+        config = self._resolve(0 if classes is None else len(classes))
         dataset = self._dataset(rows, config, getattr(X, "columns", None))
         data = describe_data(dataset, dataset.stamp)
+        if classes is not None:
+            data["classes"] = classes.tolist()
         if self.process is None:
             mixture = fit_mixture(config, dataset.train)
             problem = build_problem(config, mixture, data["fingerprint"])
         else:
             mixture = None
             problem = make_problem(config, self.process, rows.shape[1], data["fingerprint"])
+        problem = with_labels(problem, labels, "y")
+        data |= describe_labels(problem, dataset.train)
         trainer, resume = start(problem, None)
         device = next(trainer.model.parameters()).device
         replay = open_replay(problem, resume, 0, local_source(problem, dataset.train, resume), device=device)
@@ -114,25 +127,52 @@ class NDSM(BaseEstimator):
             replay.source.close()
         # Only now: a fit that fails or is interrupted leaves an earlier one whole.
         self.history_ = history
-        self._take(mixture, data, trainer.model, Generator(problem, trainer.ema.eval(), device))
+        self._take(
+            mixture,
+            data,
+            trainer.model,
+            Generator(problem, trainer.ema.eval(), device, data.get("component_shares")),
+        )
         return self
 
-    def sample(self, n_samples: int = 1, *, given: dict[str, float] | None = None) -> np.ndarray:
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        given: dict[str, float] | None = None,
+        label: Any = None,
+        guidance: float = 1.0,
+    ) -> np.ndarray:
         """n_samples generated rows in the units of X, (n_samples, d) float32.
 
         Args:
             given: values of some columns by name (x0, x1, ... of an array); the others are drawn given these.
+            label: one of `classes_`: rows of that label.
+            guidance: how far they lean towards it, 1 for the label's own law.
 
         Calls with the same fitted model and n give the same rows, as `random_state` fixed them.
         """
         check_is_fitted(self, "n_features_in_")
         if n_samples < 1:
             raise ValueError(f"n_samples: expected at least 1, found {n_samples}")
+        if label is not None and label not in self.classes_:
+            listed = ", ".join(map(repr, self.classes_)) or "none: the model was trained without"
+            raise InputError(f"label: expected one of {listed}, found {label!r}")
         if given:
+            if label is not None:
+                raise InputError("sample: expected either given or label, found both")
             names = TableSchema.from_json(self._data["schema"]).dimension_names
             return self.impute(given_row(names, given).repeat(n_samples, 0))[0].astype(np.float32)
         rows = np.concatenate(
-            list(self._generator.rows(n_samples, self.config_.train.seed, self.sample_steps))
+            list(
+                self._generator.rows(
+                    n_samples,
+                    self.config_.train.seed,
+                    self.sample_steps,
+                    label=None if label is None else self.classes_.index(label),
+                    guidance=guidance,
+                )
+            )
         )
         return np.asarray(self._scaling.invert(rows), dtype=np.float32)
 
@@ -190,8 +230,8 @@ class NDSM(BaseEstimator):
 
     # ---- inside ----
 
-    def _resolve(self) -> Config:
-        """The configuration of this estimator's settings."""
+    def _resolve(self, classes: int) -> Config:
+        """The configuration of this estimator's settings, for so many labels."""
         seed = self.random_state
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
@@ -217,6 +257,7 @@ class NDSM(BaseEstimator):
             **self._objective_fields(),
             "train.seed": int(seed),
             "train.device": self.device,
+            "network.classes": classes,
             "train.workers": 1,
             **({} if self.process is None else {"process.horizon": self.process.horizon}),
             **{k: v for k, v in given.items() if v is not None},
@@ -259,6 +300,7 @@ class NDSM(BaseEstimator):
     ) -> None:
         self.mixture_, self.config_ = mixture, generator.problem.config
         self._data, self._raw, self._generator = data, raw, generator
+        self.classes_: list[Any] = data.get("classes", list(range(self.config_.network.classes)))
         self._scaling = Scaling.from_json(data["scaling"])
         self.n_features_in_ = self._scaling.dimensions
 

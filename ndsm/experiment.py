@@ -7,7 +7,7 @@ compares with the data.
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,9 +19,12 @@ from ndsm.errors import InputError
 from ndsm.figures import samples_figure
 from ndsm.likelihood import LogDensity, log_density_of_rows
 from ndsm.metrics import evaluate
+from ndsm.objectives import Score
+from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run, differing_fields
 from ndsm.samplers import Sampler, generate, impute, reverse_times, sample_prior
+from ndsm.samplers.guidance import Labelled
 from ndsm.tracking import EventFiles
 from ndsm.training import (
     Problem,
@@ -36,6 +39,7 @@ from ndsm.training import (
     pick_device,
     resumed,
     train,
+    with_labels,
 )
 
 EXAMPLES = 256
@@ -87,6 +91,7 @@ def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
         )
     mixture = run.mixture() if known else fit_mixture(config, dataset.train)
     problem = build_problem(config, mixture, identity)
+    problem = with_labels(problem, dataset.train_labels, str(config.data.path or config.data.name))
     for workers in config.train.worker_range:
         problem.limiter(workers)
     return Experiment(run, dataset, mixture, problem, identity, fresh)
@@ -99,6 +104,7 @@ def begin(experiment: Experiment) -> None:
         run.remove()
     if not run.exists():
         data = describe_data(experiment.dataset, experiment.fingerprint)
+        data |= describe_labels(experiment.problem, experiment.dataset.train)
         run.begin(experiment.config, data, experiment.mixture)
     run.clear_requests()
 
@@ -120,6 +126,19 @@ def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
         "validation_rows": len(dataset.validation),
         "dimension": dataset.train.shape[1],
     }
+
+
+def describe_labels(problem: Problem, rows: np.ndarray) -> dict[str, Any]:
+    """What `data.json` holds of the labels of the training rows (N, d): nothing, if they are not learned.
+
+    Where modes are far apart the noising never leaves them, and a label has to choose the mode that generation starts in:
+    `component_shares` are the components' shares of each label's rows.
+    """
+    labels, mixture = problem.spec.labels, problem.process.mixture
+    if labels is None or mixture is None:
+        return {}
+    shares = mixture.shares_of_classes(rows, labels, problem.config.network.classes)
+    return {"component_shares": shares.tolist()}
 
 
 def start(
@@ -203,6 +222,8 @@ class Generator:
     problem: Problem
     model: nn.Module
     device: torch.device
+    component_shares: list[list[float]] | None = None
+    """Of the mixture's components among each label's rows, if labels were learned."""
 
     @classmethod
     def of(cls, run: Run) -> "Generator":
@@ -214,10 +235,11 @@ class Generator:
         config, mixture = run.config(), run.mixture()
         # A run trained on a GPU can be sampled where there is none.
         device = pick_device("cpu" if config.train.device == "cpu" else "auto")
-        problem = build_problem(config, mixture, run.data()["fingerprint"])
+        data = run.data()
+        problem = build_problem(config, mixture, data["fingerprint"])
         model = problem.model(device)
         run.load_weights(model)
-        return cls(problem, model.eval(), device)
+        return cls(problem, model.eval(), device, data.get("component_shares"))
 
     def rows(
         self,
@@ -226,16 +248,41 @@ class Generator:
         steps: int | None = None,
         sampler: str | Sampler | None = None,
         first_chunk: int = 0,
+        label: int | None = None,
+        guidance: float = 1.0,
     ) -> Iterator[np.ndarray]:
-        """n generated rows in model units, (m, d) float32 at a time; steps and sampler are the run's if not given."""
-        problem = self.problem
+        """n generated rows in model units, (m, d) float32 at a time; steps and sampler are the run's if not given.
+
+        Args:
+            label: of all rows; none if not given.
+            guidance: strength of `ndsm.samplers.guidance.Labelled`.
+
+        Raises:
+            InputError: the run does not know the label.
+        """
+        problem, score = self.problem, cast(Score, self.model)
+        if label is not None:
+            classes = problem.config.network.classes
+            if not 0 <= label < classes:
+                known = (
+                    f"from 0 to {classes - 1}"
+                    if classes
+                    else "none: the run was trained without (network.classes)"
+                )
+                raise InputError(f"label: expected {known}, found {label}")
+            score = Labelled(score, label, guidance)
         process = problem.process.to(self.device)
+        if label is not None and self.component_shares and isinstance(process, Langevin):
+            assert process.mixture is not None
+            process = process.starting_from(
+                process.mixture.with_weights(torch.tensor(self.component_shares[label]))
+            )
         chosen = sampler or problem.config.sample.sampler
         times = problem.reverse_times
         if steps is not None or sampler is not None:
             evaluations = problem.config.sample.steps if steps is None else steps
             times = reverse_times(process, chosen, evaluations, problem.end_dt)
-        for x in generate(process, self.model, times, n, seed, self.device, chosen, first_chunk):
+        for x in generate(process, score, times, n, seed, self.device, chosen, first_chunk):
             yield x.cpu().numpy()
 
     def log_density(

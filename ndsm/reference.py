@@ -517,6 +517,26 @@ class GaussianMixture:
         chosen = torch.stack(draws)[component, torch.arange(len(x))]
         return torch.where(known, y, chosen.to(y))
 
+    def shares_of_classes(self, rows: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+        """Mean responsibilities over the rows of each class, (classes, K), positive and of sum 1.
+
+        Args:
+            rows: (N, d) float32.
+            labels: (N,), from 0 to classes - 1.
+        """
+        total = np.full((classes, self.n_components), 1e-6)
+        for begin in range(0, len(rows), 4096):
+            part = slice(begin, begin + 4096)
+            r = self.to("cpu").responsibilities(torch.from_numpy(rows[part]).to(self.dtype)).double().numpy()
+            np.add.at(total, labels[part], r)
+        return np.asarray(total / total.sum(1, keepdims=True))
+
+    def with_weights(self, weights: Tensor) -> "GaussianMixture":
+        """The same components with other weights, (K,)."""
+        return GaussianMixture(
+            weights, self.means, self.covariances, self.covariance_type, device=self.device, dtype=self.dtype
+        )
+
     @property
     def pooled_covariance(self) -> Tensor:
         """Σ_i w_i Σ_i, (d,) if it is diagonal, else (d, d); float64 on the CPU."""

@@ -83,7 +83,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     if config.name in ("mnist", "mnist-latent", "c2-mnist"):
         return _load_mnist(config, seed, scaling)
     if config.name == "vectors":
-        rows, schema, source = _load_table(config, seed)
+        rows, schema, source, labels = _load_table(config, seed)
     elif config.name == "digits":
         from sklearn.datasets import load_digits  # slow to import, and only digits need it
 
@@ -232,11 +232,14 @@ def _load_mnist(config: Data, seed: int, scaling: Scaling | None) -> Dataset:
     return Dataset(train, test, scaling, schema, stamp, labels["train"], labels["test"], toy=None, view=view)
 
 
-def _load_table(config: Data, seed: int) -> tuple[np.ndarray, TableSchema, str]:
-    """Shuffled rows (n, d) float32 of the table at config.path, its schema and its name."""
+def _load_table(config: Data, seed: int) -> tuple[np.ndarray, TableSchema, str, np.ndarray | None]:
+    """Shuffled rows (n, d) float32 of the table at config.path, its schema, its name and labels (n,)."""
     if config.path is None:
         raise InputError("data.path is missing: data.name 'vectors' needs the table's file")
     table = open_table(config.path, config.columns)
+    if config.labels is not None and config.columns is None:
+        names = [name for name, _ in table.schema.columns if name != config.labels]
+        table = open_table(config.path, names)
     position = _shuffled_positions(table.rows, config.n, str(config.path), seed)
     out = np.empty((config.n or table.rows, table.schema.dimensions), dtype=np.float32)
     start = 0
@@ -245,7 +248,27 @@ def _load_table(config: Data, seed: int) -> tuple[np.ndarray, TableSchema, str]:
         start += len(batch)
     # Arrow's pool keeps the memory of its largest batch otherwise, beside the model for hours.
     pa.default_memory_pool().release_unused()
-    return out, table.schema, str(config.path)
+    labels = None if config.labels is None else _place(_read_labels(config), position, config.n)
+    return out, table.schema, str(config.path), labels
+
+
+def _read_labels(config: Data) -> np.ndarray:
+    """The column data.labels of the table at config.path, (rows,) int64.
+
+    Raises:
+        InputError: it is not there, or holds something else than whole numbers from 0 on.
+    """
+    assert config.path is not None
+    assert config.labels is not None
+    found = np.concatenate(list(open_table(config.path, [config.labels]).batches()))[:, 0]
+    wrong = (found != np.rint(found)) | (found < 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{config.path}: column {config.labels!r} of data.labels, row {row + 1}: expected a whole number from 0 on, "
+            f"found {found[row]:g}"
+        )
+    return found.astype(np.int64)
 
 
 def _shuffled_positions(rows: int, n: int | None, source: str, seed: int) -> np.ndarray:

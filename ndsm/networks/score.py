@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ndsm.config import Config, Residual
+from ndsm.errors import InputError
 from ndsm.networks.diffusers_unet import DiffusersUNet
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.equivariant import Equivariant
@@ -38,6 +39,7 @@ class ScoreModel(nn.Module):
             to that distance. A network extrapolates linearly, and reverse paths that it throws out would
             never return; with a bounded network the linear pull of -∇V brings them back.
         precision: number format inside the network, `float32` or `bfloat16`.
+        classes: labels it knows; the network then also sees which one a row has, in as many further features.
     """
 
     center: Tensor
@@ -55,10 +57,11 @@ class ScoreModel(nn.Module):
         spread: float,
         reach: float,
         precision: str = "float32",
+        classes: int = 0,
     ) -> None:
         super().__init__()
         self.network, self.embedding = network, embedding
-        self.scaled, self.spread = scaled, spread
+        self.scaled, self.spread, self.classes = scaled, spread, classes
         self.register_buffer("center", center)
         self.register_buffer("reach", torch.tensor(reach))
         self._process = process
@@ -66,8 +69,13 @@ class ScoreModel(nn.Module):
         self._reduced = precision == "bfloat16"
 
     def forward(self, y: Tensor, t: Tensor) -> Tensor:
-        """s(y, t), (B, d), (B,) → (B, d)."""
+        """s(y, t), (B, d), (B,) → (B, d); t may be (B, 2), times and labels, where -1 is no label.
+
+        Raises:
+            InputError: labels for a model that was trained without.
+        """
         out = self.learned(y, t)
+        t = t if t.ndim == 1 else t[:, 0]
         stationary = self._process.stationary_score(y) if self._residual else None
         if stationary is None:
             return out
@@ -88,17 +96,35 @@ class ScoreModel(nn.Module):
 
     def learned(self, y: Tensor, t: Tensor) -> Tensor:
         """The part that depends on the weights, net(x, t) / sqrt(V(t)), (B, d), (B,) → (B, d)."""
+        t, features = self._features(t)
         x = (y - self.center) / self.spread
         if (std := self._process.state_std(t)) is not None:
             # The spread is that of the prior, at t = T; a linear process's states may be smaller before.
             x = x * (self.spread / std)[:, None]
         x = x * (self.reach / torch.linalg.vector_norm(x, dim=1, keepdim=True)).clamp(max=1.0)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._reduced):
-            out: Tensor = self.network(x, self.embedding(t))
+            out: Tensor = self.network(x, features)
         out = out.to(y.dtype)
         if self.scaled:
             out = out / self._process.variance(t).sqrt()[:, None]
         return out
+
+    def _features(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The times (B,), and what the network sees of times and labels, (B, e)."""
+        label = None
+        if t.ndim == 2:
+            t, label = t.unbind(1)
+        features: Tensor = self.embedding(t)
+        if not self.classes:
+            if label is not None:
+                raise InputError(
+                    "label: expected a model trained with labels (network.classes), found one without"
+                )
+            return t, features
+        known = torch.arange(self.classes, device=t.device)
+        # Without a label all of these features are 0.
+        label = torch.full_like(t, -1.0) if label is None else label
+        return t, torch.cat([features, (label[:, None] == known).to(features)], 1)
 
 
 def build_score_model(
@@ -132,7 +158,7 @@ def build_score_model(
     # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(config.train.seed, "weights").initial_seed())
-        network = kinds[net.kind](d, embedding.width, net.width, net.depth)
+        network = kinds[net.kind](d, embedding.width + net.classes, net.width, net.depth)
     if config.train.compile:
         network.compile()
     center = y.mean(0)
@@ -148,6 +174,7 @@ def build_score_model(
         spread=spread,
         reach=REACH * float(distance.max()) / spread,
         precision=config.train.precision,
+        classes=net.classes,
     ).to(device)
     if config.data.symmetry == "none":
         return model

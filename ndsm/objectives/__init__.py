@@ -13,6 +13,7 @@ from ndsm.objectives.dsm import DSM
 from ndsm.objectives.ndsm import NDSM, ControlVariate, Losses, Objective, Score
 from ndsm.objectives.path import Path
 from ndsm.objectives.per_sample import GradientMoments, gradient_moments
+from ndsm.objectives.sliced import Sliced
 
 __all__ = [
     "DSM",
@@ -29,6 +30,7 @@ __all__ = [
     "Path",
     "PiecewiseLinearEpsilon",
     "Score",
+    "Sliced",
     "gradient_moments",
     "make_epsilon",
 ]

@@ -24,7 +24,7 @@ t), minimising eq. 22 within bins of log t, or the paper's network ε_φ(t)."""
 
 
 class Score(Protocol):
-    """A score: rows (B, d) and times (B,) → (B, d)."""
+    """A score: rows (B, d) and times (B,), or times beside labels (B, 2), → (B, d)."""
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         """s(y, t)."""

@@ -59,9 +59,11 @@ class Path:
     def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
         """The loss at ε = 0 and W of each row, (B,); six evaluations of the score per row, in one call."""
         y, t, u, tangent, std = _both(rows)
-        towards_u, length_u = _step(u, std)
-        towards_tangent, length_tangent = _step(tangent, std)
-        s, s_u, s_tangent = score(torch.cat([y, y + towards_u, y + towards_tangent]), t.repeat(3)).chunk(3)
+        towards_u, length_u = difference_step(u, std)
+        towards_tangent, length_tangent = difference_step(tangent, std)
+        s, s_u, s_tangent = score(
+            torch.cat([y, y + towards_u, y + towards_tangent]), torch.cat([t] * 3)
+        ).chunk(3)
         divergence = (u * (s_u - s)).sum(1) / length_u
         along_tangent = (u * (s_tangent - s)).sum(1) / length_tangent
         base = 0.5 * (s * s).sum(1) + divergence
@@ -75,7 +77,7 @@ class Path:
         # The two uniform numbers of a row need not be independent: each term's mean is its own.
         chance = torch.cat([rows["chance"], (rows["chance"] + 0.5) % 1.0])
         some = (chance < p).nonzero()[:, 0]
-        towards, length = _step(rest[some], std[some])
+        towards, length = difference_step(rest[some], std[some])
         s, s_moved = score(torch.cat([y, y[some] + towards]), torch.cat([t, t[some]])).tensor_split([len(y)])
         loss = 0.5 * (s * s).sum(1)
         loss = loss.index_add(0, some, (u[some] * (s_moved - s[some])).sum(1) / (length * p[some]))
@@ -92,7 +94,7 @@ def _both(rows: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """State, time, probe, tangent and standard deviation of the paths and then of their mirrors, 2B rows."""
     return (
         torch.cat([rows["state"], rows["mirror"]]),
-        rows["t"].repeat(2),
+        torch.cat([rows["t"]] * 2),
         rows["probe"].repeat(2, 1),
         torch.cat([rows["tangent"], rows["mirror_tangent"]]),
         rows["std"].repeat(2),
@@ -111,7 +113,7 @@ def _against_weight(s: Tensor, rows: dict[str, Tensor]) -> Tensor:
     return ((path - mirror) * rows["weight"]).sum(1)
 
 
-def _step(direction: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+def difference_step(direction: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """A step along each direction, (B, d), and its length as a multiple of the direction, (B,)."""
     size = direction.pow(2).mean(1).sqrt().clamp(min=1e-12)
     length = DIFFERENCE * std / size

@@ -4,7 +4,9 @@ from ndsm.processes.grids import geometric_grid, uniform_grid
 from ndsm.processes.langevin import Langevin, Prior, Process, forward_grid, reverse_grid
 from ndsm.processes.linear import OU, VE, VP, Linear, SubVP
 from ndsm.processes.rollout import (
+    LABEL,
     ONE_STEP,
+    ONE_STEP_AND_PROBE,
     WHOLE_PATH,
     RolloutSpec,
     RowLayout,
@@ -13,7 +15,9 @@ from ndsm.processes.rollout import (
 )
 
 __all__ = [
+    "LABEL",
     "ONE_STEP",
+    "ONE_STEP_AND_PROBE",
     "OU",
     "VE",
     "VP",

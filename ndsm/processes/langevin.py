@@ -5,6 +5,7 @@ stationary law: the prior that generation starts from. Any other drift works wit
 same objectives, given a prior close to the law of Y_T.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Protocol
@@ -139,6 +140,12 @@ class Langevin:
         if self.mixture is None:
             return self
         return Langevin(self.mixture.to(device), horizon=self.horizon)
+
+    def starting_from(self, prior: Prior) -> "Langevin":
+        """The same process with another law that generation starts from."""
+        changed = copy.copy(self)
+        changed._prior = prior
+        return changed
 
     def drift(self, y: Tensor, t: float) -> Tensor:
         """f(y, t), (B, d) → (B, d)."""

@@ -24,7 +24,11 @@ ONE_STEP = ("mean", "noise", "t", "std")
 WHOLE_PATH = ("state", "mirror", "weight", "probe", "tangent", "mirror_tangent", "t", "std", "chance")
 """What the path objective records: Y_n, the same of the path with the opposite noise, G_n (the other path's is -G_n),
 u, D_n u on either path, t_n, sqrt(V_n), and a number that is uniform in [0, 1) and independent of all else."""
-SCALARS = ("t", "std", "chance")
+ONE_STEP_AND_PROBE = (*ONE_STEP, "probe")
+"""Beside these a standard normal vector that is independent of all else."""
+LABEL = "label"
+"""Recorded after all else for a labelled model: the start's label, or -1 where it is dropped."""
+SCALARS = ("t", "std", "chance", LABEL)
 """Those with one number per row."""
 
 
@@ -33,15 +37,16 @@ class RowLayout:
     """Where each recorded quantity lies in a row.
 
     `ONE_STEP`: mean (d), noise (d), t (1), std (1), with Y_N = mean + std · noise. `WHOLE_PATH`: the first six
-    (d each), t (1), std (1), chance (1).
+    (d each), t (1), std (1), chance (1). Either may end in label (1).
     """
 
     records: tuple[str, ...]
     dimension: int
 
     def __post_init__(self) -> None:
-        if self.records not in (ONE_STEP, WHOLE_PATH):
-            raise ValueError(f"records: expected {ONE_STEP} or {WHOLE_PATH}, found {self.records}")
+        known = (ONE_STEP, ONE_STEP_AND_PROBE, WHOLE_PATH)
+        if self.records not in known + tuple((*records, LABEL) for records in known):
+            raise ValueError(f"records: expected one of {known}, found {self.records}")
 
     @property
     def widths(self) -> dict[str, int]:
@@ -88,6 +93,10 @@ class RolloutSpec:
     integrator: IntegratorName = "euler-maruyama"
     stamp: str = field(default="", compare=False)
     """Identifies (data, mixture, process, grid): a block that carries another stamp is not ours."""
+    labels: np.ndarray | None = field(default=None, compare=False)
+    """(N,) int16, of the data's rows, if they are recorded."""
+    label_dropout: float = 0.0
+    """Share of the recorded labels that are dropped."""
 
     @property
     def rows(self) -> int:
@@ -145,11 +154,13 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
     start = torch.randint(len(data), (spec.paths,), generator=generator).numpy()
     groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths, data.shape[1]))))
     parts = block.split([len(group) * spec.times_per_path for group in groups])
-    simulate = _simulate if spec.layout.records == ONE_STEP else _simulate_with_tangents
+    simulate = _simulate_with_tangents if "tangent" in spec.layout.records else _simulate
     for group, part in zip(groups, parts, strict=True):
         shift = 1.0 - spec.jitter * float(torch.rand((), generator=generator))
         y = torch.from_numpy(data[group].T.copy())
-        simulate(spec, y, shifted_grid(spec.times, shift), spec.layout.split(part), generator)
+        named = spec.layout.split(part)
+        paths = simulate(spec, y, shifted_grid(spec.times, shift), named, generator)
+        _record_labels(spec, group[paths.numpy()], named, generator)
         _check_finite(part, spec, index)
     return block.numpy()
 
@@ -164,11 +175,32 @@ def _draw(spec: RolloutSpec, data: np.ndarray, index: int, generator: torch.Gene
     t = torch.from_numpy(np.maximum(np.interp(u * nodes[-1], nodes, spec.times), least)).float()
     mean, std = spec.process.kernel(torch.from_numpy(data[start]), t)
     noise = torch.empty_like(mean).normal_(generator=generator)
-    values = {"mean": mean, "noise": noise, "t": t, "std": std}
-    for name, target in spec.layout.split(rows).items():
-        target.copy_(values[name])
+    named = spec.layout.split(rows)
+    _fill(named, {"mean": mean, "noise": noise, "t": t, "std": std}, generator)
+    _record_labels(spec, start, named, generator)
     _check_finite(rows, spec, index)
     return rows.numpy()
+
+
+def _fill(out: dict[str, Tensor], values: dict[str, Tensor], generator: torch.Generator) -> None:
+    """Copy the values to where they are recorded, and draw a probe if there is to be one."""
+    for name, value in values.items():
+        out[name].copy_(value)
+    if "probe" in out and "probe" not in values:
+        out["probe"].copy_(torch.randn(out["probe"].shape, generator=generator))
+
+
+def _record_labels(
+    spec: RolloutSpec, start: np.ndarray, out: dict[str, Tensor], generator: torch.Generator
+) -> None:
+    """Write the labels of the rows that the recorded examples started from, some dropped; nothing without labels."""
+    if LABEL not in out:
+        return
+    if spec.labels is None:
+        raise InputError("network.classes: expected data with labels, found none")
+    labels = torch.from_numpy(spec.labels[start]).float()
+    kept = torch.rand(len(labels), generator=generator) >= spec.label_dropout
+    out[LABEL].copy_(torch.where(kept, labels, -1.0))
 
 
 def group_size(paths: int, dimension: int) -> int:
@@ -179,8 +211,8 @@ def group_size(paths: int, dimension: int) -> int:
 
 def _simulate(
     spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], generator: torch.Generator
-) -> None:
-    """Run the columns y, (d, B), along the grid and write their recorded examples to `out`.
+) -> Tensor:
+    """Run the columns y, (d, B), along the grid and write their recorded examples to `out`; the path of each.
 
     At a recorded step the example's own last step of size Δt_N is taken from Y_{N-1}, beside the grid's step
     (end of section 3.1), so one evaluation of the drift serves both.
@@ -217,13 +249,13 @@ def _simulate(
         "t": torch.from_numpy(times[:-1] + own_dt).repeat_interleave(counts),
         "std": torch.from_numpy(sigma * np.sqrt(own_dt)).repeat_interleave(counts),
     }
-    for name, target in out.items():
-        target.copy_(values[name])
+    _fill(out, values, generator)
+    return torch.cat(recording)
 
 
 def _simulate_with_tangents(
     spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], generator: torch.Generator
-) -> None:
+) -> Tensor:
     """As `_simulate`, recording what the path objective needs (`ndsm.processes.tangent`).
 
     What recorded steps start from is put aside on the way, and they are all taken together afterwards.
@@ -255,6 +287,7 @@ def _simulate_with_tangents(
     values = (*columns, torch.from_numpy(t + own_dt)[steps], std, chance)
     for name, value in zip(WHOLE_PATH, values, strict=True):
         out[name].copy_(value if name in SCALARS else value.T)
+    return paths
 
 
 def _check_finite(rows: Tensor, spec: RolloutSpec, index: int) -> None:

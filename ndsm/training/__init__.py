@@ -12,7 +12,14 @@ from ndsm.training.loop import (
     resumed,
     train,
 )
-from ndsm.training.problem import Problem, fit_mixture, make_problem, make_process, pick_device
+from ndsm.training.problem import (
+    Problem,
+    fit_mixture,
+    make_problem,
+    make_process,
+    pick_device,
+    with_labels,
+)
 from ndsm.training.replay import BlockSource, Replay, ThreadSource
 from ndsm.training.ring import Ring
 from ndsm.training.step import Trainer
@@ -38,4 +45,5 @@ __all__ = [
     "pick_device",
     "resumed",
     "train",
+    "with_labels",
 ]

@@ -1,6 +1,6 @@
 """A configuration, its data and its mixture, resolved into the objects that train and sample."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ from ndsm.objectives import (
     Epsilon,
     Objective,
     Path,
+    Sliced,
     make_epsilon,
 )
 from ndsm.processes import (
+    LABEL,
     OU,
     VE,
     VP,
@@ -105,6 +107,8 @@ def make_objective(config: ObjectiveConfig) -> Objective:
             return AntitheticNDSM()
         case "path":
             return Path(_control_variate(config))
+        case "sliced":
+            return Sliced()
         case "dsm" | "mixture-dsm":
             return DSM()
 
@@ -184,7 +188,8 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         )
     if objective.kind == "path" and isinstance(process, Langevin):
         process.check_jacobian_product()
-    layout = RowLayout(objective.records, dimension)
+    labels = (LABEL,) if config.network.classes else ()
+    layout = RowLayout((*objective.records, *labels), dimension)
     k = config.train.times_per_path
     paths = paths_per_block(config.train.block_mb, layout, k)
     stamp = make_stamp(
@@ -199,7 +204,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     )
     spec = RolloutSpec(
         process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, objective.rows_from,
-        config.process.integrator, stamp,
+        config.process.integrator, stamp, label_dropout=config.network.label_dropout,
     )  # fmt: skip
     end_dt = last_dt or float(times[1])
     return Problem(
@@ -209,6 +214,26 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         spec,
         reverse_times(process, config.sample.sampler, config.sample.steps, end_dt),
     )
+
+
+def with_labels(problem: Problem, labels: np.ndarray | None, source: str) -> Problem:
+    """The problem whose simulators know the labels (N,) of the training rows, if `network.classes` asks for them.
+
+    Raises:
+        InputError: there are none, or not all are whole numbers from 0 to classes - 1.
+    """
+    classes, spec = problem.config.network.classes, problem.spec
+    if not classes:
+        return problem
+    if labels is None:
+        raise InputError(f"network.classes: expected data with labels, found none in {source}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(
+            f"network.classes: expected labels from 0 to {classes - 1}, found {labels.min()} to {labels.max()} in {source}"
+        )
+    known = labels.astype(np.int16)
+    stamp = make_stamp(spec.stamp, known, spec.label_dropout)
+    return replace(problem, spec=replace(spec, labels=known, stamp=stamp))
 
 
 def pick_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ndsm.objectives import DSM, NDSM, AntitheticNDSM, Epsilon, Objective, Path, Score, make_epsilon
+from ndsm.objectives import DSM, NDSM, AntitheticNDSM, Epsilon, Objective, Path, Score, Sliced, make_epsilon
 from ndsm.processes import OU, VE, VP, Langevin, Process, RolloutSpec, RowLayout, SubVP, rollout, uniform_grid
 from ndsm.reference import GaussianMixture
 from ndsm.streams import numpy_stream
@@ -52,6 +52,8 @@ CASES = {
     "dsm-on-ve": Case(DSM(), VE(1.0, 0.05, 3.0)),
     "dsm-on-ou": Case(DSM(), OU(1.5)),
     "mixture-dsm": Case(DSM(), MODE),
+    "sliced": Case(Sliced(), MODE, 0.02),
+    "sliced-on-vp": Case(Sliced(), VP(0.6, 0.5, 3.0)),
 }
 
 

@@ -1,0 +1,220 @@
+"""Linear inverse problems y = A x + noise: guidance wraps a score and is a score, so that every sampler works with it.
+
+`MomentMatched` follows ∇log p(y | Y_t = x), with p(Y_0 | Y_t = x) taken as normal with its exact mean m and covariance C
+(`ndsm.samplers.posterior`): the gradient of log N(y; A m, σ_y² I + A C Aᵀ), C held fixed, which is
+(∂m/∂x)ᵀ Aᵀ (σ_y² I + A C Aᵀ)⁻¹ (y - A m) (Rozet et al. 2024). At every t it knows how far m can be trusted, and for
+Gaussian data it is exact. Some conjugate-gradient steps solve the system, one product with the Jacobian each.
+
+`Projected` moves m onto the measurements, m + λ A⁺(y - A m), and takes the score that has this mean (dissertation, chapter
+8, where x itself is moved onto noised measurements): one evaluation, no derivatives, and no account of noise.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ndsm.errors import InputError
+from ndsm.objectives import Score
+from ndsm.processes import Process
+from ndsm.samplers.base import score_at
+from ndsm.samplers.posterior import Posterior
+from ndsm.streams import torch_stream
+
+SINGULAR = 1e-6
+"""Singular values below this share of the largest count as 0."""
+
+
+class Operator:
+    """A linear map of rows, x → A x, (B, d) → (B, m).
+
+    Args:
+        matrix: A, (m, d).
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        if matrix.ndim != 2:
+            raise InputError(f"operator: expected a matrix (m, d), found shape {tuple(matrix.shape)}")
+        self.matrix = matrix.float()
+        self._pseudo_inverse = torch.linalg.pinv(matrix.double(), rtol=SINGULAR).float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """A x, (B, d) → (B, m)."""
+        return x @ self.matrix.T.to(x)
+
+    def transposed(self, y: Tensor) -> Tensor:
+        """Aᵀ y, (B, m) → (B, d)."""
+        return y @ self.matrix.to(y)
+
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        """A⁺ y, (B, m) → (B, d)."""
+        return y @ self._pseudo_inverse.T.to(y)
+
+    def check(self, dimension: int, y: Tensor) -> None:
+        """Nothing, if it maps rows of `dimension` numbers to rows like y.
+
+        Raises:
+            InputError: it does not.
+        """
+        m, d = self.matrix.shape
+        if d != dimension or y.ndim != 2 or y.shape[1] != m:
+            raise InputError(
+                f"operator: expected a matrix ({y.shape[-1]}, {dimension}) for measurements {tuple(y.shape)} of rows with "
+                f"{dimension} numbers, found ({m}, {d})"
+            )
+
+
+def mask(kept: Tensor) -> Operator:
+    """The numbers that are kept, for (d,) bool: inpainting."""
+    return Operator(torch.eye(len(kept))[kept])
+
+
+def projections(directions: int, dimension: int, seed: int = 0) -> Operator:
+    """Inner products with random orthonormal directions."""
+    if directions > dimension:
+        raise InputError(f"projections: expected at most {dimension} directions, found {directions}")
+    normal = torch.randn(dimension, directions, generator=torch_stream(seed, "projections"))
+    return Operator(torch.linalg.qr(normal)[0].T)
+
+
+def average_pool(side: int, factor: int) -> Operator:
+    """Means of squares of factor x factor pixels, of square images (side²): what super-resolution undoes."""
+    if side % factor:
+        raise InputError(f"average_pool: expected a factor that divides the side {side}, found {factor}")
+    pool = torch.nn.AvgPool2d(factor)
+    return _of_images(side, lambda images: pool(images))
+
+
+def blur(side: int, std: float) -> Operator:
+    """Gaussian blur with a standard deviation in pixels; beyond the border the image is 0."""
+    at = torch.arange(side, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * ((at[:, None] - at) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+    return Operator(torch.kron(kernel, kernel))
+
+
+def masked_fourier(side: int, kept: Tensor) -> Operator:
+    """Real and imaginary parts of the kept frequencies of the orthonormal Fourier transform, for (side, side) bool."""
+
+    def parts(images: Tensor) -> Tensor:
+        found = torch.fft.fft2(images[:, 0], norm="ortho")[:, kept]
+        return torch.cat([found.real, found.imag], 1)
+
+    return _of_images(side, parts)
+
+
+def _of_images(side: int, linear: Callable[[Tensor], Tensor]) -> Operator:
+    """The operator that a linear function of images (B, 1, side, side) is."""
+    basis = torch.eye(side * side).reshape(-1, 1, side, side)
+    return Operator(linear(basis).flatten(1).T)
+
+
+class MomentMatched:
+    """s(x, t) + ∇log N(y; A m, σ_y² I + A C Aᵀ).
+
+    Args:
+        process, score: of the noised data.
+        operator: A.
+        y: measurements, (B, m), one row for each that is generated.
+        noise: σ_y, in the same units.
+        iterations: of conjugate gradients.
+
+    Raises:
+        InputError: A does not fit y, or the process is neither linear nor a mixture's.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        score: Score,
+        operator: Operator,
+        y: Tensor,
+        noise: float = 0.0,
+        iterations: int = 4,
+    ) -> None:
+        operator.check(operator.matrix.shape[1], y)
+        self._posterior, self._score = Posterior(process, score), score
+        self._operator, self._y, self._noise, self._iterations = operator, y, noise, iterations
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """The guided score, (B, d), (B,) → (B, d); all times equal."""
+        self._operator.check(x.shape[1], self._y)
+        time, a = float(t[0]), self._operator
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            s = score_at(self._score, x, time)
+            m = self._posterior.mean_of(x, s, time)
+
+        def back(v: Tensor) -> Tensor:
+            return torch.autograd.grad(m, x, v, retain_graph=True)[0]
+
+        with torch.no_grad():
+
+            def normal(w: Tensor) -> Tensor:
+                return self._noise**2 * w + a(back(self._posterior.scaled(x, a.transposed(w), time)))
+
+            w = _conjugate_gradients(normal, self._y - a(m), self._iterations)
+            return (s + back(a.transposed(w))).detach()
+
+
+class Projected:
+    """The score whose posterior mean is m + λ A⁺(y - A m).
+
+    Args:
+        process, score, operator, y: as of `MomentMatched`.
+        strength: λ, from 0 (no guidance) to 1 (measurements met exactly).
+    """
+
+    def __init__(
+        self, process: Process, score: Score, operator: Operator, y: Tensor, strength: float = 1.0
+    ) -> None:
+        operator.check(operator.matrix.shape[1], y)
+        self._posterior, self._score = Posterior(process, score), score
+        self._operator, self._y, self._strength = operator, y, strength
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """The guided score, (B, d), (B,) → (B, d); all times equal."""
+        self._operator.check(x.shape[1], self._y)
+        time = float(t[0])
+        s = score_at(self._score, x, time)
+        m = self._posterior.mean_of(x, s, time)
+        move = self._strength * self._operator.pseudo_inverse(self._y - self._operator(m))
+        return s + self._posterior.scaled(x, move, time, power=-1)
+
+
+class Labelled:
+    """Classifier-free guidance, s(x, t) + w (s(x, t | label) - s(x, t)) (Ho and Salimans 2022).
+
+    Args:
+        score: of a labelled model.
+        label: of all rows.
+        strength: w; 1 is the conditional score, at one evaluation in place of two.
+    """
+
+    def __init__(self, score: Score, label: int, strength: float = 1.0) -> None:
+        self._score, self._label, self._strength = score, label, strength
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        """The guided score, (B, d), (B,) → (B, d)."""
+        own = torch.stack([t, torch.full_like(t, self._label)], 1)
+        if self._strength == 1.0:
+            return self._score(y, own)
+        none = torch.stack([t, torch.full_like(t, -1.0)], 1)
+        with_label, without = self._score(torch.cat([y, y]), torch.cat([own, none])).chunk(2)
+        return without + self._strength * (with_label - without)
+
+
+def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
+    """x with M x = b for each row, M symmetric and positive definite, (B, m) → (B, m)."""
+    x, r = torch.zeros_like(b), b
+    p, square = r, (r * r).sum(1, keepdim=True)
+    floor = torch.finfo(b.dtype).tiny
+    for _ in range(iterations):
+        q = matrix(p)
+        # A network's Jacobian need not be positive definite: stop a row where it is not.
+        curvature = (p * q).sum(1, keepdim=True)
+        step = torch.where(curvature > floor, square / curvature.clamp(min=floor), 0.0)
+        x, r = x + step * p, r - step * q
+        following = (r * r).sum(1, keepdim=True)
+        p, square = r + (following / square.clamp(min=floor)) * p, following
+    return x

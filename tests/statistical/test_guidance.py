@@ -1,0 +1,137 @@
+"""Posterior moments and guidance, where data are Gaussian and every law is known in closed form."""
+
+import numpy as np
+import pytest
+import torch
+
+from ndsm.errors import InputError
+from ndsm.processes import VP, Langevin
+from ndsm.reference import GaussianMixture
+from ndsm.samplers import carry, reverse_times
+from ndsm.samplers.guidance import (
+    MomentMatched,
+    Operator,
+    Projected,
+    average_pool,
+    blur,
+    mask,
+    masked_fourier,
+    projections,
+)
+from ndsm.samplers.posterior import Posterior
+
+pytestmark = pytest.mark.statistical
+
+MEAN = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
+ROOT = torch.tensor([[0.9, 0.0, 0.0], [0.5, 0.6, 0.0], [-0.3, 0.2, 0.5]], dtype=torch.float64)
+COVARIANCE = ROOT @ ROOT.T
+
+
+def gaussian(mean, covariance, dtype=torch.float32):
+    return GaussianMixture(torch.ones(1), mean[None], covariance[None], "full", dtype=dtype)
+
+
+def linear(dtype=torch.float32):
+    """VP and the exact score of the Gaussian's noised law."""
+    process = VP(1.0).for_dimension(3)
+
+    def score(y, t):
+        time = t[:1].double()
+        a, variance = process.log_alpha(time).exp(), process.std(time) ** 2
+        return gaussian(MEAN * a, COVARIANCE * a**2 + variance * torch.eye(3), dtype).score(y)
+
+    return process, score
+
+
+def langevin(dtype=torch.float32):
+    mixture = gaussian(MEAN, COVARIANCE, dtype)
+    return Langevin(mixture, horizon=2.5), lambda y, t: mixture.score(y)
+
+
+@pytest.mark.parametrize("make", [linear, langevin])
+def test_posterior_moments_of_gaussian_data_are_bayes_rule(make):
+    """Cov = (Σ⁻¹ + Aᵀ S⁻¹ A)⁻¹ with Y_t = m_t + A Y_0 + N(0, S); mean by the same rule."""
+    process, score = make(torch.float64)
+    t = 0.2
+    if make is linear:
+        time = torch.tensor([t], dtype=torch.float64)
+        a = process.log_alpha(time).exp() * torch.eye(3, dtype=torch.float64)
+        noise = process.std(time) ** 2 * torch.eye(3, dtype=torch.float64)
+        shift = torch.zeros(3, dtype=torch.float64)
+    else:
+        a = torch.linalg.matrix_exp(-t * torch.linalg.inv(COVARIANCE))
+        noise = COVARIANCE - a @ COVARIANCE @ a
+        shift = MEAN - a @ MEAN
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gain = COVARIANCE @ a.T @ torch.linalg.inv(a @ COVARIANCE @ a.T + noise)
+    mean = MEAN + (x - shift - a @ MEAN) @ gain.T
+    variance = (COVARIANCE - gain @ a @ COVARIANCE).diagonal()
+    posterior = Posterior(process, score)
+    torch.testing.assert_close(posterior.mean(x, t), mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(posterior.variance(x, t), variance.expand(5, 3), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("make", "sampler"), [(linear, "em"), (langevin, "exponential"), (langevin, "em")])
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_moment_matched_guidance_samples_the_posterior_of_gaussian_data(mean_within, make, sampler, noise):
+    """Mean and square of each coordinate of the posterior of y = A x + noise, within 4 standard errors and 6 % of a
+    standard deviation for the sampler's steps."""
+    process, score = make()
+    operator = Operator(torch.tensor([[1.0, 0.5, -0.5]]))
+    y = torch.full((3000, 1), 1.2)
+    a = operator.matrix.double()
+    gain = COVARIANCE @ a.T / (a @ COVARIANCE @ a.T + noise**2)
+    mean = MEAN + gain[:, 0] * (1.2 - a @ MEAN)
+    std = (COVARIANCE - gain @ a @ COVARIANCE).diagonal().sqrt()
+    guided = MomentMatched(process, score, operator, y, noise)
+    times = reverse_times(process, sampler, 250, 1e-3)
+    generator = torch.Generator().manual_seed(1)
+    x = carry(process, guided, times, process.prior.sample(3000, generator), generator, sampler=sampler)
+    z = (x.double() - mean) / std
+    mean_within(z, 0.0, 0.06)
+    mean_within(z**2, 1.0, 0.12)
+
+
+def test_projection_meets_the_measurements():
+    process, score = linear()
+    operator = projections(2, 3)
+    y = torch.tensor([[0.3, -0.4]]).expand(50, 2)
+    guided = Projected(process, score, operator, y)
+    generator = torch.Generator().manual_seed(1)
+    times = reverse_times(process, "ddim", 40, 1e-3)
+    x = carry(process, guided, times, process.prior.sample(50, generator), generator, sampler="ddim")
+    torch.testing.assert_close(operator(x), y, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        Projected(process, score, operator, y, 0.0)(x, torch.full((50,), 0.3)),
+        score(x, torch.full((50,), 0.3)),
+    )
+
+
+def test_operators_are_what_they_are_named_for():
+    images = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    squares = images.reshape(2, 8, 8)
+    pooled = squares.reshape(2, 4, 2, 4, 2).mean((2, 4)).flatten(1)
+    torch.testing.assert_close(average_pool(8, 2)(images), pooled)
+    kept = torch.arange(64) % 3 == 0
+    assert torch.equal(mask(kept)(images), images[:, kept])
+    whole = masked_fourier(8, torch.ones(8, 8, dtype=torch.bool))
+    torch.testing.assert_close(whole(images).norm(dim=1), images.norm(dim=1))
+    torch.testing.assert_close(whole.pseudo_inverse(whole(images)), images, rtol=1e-3, atol=1e-4)
+    point = torch.zeros(1, 81)
+    point[0, 40] = 1.0
+    spread = blur(9, 1.0)(point).reshape(9, 9)
+    assert float(spread.sum()) == pytest.approx(1.0, abs=1e-3)
+    assert float(spread[4, 5] / spread[4, 4]) == pytest.approx(np.exp(-0.5), rel=1e-4)
+    p = projections(5, 12)
+    torch.testing.assert_close(p(p.transposed(torch.eye(5))), torch.eye(5))
+
+
+def test_an_operator_of_another_shape_is_one_sentence():
+    process, score = linear()
+    with pytest.raises(
+        InputError, match=r"expected a matrix \(2, 3\) for measurements \(4, 2\) .* found \(1, 3\)"
+    ):
+        MomentMatched(process, score, Operator(torch.ones(1, 3)), torch.ones(4, 2))
+    guided = Projected(process, score, Operator(torch.ones(1, 4)), torch.ones(4, 1))
+    with pytest.raises(InputError, match=r"expected a matrix \(1, 3\) .* found \(1, 4\)"):
+        guided(torch.ones(4, 3), torch.ones(4))
