@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
 STEPS = 5000
 SETTINGS = {
     "data.n": 2000,
+    "objective.kind": "ndsm",
+    "objective.epsilon.every": 20,
     "train.steps": STEPS,
     "train.batch_rows": 500,
     "train.block_mb": 0.1,

@@ -32,6 +32,8 @@ TINY = {
     "train.report_seconds": 0.2,
     "evaluate.n": 100,
     "network.width": 16,
+    "objective.kind": "ndsm",
+    "objective.epsilon.every": 20,
     "network.depth": 2,
 }
 
