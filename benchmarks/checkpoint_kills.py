@@ -75,6 +75,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         experiment = prepare(load_config("toy-arcs", SETTINGS), Run(Path(folder) / "run"))
         begin(experiment)
+        # What torch imports late, it imports here and not in every child.
+        start(experiment.problem, None)
         for kill in range(options.kills):
             safe = kill_once(experiment, random.uniform(0, 0.05))
             partial += any((experiment.run.path / "checkpoints").glob(".*.partial"))
