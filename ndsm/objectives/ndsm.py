@@ -77,7 +77,7 @@ def checked_control_variate(value: ControlVariate) -> ControlVariate:
     few = isinstance(value, tuple) and len(value) < 2
     if isinstance(value, bool) or few or (isinstance(value, str) and value not in ("closed-form", "learned")):
         raise InputError(
-            f"control_variate: expected a number, at least two, 'closed-form' or 'learned', found {value!r}"
+            f"control_variate: expected a number, two or more of them, 'closed-form' or 'learned', found {value!r}"
         )
     return value
 

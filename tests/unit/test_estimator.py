@@ -97,6 +97,7 @@ def test_rows_come_back_in_the_units_of_the_data(fitted):
         ("learned", "ndsm-cv", ("network", 0.0)),
         (0.5, "path", ("constant", 0.5)),
         ("closed-form", "path", ("closed-form", 0.0)),
+        ((1.0, 0.5), "path", ("piecewise-linear", 0.0)),
     ],
 )
 def test_the_objective_can_be_an_object(control_variate, kind, epsilon):
@@ -110,9 +111,11 @@ def test_a_learned_control_variate_trains():
     assert isinstance(model._generator.problem.epsilon(), ndsm.objectives.NetworkEpsilon)
 
 
-@pytest.mark.parametrize("bad", ["network", True])
+@pytest.mark.parametrize("bad", ["network", True, (0.5,)])
 def test_an_unknown_control_variate_is_refused(bad):
-    with pytest.raises(ndsm.InputError, match="expected a number, 'closed-form' or 'learned', found"):
+    with pytest.raises(
+        ndsm.InputError, match="expected a number, two or more of them, 'closed-form' or 'learned', found"
+    ):
         ndsm.objectives.NDSM(control_variate=bad)
 
 
