@@ -108,7 +108,7 @@ def verdict(metrics: dict[str, Any]) -> str:
         floor = metrics.get(f"{key}_floor")
         if model is None or prior is None or floor is None:
             continue
-        name = {"fid": "Fréchet distance", "swd2": "sliced Wasserstein-2 distance"}[key]
+        name = {"fid": "Fréchet distance", "swd2": "Sliced Wasserstein-2 distance"}[key]
         numbers = f"{name} {model:.4g}; mixture alone {prior:.4g}, true data (floor) {floor:.4g}"
         if model <= floor:
             return f"At the floor: by this metric the samples cannot be told from true data. {numbers}."
