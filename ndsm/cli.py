@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -41,6 +42,10 @@ class TrainOptions:
     """Train in this process, without Ray."""
     fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Delete a run of the same name and start over."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show no progress, only the result."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the result as one JSON object and nothing else."""
 
 
 @dataclass
@@ -96,6 +101,10 @@ class EvaluateOptions:
     """Run directory."""
     n: int | None = None
     """Rows to generate, the run's evaluate.n if not given."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show no progress, only the result."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the result as one JSON object and nothing else."""
 
 
 @dataclass
@@ -247,7 +256,7 @@ def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any
     values = {
         i + 1
         for i, a in enumerate(args)
-        if a.startswith("--") and "=" not in a and a not in ("--local", "--fresh")
+        if a.startswith("--") and "=" not in a and a not in ("--local", "--fresh", "--quiet", "--json")
     }
     free = [a for i, a in enumerate(args) if i not in values and not a.startswith("-")]
     preset = next((a for a in free if a in preset_names() or a.endswith((".yaml", ".yml"))), None)
@@ -267,26 +276,29 @@ def train_command(args: Sequence[str]) -> None:
 def train(options: TrainOptions) -> None:
     """Train as the options say, then evaluate."""
     from ndsm import experiment as steps
-    from ndsm.console import TrainingProgress, print_evaluation
+    from ndsm.console import TrainingProgress, stage
     from ndsm.report import write_report
     from ndsm.run import Run
 
     config = options.config
     name = options.name or Path(options.preset).stem
     run = Run.at(options.out, config.train.storage, name)
-    experiment = steps.prepare(config, run, options.fresh)
+    quiet = options.quiet or options.json
+    say: Callable[[str], None] = (lambda words: None) if quiet else print
+    with stage("reading the data and fitting the mixture", quiet=quiet):
+        experiment = steps.prepare(config, run, options.fresh)
     last = 0 if options.fresh else run.last_step()
     last_metrics: dict[str, Any] = {"step": last}
 
     def announce() -> None:
         mixture = experiment.mixture
         if last >= config.train.steps:
-            print(f"{name} is complete at step {last}")
+            say(f"{name} is complete at step {last}")
         elif last:
-            print(f"resuming {name} at step {last}")
+            say(f"resuming {name} at step {last}")
         else:
             rows, d = experiment.dataset.train.shape
-            print(
+            say(
                 f"{name}: {rows} rows of dimension {d}, {mixture.n_components} {mixture.covariance_type} components, "
                 f"variances {mixture.min_variance:.3g} and up; run directory {run.path}"
             )
@@ -294,7 +306,10 @@ def train(options: TrainOptions) -> None:
     if last >= config.train.steps:
         announce()
     else:
-        with TrainingProgress(config.train.steps, last) as progress, stopping(run.stop_file) as stopped:
+        with (
+            TrainingProgress(config.train.steps, last, quiet) as progress,
+            stopping(run.stop_file) as stopped,
+        ):
 
             def show(metrics: dict[str, Any]) -> None:
                 last_metrics.update(metrics)
@@ -317,10 +332,14 @@ def train(options: TrainOptions) -> None:
             print("a checkpoint is saved; the same command goes on from there")
             raise Interrupted
     if last < config.train.steps or run.evaluation() is None:
-        print(f"sampling {config.evaluate.n} rows and comparing them with the data")
-        print_evaluation(steps.evaluate_run(run, config.evaluate.n, experiment.dataset))
-        write_report(run, experiment.dataset)
-    print(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
+        show_stage = partial(stage, quiet=quiet)
+        metrics = steps.evaluate_run(run, config.evaluate.n, experiment.dataset, show_stage)
+        show_evaluation(metrics, options.json)
+        with stage("writing the report", quiet=quiet):
+            write_report(run, experiment.dataset)
+    elif options.json:
+        show_evaluation(run.evaluation() or {}, True)
+    say(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
 
 
 @contextmanager
@@ -355,6 +374,7 @@ def use_threads() -> None:
 def sample_command(args: Sequence[str]) -> None:
     """`ndsm sample`."""
     options = parse("sample", SampleOptions, args)
+    from ndsm.console import stage
     from ndsm.data import TableWriter
     from ndsm.experiment import Generator, given_row
     from ndsm.run import Run
@@ -378,15 +398,18 @@ def sample_command(args: Sequence[str]) -> None:
             out.write(generator.impute(row, scaling, 1, options.seed, options.steps)[0])
             print(f"{options.n} rows in {options.out}")
             return
-        for rows in generator.rows(
+        generated = generator.rows(
             options.n,
             options.seed,
             options.steps,
             options.sampler,
             label=options.label,
             guidance=options.guidance,
-        ):
-            out.write(scaling.invert(rows))
+        )
+        with stage(f"sampling {options.n} rows", options.n, quiet=not sys.stderr.isatty()) as advance:
+            for rows in generated:
+                out.write(scaling.invert(rows))
+                advance(len(rows))
     print(f"{options.n} rows in {options.out}")
 
 
@@ -486,13 +509,26 @@ def impute_command(args: Sequence[str]) -> None:
 def evaluate_command(args: Sequence[str]) -> None:
     """`ndsm evaluate`."""
     options = parse("evaluate", EvaluateOptions, args)
-    from ndsm.console import print_evaluation
+    from ndsm.console import stage
     from ndsm.experiment import evaluate_run
     from ndsm.run import Run
 
     if options.n is not None and options.n < 2:
         raise InputError(f"--n: expected at least 2 rows, found {options.n}")
-    print_evaluation(evaluate_run(Run.open(options.run), options.n))
+    show_stage = partial(stage, quiet=options.quiet or options.json)
+    show_evaluation(evaluate_run(Run.open(options.run), options.n, stage=show_stage), options.json)
+
+
+def show_evaluation(metrics: dict[str, Any], as_json: bool) -> None:
+    """Print metrics as a table or, for other programs, as one JSON object."""
+    import json
+
+    from ndsm.console import print_evaluation
+
+    if as_json:
+        print(json.dumps(metrics))
+    else:
+        print_evaluation(metrics)
 
 
 def report_command(args: Sequence[str]) -> None:

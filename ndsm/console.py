@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,19 +18,49 @@ PLAIN_SECONDS = 5.0
 """Seconds between plain lines."""
 
 
+@contextmanager
+def stage(name: str, total: int | None = None, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """While a stage of the work lasts: a bar on a terminal, one plain line elsewhere, nothing if quiet.
+
+    Args:
+        name: what is done.
+        total: of rows or of what else is counted; a bar without an end if it is not known.
+        quiet: show nothing.
+
+    Yields:
+        What is called with the number done since the last call.
+    """
+    if quiet or not sys.stderr.isatty():
+        if not quiet:
+            print(name, flush=True)
+        yield lambda done: None
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda done: bar.advance(task, done)
+        bar.update(task, total=total or 1, completed=total or 1)
+
+
 class TrainingProgress:
     """Shows the lines of `metrics.jsonl` as they come.
 
     Args:
         steps: of the whole run.
         done: already taken, when the run is resumed.
+        quiet: show nothing.
     """
 
-    def __init__(self, steps: int, done: int = 0) -> None:
-        self._steps = steps
+    def __init__(self, steps: int, done: int = 0, quiet: bool = False) -> None:
+        self._steps, self._quiet = steps, quiet
         self._printed = 0.0
         self._bar: Progress | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             self._bar = Progress(
                 TextColumn("training"),
                 BarColumn(),
@@ -55,6 +87,8 @@ class TrainingProgress:
 
     def show(self, metrics: dict[str, Any]) -> None:
         """Show one line of metrics."""
+        if self._quiet:
+            return
         step, rate = metrics["step"], metrics["steps_per_s"]
         numbers = (
             f"step {step}/{self._steps}  loss {metrics['loss']:.4g}  {rate:.0f} step/s  "

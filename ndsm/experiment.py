@@ -6,6 +6,7 @@ compares with the data.
 """
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -369,20 +370,33 @@ def evaluate_checkpoint(run: Run, config: Config, dataset: Dataset) -> dict[str,
     return {"step": trainer.steps, **evaluate(dataset, samples, generator.prior_rows(n, seed), seed)}
 
 
-def evaluate_run(run: Run, n: int | None = None, dataset: Dataset | None = None) -> dict[str, Any]:
+def evaluate_run(
+    run: Run,
+    n: int | None = None,
+    dataset: Dataset | None = None,
+    stage: Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]] = lambda name, total: (
+        nullcontext(lambda done: None)
+    ),
+) -> dict[str, Any]:
     """Generate, compare with the data, and write `metrics.json` and `samples.png`; the metrics.
 
     Args:
         n: generated rows, `evaluate.n` if not given.
         dataset: the run's data, read again if not given.
+        stage: shows a stage of the work by its name and the rows it has, while it lasts.
     """
     config = run.config()
     n, seed = n or config.evaluate.n, config.train.seed
     generator = Generator.of(run)
     dataset = dataset or load(config.data, seed, run.scaling())
-    samples = np.concatenate(list(generator.rows(n, seed)))
-    prior = generator.prior_rows(n, seed)
-    metrics = evaluate(dataset, samples, prior, seed)
+    parts = []
+    with stage(f"sampling {n} rows", n) as advance:
+        for part in generator.rows(n, seed):
+            parts.append(part)
+            advance(len(part))
+    samples, prior = np.concatenate(parts), generator.prior_rows(n, seed)
+    with stage("comparing them with the data", None):
+        metrics = evaluate(dataset, samples, prior, seed)
     run.write_evaluation(metrics)
     run.write_examples(samples=samples[:EXAMPLES], prior=prior[:EXAMPLES])
     samples_figure(dataset, samples, prior, run.samples_png, title=run.path.name)
