@@ -13,6 +13,7 @@ from ndsm.config import Config, flatten, merge
 from ndsm.data import Dataset
 from tuning.finalists import best_trials, finalist_records
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
+from tuning.page import tune_page
 from tuning.search import Plan
 from tuning.trial import RUNGS, Setting
 
@@ -153,8 +154,6 @@ class Summary:
 
     def write(self) -> None:
         """Write best.yaml, summary.json and tune-report.html."""
-        from tuning.page import tune_page
-
         best = self.best
         if best is not None:
             self.folder.write_text("best.yaml", preset_text(self.config(best), self.sentence()))
