@@ -29,10 +29,10 @@ EXACT_UP_TO = 64
 """Largest dimension whose divergence is exact if nothing is said: d directional derivatives per evaluation."""
 PROBES = 8
 """Random directions per row above that."""
-TOLERANCE = 2e-6
-"""Absolute and relative error of a solver's step."""
-ROWS = 512
-"""Rows that are solved for at once."""
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 2e-6}
+"""Absolute and relative error of a solver's step by the rows' precision: a finer one would chase float32's rounding."""
+VALUES = 2**16
+"""Numbers that are solved for at once, in at most 2,048 rows."""
 AT_ONCE = 16
 """Directional derivatives that are taken at once."""
 
@@ -90,7 +90,7 @@ def log_density(
     *,
     probes: int | None = None,
     seed: int = 0,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log p_τ of rows y (B, d) in nats, and its standard error, (B,) float64 each.
 
@@ -99,7 +99,7 @@ def log_density(
         probes: random directions for Hutchinson's estimate of the divergence; 0 is the exact divergence; None takes that
             up to 64 dimensions and 8 directions above.
         seed: of the directions, which are a row's own whatever rows are beside it.
-        tolerance: error of a solver's step, absolute and relative. It is that of all rows at once: a row agrees with
+        tolerance: error of a solver's step, absolute and relative, by the rows' precision if None. It is that of all rows at once: a row agrees with
             the same in another batch to about the tolerance.
 
     Raises:
@@ -119,15 +119,17 @@ def log_density(
     terms = len(directions) if count else 1
 
     def slope(t: float, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        value, slopes = divergence(process, score, state[0], t, directions)
-        return value, slopes if count else slopes.sum(0, keepdim=True)
+        value, slopes = divergence(process, score, state[0].to(y.dtype), t, directions)
+        return value.double(), (slopes if count else slopes.sum(0, keepdim=True)).double()
 
-    at, gained = solve_adaptively(slope, (y, y.new_zeros(terms, rows)), end, process.horizon, tolerance)
-    gained = gained.double()
+    # The solver's own state is in float64: it compares small differences.
+    start = (y.double(), torch.zeros(terms, rows, dtype=torch.float64, device=y.device))
+    error_of_step = TOLERANCE[y.dtype] if tolerance is None else tolerance
+    at, gained = solve_adaptively(slope, start, end, process.horizon, error_of_step)
     error = torch.zeros(rows, dtype=torch.float64, device=y.device)
     if count:
         error = gained.std(0) / count**0.5 if count > 1 else torch.full_like(error, torch.nan)
-    return process.prior.log_prob(at).double() + gained.mean(0), error
+    return process.prior.log_prob(at.to(y.dtype)).double() + gained.mean(0), error
 
 
 def log_density_of_rows(
@@ -142,8 +144,11 @@ def log_density_of_rows(
         end, settings: as `log_density`.
     """
     device = process.mixture.device if process.mixture is not None else torch.device("cpu")
+    at_once = max(16, min(2048, VALUES // rows.shape[1]))
     model_rows = torch.from_numpy(scaling.apply_(np.array(rows, dtype=np.float32)))
-    parts = [log_density(process, score, part.to(device), end, **settings) for part in model_rows.split(ROWS)]
+    parts = [
+        log_density(process, score, part.to(device), end, **settings) for part in model_rows.split(at_once)
+    ]
     log_prob, error = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
     return LogDensity(log_prob - scaling.log_volume, error)
 

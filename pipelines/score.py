@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.dataset
@@ -10,11 +11,14 @@ import ray.data
 import torch
 
 from ndsm.errors import InputError
-from ndsm.likelihood import COLUMNS, ROWS
+from ndsm.likelihood import COLUMNS
 from ndsm.run import Run
 from ndsm.scoring import RowScorer
 from pipelines.resources import Cluster
 from pipelines.train import cluster
+
+BATCH_ROWS = 4096
+"""Rows that a worker is handed at a time."""
 
 
 class _Worker:
@@ -26,8 +30,6 @@ class _Worker:
         self._scorer, self._columns = RowScorer(Run(Path(run)), **settings), columns
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        import numpy as np
-
         rows = np.stack([batch[name].to_numpy() for name in self._columns], 1)
         for name, values in zip(COLUMNS, self._scorer(rows.astype(np.float32)).T, strict=True):
             batch = batch.append_column(name, pa.array(values))
@@ -51,14 +53,14 @@ def score_on_ray(run: Run, data: Path, out: Path, workers: int, settings: dict[s
     if out.exists() or out.suffix:
         raise InputError(f"--out: expected the name of a new folder for --workers, found {out}")
     with cluster() as found:
-        check(found, workers)
+        check_workers(found, workers)
         rows = ray.data.read_parquet(str(data.resolve()))
         scored = rows.map_batches(
             _Worker,
             fn_constructor_args=(str(run.path.resolve()), run.schema().dimension_names, settings),
-            batch_size=ROWS,
+            batch_size=BATCH_ROWS,
             batch_format="pyarrow",
-            concurrency=workers,
+            compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
         )
         scored.write_parquet(str(out.resolve()))
@@ -66,7 +68,7 @@ def score_on_ray(run: Run, data: Path, out: Path, workers: int, settings: dict[s
     return float(pa.compute.mean(column).as_py())
 
 
-def check(found: Cluster, workers: int) -> None:
+def check_workers(found: Cluster, workers: int) -> None:
     """Nothing, if the workers fit the cluster beside the task that reads.
 
     Raises:

@@ -1,5 +1,6 @@
 """What every sampler is: a way to carry rows from the prior at t = T to the data at t = 0, and its own time grid."""
 
+import math
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -13,7 +14,13 @@ from ndsm.processes import Process
 from ndsm.processes.grids import power_grid
 
 LEVEL_POWER = 7.0
+"""Exponent of a linear process's grid (Karras et al. 2022)."""
 TIME_POWER = 3.0
+"""Exponent of other processes' grids."""
+FEW = 30
+"""Intervals below which those of a mixture's process start where little of the data is left, not at T."""
+LITTLE = 0.03
+"""α at that time in a mode of the mean variance: what is nearly the prior needs no steps."""
 
 Draw = Callable[[], Tensor]
 """The next standard normal numbers, shaped like the rows; each row's do not depend on how many rows there are."""
@@ -99,10 +106,13 @@ def posterior_mean(process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
 def level_grid(process: Process, steps: int, end_dt: float) -> np.ndarray:
     """Times from T to 0 for the probability flow, (steps + 1,), see `power_grid`.
 
-    A linear process's are spaced in σ/α with the exponent of Karras et al. (2022), those of other processes in t.
+    A linear process's are spaced in σ/α, those of other processes in t.
     """
     if not isinstance(process, KnownKernel):
-        return power_grid(process.horizon, steps, end_dt, TIME_POWER)
+        start = process.horizon
+        if process.mixture is not None and steps < FEW:
+            start = min(start, -math.log(LITTLE) * process.mixture.mean_variance)
+        return power_grid(start, steps, end_dt, TIME_POWER)
     known = process
 
     def level(times: np.ndarray) -> np.ndarray:

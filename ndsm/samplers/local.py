@@ -17,7 +17,7 @@ from ndsm.processes import Process
 from ndsm.processes.modes import Modes
 from ndsm.samplers.base import KnownKernel, check_nonlinear_mixture, known_kernel
 
-SLOPE_ERROR = 0.05
+SLOPE_ERROR = 0.02
 """ε, error of a learned probability flow within a mode relative to its size near the data."""
 
 
