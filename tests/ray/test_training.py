@@ -293,7 +293,7 @@ def begun_again(made: Experiment) -> Experiment:
 def test_evaluations_beside_the_training_see_its_checkpoints(ray_cluster, tmp_path):
     made = experiment(
         tmp_path, "watched",
-        **{"evaluate.seconds": 0.1, "evaluate.n": 50, "train.checkpoint_seconds": 0.5, "train.steps": 1500, "sample.steps": 40},
+        **{"evaluate.seconds": 0.1, "evaluate.n": 50, "train.checkpoint_seconds": 0.5, "train.steps": 1500, "sample.steps": 100},
     )  # fmt: skip
     assert train_with_ray(ray_cluster, made)[-1]["step"] == 1500
     path = made.run.path / "evaluations.jsonl"
