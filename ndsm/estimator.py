@@ -230,7 +230,7 @@ class NDSM(BaseEstimator):
 
     # ---- inside ----
 
-    def _resolve(self, classes: int) -> Config:
+    def _resolve(self, classes: int = 0) -> Config:
         """The configuration of this estimator's settings, for so many labels."""
         seed = self.random_state
         if seed is None:
