@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ndsm.errors import InputError
 from ndsm.objectives import Score
 from ndsm.processes import Process, reverse_grid
 from ndsm.processes.modes import Modes
@@ -118,7 +119,10 @@ class PredictorCorrector:
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
         """Euler-Maruyama's grid, with half the intervals."""
-        return reverse_grid(process, (evaluations + 1) // 2, end_dt)
+        try:
+            return reverse_grid(process, (evaluations + 1) // 2, end_dt)
+        except InputError as error:
+            raise InputError(f"sample.sampler 'pc', two evaluations in a step: {error}") from None
 
     def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
         """As `Sampler`."""

@@ -80,7 +80,7 @@ def test_every_sampler_of_the_process_writes_rows(folder, sampler):
         "--n",
         "50",
         "--steps",
-        "60",
+        "300",
         "--sampler",
         sampler,
         "--out",
