@@ -69,10 +69,15 @@ class Summary:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The finalist with the lowest mean score; without finalists the best trial that ended; None without one."""
+        """The finalist with the lowest mean score, if it beats the preset on the evaluation rows too, or else the preset.
+
+        Without finalists the best trial that ended; None without one.
+        """
         if self.finalists:
-            return min(self.finalists, key=lambda f: statistics.fmean(f.chosen_by)).record
-        done = [r for r in self.records if r.status == "done" and r.score is not None]
+            chosen = min(self.finalists, key=lambda f: statistics.fmean(f.chosen_by))
+            preset = next(f for f in self.finalists if f.record.number == 0)
+            return (chosen if chosen.mean <= preset.mean else preset).record
+        done = [r for r in self.records if r.status == "done"]
         return min(done, key=lambda r: r.scores[-1].score, default=None)
 
     def finalist(self, record: TrialRecord | None) -> Finalist | None:

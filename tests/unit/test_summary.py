@@ -87,6 +87,11 @@ def test_a_preset_that_nothing_beats_is_the_best(search):
     assert summary.config(summary.best) == load_config("toy-arcs", TINY)
 
 
+def test_what_the_evaluation_rows_do_not_confirm_is_not_the_best(search):
+    write_search(search[1].search, {0: ((0.30,), (0.50,)), 1: ((0.20,), (0.55,))})
+    assert summary_of(search).best.number == 0
+
+
 def test_the_written_preset_has_the_presets_training_time(search):
     folder = search[1].search
     write_search(folder)
