@@ -75,10 +75,15 @@ class Summary:
         """
         if self.finalists:
             chosen = min(self.finalists, key=lambda f: statistics.fmean(f.chosen_by))
-            preset = next(f for f in self.finalists if f.record.number == 0)
-            return (chosen if chosen.mean <= preset.mean else preset).record
+            preset = self.preset_runs
+            return (chosen if preset is None or chosen.mean <= preset.mean else preset).record
         done = [r for r in self.records if r.status == "done"]
         return min(done, key=lambda r: r.scores[-1].score, default=None)
+
+    @property
+    def preset_runs(self) -> Finalist | None:
+        """The preset's runs on fresh seeds; None if none has ended."""
+        return next((f for f in self.finalists if f.record.number == 0), None)
 
     def finalist(self, record: TrialRecord | None) -> Finalist | None:
         """The runs on fresh seeds of a trial."""
@@ -87,8 +92,7 @@ class Summary:
     @property
     def improvement(self) -> float | None:
         """1 - best/preset of the mean held-out metric on fresh seeds; None before both were run."""
-        best = self.finalist(self.best)
-        preset = next((f for f in self.finalists if f.record.number == 0), None)
+        best, preset = self.finalist(self.best), self.preset_runs
         return 1 - best.mean / preset.mean if best and preset and preset.mean else None
 
     def sentence(self) -> str:
@@ -98,7 +102,9 @@ class Summary:
         best = self.finalist(self.best)
         if best is None:
             return f"best so far: {self.best.name}, {self.metric} {self.best.score:.4g}, not yet run on fresh seeds"
-        preset = next(f for f in self.finalists if f.record.number == 0)
+        preset = self.preset_runs
+        if preset is None:
+            return f"best: {self.best.name}, {self.metric} {_plus_minus(best)}; the preset's own runs failed"
         if best is preset:
             return f"the preset was not beaten: {self.metric} {_plus_minus(preset)} over {len(preset.seeds)} fresh seeds"
         return (

@@ -87,6 +87,13 @@ def test_a_preset_that_nothing_beats_is_the_best(search):
     assert summary.config(summary.best) == load_config("toy-arcs", TINY)
 
 
+def test_a_preset_whose_runs_failed_does_not_hide_the_best(search):
+    write_search(search[1].search, {1: ((0.20,), (0.55,))})
+    summary = summary_of(search)
+    assert summary.best.number == 1
+    assert summary.sentence() == "best: trial 1, swd2 0.55 ± 0; the preset's own runs failed"
+
+
 def test_what_the_evaluation_rows_do_not_confirm_is_not_the_best(search):
     write_search(search[1].search, {0: ((0.30,), (0.50,)), 1: ((0.20,), (0.55,))})
     assert summary_of(search).best.number == 0
