@@ -3,7 +3,9 @@
 `MomentMatched` follows ∇log p(y | Y_t = x), with p(Y_0 | Y_t = x) taken as normal with its exact mean m and covariance C
 (`ndsm.samplers.posterior`): the gradient of log N(y; A m, σ_y² I + A C Aᵀ), C held fixed, which is
 (∂m/∂x)ᵀ Aᵀ (σ_y² I + A C Aᵀ)⁻¹ (y - A m) (Rozet et al. 2024). At every t it knows how far m can be trusted, and for
-Gaussian data it is exact. Some conjugate-gradient steps solve the system, one product with the Jacobian each.
+Gaussian data it is exact. Some conjugate-gradient steps solve the system, one product with the Jacobian each. A mixture's
+process may take C and ∂m/∂x of the mixture's modes in place of the network's: σ² and α along each axis. That is as
+exact for data spread like the modes, takes no derivatives, and does not multiply a Jacobian's error by σ²/α, hundreds at t = T.
 
 `Projected` moves m onto the measurements, m + λ A⁺(y - A m), and takes the score that has this mean (dissertation, chapter
 8, where x itself is moved onto noised measurements): one evaluation, no derivatives, and no account of noise.
@@ -11,6 +13,7 @@ Gaussian data it is exact. Some conjugate-gradient steps solve the system, one p
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -117,10 +120,11 @@ class MomentMatched:
         operator: A.
         y: measurements, (B, m), one row for each that is generated.
         noise: σ_y, in the same units.
+        moments: C and ∂m/∂x by the network's "jacobian" or by the mixture's "modes"; the latter if None and there is one.
         iterations: of conjugate gradients.
 
     Raises:
-        InputError: A does not fit y, or the process is neither linear nor a mixture's.
+        InputError: A does not fit y, the process is neither linear nor a mixture's, or modes are asked for without.
     """
 
     def __init__(
@@ -130,28 +134,36 @@ class MomentMatched:
         operator: Operator,
         y: Tensor,
         noise: float = 0.0,
-        iterations: int = 4,
+        moments: Literal["jacobian", "modes"] | None = None,
+        iterations: int = 6,
     ) -> None:
         operator.check(operator.matrix.shape[1], y)
         self._posterior, self._score = Posterior(process, score), score
         self._operator, self._y, self._noise, self._iterations = operator, y, noise, iterations
+        has_modes = self._posterior.has_modes
+        if moments == "modes" and not has_modes:
+            raise InputError("moments: expected 'jacobian' for a process without a mixture, found 'modes'")
+        self._by_modes = has_modes and moments != "jacobian"
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The guided score, (B, d), (B,) → (B, d); all times equal."""
         self._operator.check(x.shape[1], self._y)
-        time, a = float(t[0]), self._operator
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
+        time, a, posterior = float(t[0]), self._operator, self._posterior
+        with torch.set_grad_enabled(not self._by_modes):
+            x = x.detach().requires_grad_(not self._by_modes)
             s = score_at(self._score, x, time)
-            m = self._posterior.mean_of(x, s, time)
+            m = posterior.mean_of(x, s, time)
 
         def back(v: Tensor) -> Tensor:
+            if self._by_modes:
+                return posterior.scaled(x, v, time, 0, 1)
             return torch.autograd.grad(m, x, v, retain_graph=True)[0]
 
         with torch.no_grad():
 
             def normal(w: Tensor) -> Tensor:
-                return self._noise**2 * w + a(back(self._posterior.scaled(x, a.transposed(w), time)))
+                covered = posterior.scaled(x, a.transposed(w), time, 2, 0 if self._by_modes else -1)
+                return self._noise**2 * w + a(covered if self._by_modes else back(covered))
 
             w = _conjugate_gradients(normal, self._y - a(m), self._iterations)
             return (s + back(a.transposed(w))).detach()
@@ -179,7 +191,7 @@ class Projected:
         s = score_at(self._score, x, time)
         m = self._posterior.mean_of(x, s, time)
         move = self._strength * self._operator.pseudo_inverse(self._y - self._operator(m))
-        return s + self._posterior.scaled(x, move, time, power=-1)
+        return s + self._posterior.scaled(x, move, time, -2, 1)
 
 
 class Labelled:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.samplers.base import score_at
-from ndsm.samplers.local import Term, kernel_of
+from ndsm.samplers.local import MixtureKernel, Term, kernel_of
 
 
 class Posterior:
@@ -43,11 +43,17 @@ class Posterior:
         terms = [Term(inverse * kernel.unpulled(t), x, point=True), Term(inverse * variance, slope)]
         return kernel.blend(x, terms).to(x)
 
-    def scaled(self, x: Tensor, v: Tensor, t: float, power: int = 1) -> Tensor:
-        """(σ²/α)^power v, blended over the modes of x, (B, d) → (B, d)."""
-        ratio = (self._kernel.std(t) ** 2 * (-self._kernel.log_alpha(t)).exp()) ** power
+    @property
+    def has_modes(self) -> bool:
+        """Whether it is a mixture's: μ, α and σ are then each mode's own."""
+        return isinstance(self._kernel, MixtureKernel)
+
+    def scaled(self, x: Tensor, v: Tensor, t: float, std: int, alpha: int) -> Tensor:
+        """σ^std α^alpha v, blended over the modes of x, (B, d) → (B, d)."""
+        kernel = self._kernel
+        factor = kernel.std(t) ** std * (alpha * kernel.log_alpha(t)).exp()
         # The blend of a vector comes on top of the modes' means.
-        return (self._kernel.blend(x, [Term(ratio, v)]) - self._kernel.blend(x, [Term(0 * ratio, v)])).to(x)
+        return (kernel.blend(x, [Term(factor, v)]) - kernel.blend(x, [Term(0 * factor, v)])).to(x)
 
     def variance(self, x: Tensor, t: float) -> Tensor:
         """Diagonal of Cov[Y_0 | Y_t = x], (B, d) → (B, d); d products with the Jacobian."""
@@ -58,6 +64,6 @@ class Posterior:
             for i in range(x.shape[1]):
                 v = torch.zeros_like(x)
                 v[:, i] = 1.0
-                row = self.scaled(x.detach(), v, t)
+                row = self.scaled(x.detach(), v, t, 2, -1)
                 found.append(torch.autograd.grad(m, x, row, retain_graph=True)[0][:, i])
         return torch.stack(found, 1)

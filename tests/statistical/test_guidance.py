@@ -71,9 +71,14 @@ def test_posterior_moments_of_gaussian_data_are_bayes_rule(make):
     torch.testing.assert_close(posterior.variance(x, t), variance.expand(5, 3), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("make", "sampler"), [(linear, "em"), (langevin, "exponential"), (langevin, "em")])
+@pytest.mark.parametrize(
+    ("make", "sampler", "moments"),
+    [(linear, "em", None), (langevin, "exponential", "jacobian"), (langevin, "exponential", "modes")],
+)
 @pytest.mark.parametrize("noise", [0.0, 0.4])
-def test_moment_matched_guidance_samples_the_posterior_of_gaussian_data(mean_within, make, sampler, noise):
+def test_moment_matched_guidance_samples_the_posterior_of_gaussian_data(
+    mean_within, make, sampler, moments, noise
+):
     """Mean and square of each coordinate of the posterior of y = A x + noise, within 4 standard errors and 6 % of a
     standard deviation for the sampler's steps."""
     process, score = make()
@@ -83,7 +88,7 @@ def test_moment_matched_guidance_samples_the_posterior_of_gaussian_data(mean_wit
     gain = COVARIANCE @ a.T / (a @ COVARIANCE @ a.T + noise**2)
     mean = MEAN + gain[:, 0] * (1.2 - a @ MEAN)
     std = (COVARIANCE - gain @ a @ COVARIANCE).diagonal().sqrt()
-    guided = MomentMatched(process, score, operator, y, noise)
+    guided = MomentMatched(process, score, operator, y, noise, moments)
     times = reverse_times(process, sampler, 250, 1e-3)
     generator = torch.Generator().manual_seed(1)
     x = carry(process, guided, times, process.prior.sample(3000, generator), generator, sampler=sampler)
