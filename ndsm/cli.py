@@ -7,6 +7,7 @@ stopped by Ctrl-C, a checkpoint was saved. `pipelines` is imported only by the c
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -745,6 +746,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"ndsm {version('ndsm')}")
         return 0
+    # torch's own, on the first directional derivative.
+    warnings.filterwarnings("ignore", message=r".*jit\.script.*", category=FutureWarning)
     try:
         if args[0] not in COMMANDS:
             raise InputError(f"no command {args[0]!r}: expected one of {', '.join(COMMANDS)}")
