@@ -43,6 +43,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 SAMPLER = {"ndsm": "exponential", "vp": "ancestral"}
+ITERATIONS = {"ndsm": 6, "vp": 4}
+"""Of conjugate gradients: VP has no modes, and with the network's Jacobian more make it worse."""
 PROBLEMS: dict[str, Operator] = {
     "half masked": mask(torch.arange(64) < 32),
     "2x super-resolution": average_pool(8, 2),
@@ -130,7 +132,9 @@ def main() -> None:
         drawn = {"prior": posterior_of(mixture, operator, y, generator)}
         for name, (process, score) in models.items():
             guided = {
-                "moment-matched": MomentMatched(process, score, operator, y, NOISE),
+                "moment-matched": MomentMatched(
+                    process, score, operator, y, NOISE, iterations=ITERATIONS[name]
+                ),
                 "projected": Projected(process, score, operator, y),
             }
             for kind, wrapped in guided.items():

@@ -121,7 +121,7 @@ class MomentMatched:
         y: measurements, (B, m), one row for each that is generated.
         noise: σ_y, in the same units.
         moments: C and ∂m/∂x by the network's "jacobian" or by the mixture's "modes"; the latter if None and there is one.
-        iterations: of conjugate gradients.
+        iterations: of conjugate gradients; with a network's Jacobian, which is not quite symmetric, more make it worse.
 
     Raises:
         InputError: A does not fit y, the process is neither linear nor a mixture's, or modes are asked for without.
@@ -135,7 +135,7 @@ class MomentMatched:
         y: Tensor,
         noise: float = 0.0,
         moments: Literal["jacobian", "modes"] | None = None,
-        iterations: int = 6,
+        iterations: int = 4,
     ) -> None:
         operator.check(operator.matrix.shape[1], y)
         self._posterior, self._score = Posterior(process, score), score
