@@ -14,16 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ndsm.config import load_config
 from ndsm.data import Dataset, load
 from ndsm.experiment import build_problem, start
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.reference import GaussianMixture
 from ndsm.samplers import carry, reverse_times
-from ndsm.samplers.guidance import MomentMatched, Operator, Projected, average_pool, mask, projections
+from ndsm.samplers.guidance import (
+    MomentMatched,
+    Operator,
+    Projected,
+    average_pool,
+    draw_from_mixture,
+    mask,
+    projections,
+    start_given,
+)
 from ndsm.training import Resume, fit_mixture, local_source, open_replay, train
 
 PEAK = 16.0
@@ -64,26 +71,6 @@ def trained(dataset: Dataset, steps: int, fields: dict[str, Any]) -> tuple[Proce
     finally:
         replay.source.close()
     return problem.process, trainer.ema.eval()
-
-
-def posterior_of(
-    mixture: GaussianMixture, operator: Operator, y: Tensor, generator: torch.Generator
-) -> Tensor:
-    """A draw of a spherical mixture given each row of measurements (B, m), (B, d)."""
-    a, y = operator.matrix.double(), y.double()
-    log_p, draws = [], []
-    z = torch.randn(len(y), a.shape[1], generator=generator, dtype=torch.float64)
-    for weight, mean, v in zip(mixture.weights, mixture.means, mixture.covariances, strict=True):
-        law = v * a @ a.T + NOISE**2 * torch.eye(len(a))
-        off = y - a @ mean
-        log_p.append(
-            weight.log() - 0.5 * torch.logdet(law) - 0.5 * (off * torch.linalg.solve(law, off.T).T).sum(1)
-        )
-        own = z * v.sqrt()
-        noise = NOISE * torch.randn(y.shape, generator=generator, dtype=torch.float64)
-        draws.append(mean + own + (v * a.T @ torch.linalg.solve(law, (off - own @ a.T - noise).T)).T)
-    chosen = torch.multinomial(torch.stack(log_p, 1).softmax(1), 1, generator=generator)[:, 0]
-    return torch.stack(draws)[chosen, torch.arange(len(y))].float()
 
 
 def psnr(images: np.ndarray, truth: np.ndarray) -> float:
@@ -129,7 +116,7 @@ def main() -> None:
         generator = torch.Generator().manual_seed(0)
         y = operator(clean)
         y = (y + NOISE * torch.randn(y.shape, generator=generator)).repeat(options.draws, 1)
-        drawn = {"prior": posterior_of(mixture, operator, y, generator)}
+        drawn = {"prior": draw_from_mixture(mixture, operator, y, NOISE, generator)}
         for name, (process, score) in models.items():
             guided = {
                 "moment-matched": MomentMatched(
@@ -139,7 +126,7 @@ def main() -> None:
             }
             for kind, wrapped in guided.items():
                 times = reverse_times(process, SAMPLER[name], EVALUATIONS, 1e-3)
-                start_from = process.prior.sample(len(y), generator)
+                start_from = start_given(process, operator, y, NOISE, generator)
                 drawn[f"{name} {kind}"] = carry(
                     process, wrapped, times, start_from, generator, sampler=SAMPLER[name]
                 )

@@ -500,7 +500,7 @@ class GaussianMixture:
         z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
         log_p, draws = [], []
         for i in range(self.n_components):
-            covariance, mean = self._covariance(i), self.means[i]
+            covariance, mean = self.covariance(i), self.means[i]
             off = torch.where(known_, x - mean, 0.0)
             if covariance.ndim == 1:
                 log_p.append(-0.5 * (known_ * (off**2 / covariance + covariance.log())).sum(1))
@@ -541,7 +541,7 @@ class GaussianMixture:
     def pooled_covariance(self) -> Tensor:
         """Σ_i w_i Σ_i, (d,) if it is diagonal, else (d, d); float64 on the CPU."""
         return sum(
-            (w * self._covariance(i) for i, w in enumerate(self.weights)),
+            (w * self.covariance(i) for i, w in enumerate(self.weights)),
             torch.zeros((), dtype=torch.float64),
         )
 
@@ -550,7 +550,7 @@ class GaussianMixture:
         """Largest eigenvalue of Σ Σ_i⁻¹ over all components, Σ the pooled covariance: 1 if they are all alike."""
         pooled, found = self.pooled_covariance, 1.0
         for i in range(self.n_components):
-            own = self._covariance(i)
+            own = self.covariance(i)
             if own.ndim == 1:
                 found = max(found, float((pooled / own).max()))
             else:
@@ -558,7 +558,7 @@ class GaussianMixture:
                 found = max(found, float(torch.linalg.eigvalsh(half @ pooled @ half.T).max()))
         return found
 
-    def _covariance(self, component: int) -> Tensor:
+    def covariance(self, component: int) -> Tensor:
         """A component's covariance, (d,) if it is diagonal, else (d, d)."""
         match self.covariance_type:
             case "spherical":

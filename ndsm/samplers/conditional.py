@@ -66,7 +66,7 @@ def draw_given(
     def draw() -> Tensor:
         return torch.randn(rows.shape, generator=generator).to(rows)
 
-    twins = _noised(process, start, times[::-1], draw)[::-1]
+    twins = noised(process, start, times[::-1], draw)[::-1]
     x = twins[0]
     for k, (t, u) in enumerate(pairwise(times)):
         last = u == times[-1]
@@ -80,7 +80,7 @@ def draw_given(
     return x
 
 
-def _noised(process: Process, start: Tensor, times: np.ndarray, draw: Callable[[], Tensor]) -> list[Tensor]:
+def noised(process: Process, start: Tensor, times: np.ndarray, draw: Callable[[], Tensor]) -> list[Tensor]:
     """Rows noised from time times[0] = 0 on, at each of the times, (B, d) each."""
     exact = isinstance(process, Langevin) and process.mixture is not None
     modes = Modes(process.mixture if exact else None, start.T)

@@ -20,11 +20,15 @@ from torch import Tensor
 
 from ndsm.errors import InputError
 from ndsm.objectives import Score
-from ndsm.processes import Process
+from ndsm.processes import Process, geometric_grid
+from ndsm.reference import GaussianMixture
 from ndsm.samplers.base import score_at
+from ndsm.samplers.conditional import noised
 from ndsm.samplers.posterior import Posterior
 from ndsm.streams import torch_stream
 
+NOISING_STEPS = 30
+"""From a draw given measurements up to t = T."""
 SINGULAR = 1e-6
 """Singular values below this share of the largest count as 0."""
 
@@ -192,6 +196,55 @@ class Projected:
         m = self._posterior.mean_of(x, s, time)
         move = self._strength * self._operator.pseudo_inverse(self._y - self._operator(m))
         return s + self._posterior.scaled(x, move, time, -2, 1)
+
+
+def draw_from_mixture(
+    mixture: GaussianMixture, operator: Operator, y: Tensor, noise: float, generator: torch.Generator
+) -> Tensor:
+    """A draw of the mixture given each row of measurements, exactly, (B, m) → (B, d); in float64 on the CPU.
+
+    Args:
+        noise: σ_y, above 0.
+        generator: on the CPU.
+    """
+    a, measured = operator.matrix.double().cpu(), y.double().cpu()
+    z, errors = (
+        torch.randn(len(y), n, generator=generator, dtype=torch.float64) for n in (a.shape[1], a.shape[0])
+    )
+    log_p, draws = [], []
+    for i, mean in enumerate(mixture.means):
+        own = mixture.covariance(i)
+        covariance = torch.diag(own) if own.ndim == 1 else own
+        law = a @ covariance @ a.T + noise**2 * torch.eye(len(a), dtype=torch.float64)
+        root = torch.linalg.cholesky(law)
+        off = measured - mean @ a.T
+        half = torch.linalg.solve_triangular(root, off.T, upper=False)
+        log_p.append(-0.5 * (half**2).sum(0) - root.diagonal().log().sum())
+        free = z @ torch.linalg.cholesky(covariance).T
+        # A draw of the component, moved by what its own noisy measurements are off.
+        draws.append(
+            mean
+            + free
+            + (covariance @ a.T @ torch.cholesky_solve((off - free @ a.T - noise * errors).T, root)).T
+        )
+    posterior = (torch.stack(log_p, 1) + mixture.weights.log()).softmax(1)
+    chosen = torch.multinomial(posterior, 1, generator=generator)[:, 0]
+    return torch.stack(draws)[chosen, torch.arange(len(y))].to(y)
+
+
+def start_given(
+    process: Process, operator: Operator, y: Tensor, noise: float, generator: torch.Generator
+) -> Tensor:
+    """Rows at t = T to begin a guided generation with, (B, m) → (B, d).
+
+    Noising hardly leaves a mode, so the measurements have a say in which one generation starts in: draws of the mixture
+    given y, noised up to T. For a process without modes, the prior.
+    """
+    if process.mixture is None or process.mixture.n_components == 1:
+        return process.prior.sample(len(y), generator).to(y)
+    start = draw_from_mixture(process.mixture, operator, y, noise, generator)
+    times = geometric_grid(process.horizon, NOISING_STEPS, process.horizon / NOISING_STEPS / 10)
+    return noised(process, start, times, lambda: torch.randn(start.shape, generator=generator).to(y))[-1]
 
 
 class Labelled:

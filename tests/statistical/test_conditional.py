@@ -23,7 +23,7 @@ def noised(mixture, process):
     def score(y, t):
         time = t[:1].double()
         a, var = process.log_alpha(time).exp(), process.std(time) ** 2
-        covariances = torch.stack([mixture._covariance(i) for i in range(mixture.n_components)])
+        covariances = torch.stack([mixture.covariance(i) for i in range(mixture.n_components)])
         moved = GaussianMixture(
             mixture.weights,
             mixture.means * a,

@@ -14,9 +14,11 @@ from ndsm.samplers.guidance import (
     Projected,
     average_pool,
     blur,
+    draw_from_mixture,
     mask,
     masked_fourier,
     projections,
+    start_given,
 )
 from ndsm.samplers.posterior import Posterior
 
@@ -140,3 +142,33 @@ def test_an_operator_of_another_shape_is_one_sentence():
     guided = Projected(process, score, Operator(torch.ones(1, 4)), torch.ones(4, 1))
     with pytest.raises(InputError, match=r"expected a matrix \(1, 3\) .* found \(1, 4\)"):
         guided(torch.ones(4, 3), torch.ones(4))
+
+
+def test_a_mixture_given_measurements_follows_bayes_rule(random_mixture, mean_within):
+    """E[h(x) | y] by weighting draws of the mixture with the likelihood of y."""
+    mixture = random_mixture("full", 3, 2)
+    operator, noise = Operator(torch.tensor([[1.0, -0.5]])), 0.5
+    generator = torch.Generator().manual_seed(0)
+    drawn = draw_from_mixture(
+        mixture, operator, torch.full((5000, 1), 0.7, dtype=torch.float64), noise, generator
+    )
+    x = mixture.sample(1_000_000, generator)
+    weight = torch.softmax(-0.5 * ((operator(x)[:, 0] - 0.7) / noise) ** 2, 0)
+    for h in (lambda v: v, lambda v: v**2, lambda v: (v > 0).double()):
+        mean_within(h(drawn), (weight[:, None] * h(x)).sum(0).numpy(), 0.01)
+
+
+def test_generation_starts_in_the_mode_that_the_measurements_tell():
+    mixture = GaussianMixture(
+        torch.ones(2), torch.tensor([[-5.0, 0.0], [5.0, 0.0]]), torch.tensor([0.3, 0.3])
+    )
+    operator = Operator(torch.tensor([[1.0, 0.0]]))
+    start = start_given(
+        Langevin(mixture, horizon=1.0),
+        operator,
+        torch.full((50, 1), 4.5),
+        0.1,
+        torch.Generator().manual_seed(0),
+    )
+    assert bool((start[:, 0] > 2).all())
+    assert float(start.std(0)[0]) > 0.3
