@@ -17,7 +17,7 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.data import Dataset, load
-from ndsm.experiment import build_problem, start
+from ndsm.experiment import build_problem, training_in_memory
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.samplers import carry, reverse_times
@@ -31,7 +31,7 @@ from ndsm.samplers.guidance import (
     projections,
     start_given,
 )
-from ndsm.training import Resume, fit_mixture, local_source, open_replay, train
+from ndsm.training import fit_mixture
 
 PEAK = 16.0
 NOISE = 0.05
@@ -63,13 +63,9 @@ def trained(dataset: Dataset, steps: int, fields: dict[str, Any]) -> tuple[Proce
     """Process and averaged score of the digits preset with other fields."""
     config = load_config("digits", {"train.steps": steps, **fields})
     problem = build_problem(config, fit_mixture(config, dataset.train), dataset.stamp)
-    trainer, resume = start(problem, None)
-    replay = open_replay(problem, Resume(), 0, local_source(problem, dataset.train, resume))
-    try:
-        for _ in train(trainer, replay, problem, resume):
+    with training_in_memory(problem, dataset.train) as (trainer, records):
+        for _ in records:
             pass
-    finally:
-        replay.source.close()
     return problem.process, trainer.ema.eval()
 
 

@@ -17,9 +17,9 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.data import load
-from ndsm.experiment import Generator, build_problem, start
+from ndsm.experiment import Generator, build_problem, training_in_memory
 from ndsm.metrics import evaluate
-from ndsm.training import Resume, fit_mixture, local_source, open_replay, train
+from ndsm.training import fit_mixture
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "the preset's": {},
@@ -45,13 +45,9 @@ def run(preset: str, fields: dict[str, Any], seed: int) -> dict[str, float]:
     config = load_config(preset, {**fields, "train.seed": seed})
     dataset = load(config.data, seed)
     problem = build_problem(config, fit_mixture(config, dataset.train), dataset.stamp)
-    trainer, resume = start(problem, None)
-    replay = open_replay(problem, Resume(), 0, local_source(problem, dataset.train, resume))
-    try:
-        for _ in train(trainer, replay, problem, resume):
+    with training_in_memory(problem, dataset.train) as (trainer, records):
+        for _ in records:
             pass
-    finally:
-        replay.source.close()
     generator = Generator(problem, trainer.ema.eval(), torch.device("cpu"))
     metrics = evaluate(dataset, np.concatenate(list(generator.rows(N, seed))), None, seed)
     return {key: metrics[key] for key in (*METRICS, "nonfinite", "swd2_floor") if key in metrics}

@@ -25,12 +25,12 @@ import torch
 
 from ndsm.config import Config, build_config, load_config, merge
 from ndsm.data import Dataset, load
-from ndsm.experiment import Generator, build_problem, start
+from ndsm.experiment import Generator, build_problem, training_in_memory
 from ndsm.metrics import evaluate
 from ndsm.metrics.images import frechet_distance
 from ndsm.processes import rollout
 from ndsm.reference import GaussianMixture
-from ndsm.training import Resume, fit_mixture, local_source, open_replay, train
+from ndsm.training import fit_mixture
 
 COMMON: dict[str, Any] = {
     "process.integrator": "exponential",
@@ -110,23 +110,21 @@ def run(preset: str, fields: dict[str, Any], seed: int, seconds: float) -> list[
         build_problem(config, mixture, dataset.stamp),
         HeldOut(config, mixture, dataset),
     )
-    trainer, resume = start(problem, None)
-    replay = open_replay(problem, Resume(), 0, local_source(problem, dataset.train, resume))
     found: list[Point] = []
     spent, started = 0.0, time.process_time()
-    for record in train(trainer, replay, problem, resume):
-        while (
-            len(found) < len(FRACTIONS)
-            and spent + time.process_time() - started >= FRACTIONS[len(found)] * seconds
-        ):
-            spent += time.process_time() - started
-            generator = Generator(problem, copy.deepcopy(trainer.ema).eval(), torch.device("cpu"))
-            rows = np.concatenate(list(generator.rows(ROWS[preset], seed)))
-            found.append((record.step, *measure(dataset, rows, seed), held_out.loss(generator.model)))
-            started = time.process_time()
-        if len(found) == len(FRACTIONS):
-            break
-    replay.source.close()
+    with training_in_memory(problem, dataset.train) as (trainer, records):
+        for record in records:
+            while (
+                len(found) < len(FRACTIONS)
+                and spent + time.process_time() - started >= FRACTIONS[len(found)] * seconds
+            ):
+                spent += time.process_time() - started
+                generator = Generator(problem, copy.deepcopy(trainer.ema).eval(), torch.device("cpu"))
+                rows = np.concatenate(list(generator.rows(ROWS[preset], seed)))
+                found.append((record.step, *measure(dataset, rows, seed), held_out.loss(generator.model)))
+                started = time.process_time()
+            if len(found) == len(FRACTIONS):
+                break
     return found
 
 

@@ -5,7 +5,6 @@ stopped by Ctrl-C, a checkpoint was saved. `pipelines` is imported only by the c
 """
 
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ import tyro
 
 from ndsm.config import Config, SamplerName, build_config, preset_names, read_preset
 from ndsm.errors import InputError
+from ndsm.interrupt import on_interrupt
 
 if TYPE_CHECKING:
     from ndsm.run import Run
@@ -346,22 +346,18 @@ def train(options: TrainOptions) -> None:
 @contextmanager
 def stopping(stop_file: Path) -> Iterator[Callable[[], bool]]:
     """While active, the first Ctrl-C asks the training to save and stop, the second ends at once."""
-    pressed = False
 
-    def on_interrupt(signum: int, frame: Any) -> None:
-        nonlocal pressed
+    def ask() -> bool:
         # Before the run is begun there is nothing to save.
-        if pressed or not stop_file.parent.is_dir():
-            raise KeyboardInterrupt
-        pressed = True
-        stop_file.touch()
-        print("\nsaving a checkpoint; Ctrl-C again ends at once without", file=sys.stderr, flush=True)
+        begun = stop_file.parent.is_dir()
+        if begun:
+            stop_file.touch()
+        return begun
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield lambda: pressed
+        with on_interrupt(ask, "saving a checkpoint", sys.stderr) as stopped:
+            yield stopped
     finally:
-        signal.signal(signal.SIGINT, before)
         stop_file.unlink(missing_ok=True)
 
 

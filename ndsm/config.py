@@ -136,6 +136,10 @@ class Process(Section):
     and stable for any step."""
 
 
+WITH_EPSILON = ("ndsm-cv", "path")
+"""Objectives whose control variate has a factor ε(t)."""
+
+
 class Epsilon(Section):
     """The factor ε(t) of the control variate (Theorem 3.2); for objective.kind ndsm-cv and path."""
 
@@ -262,6 +266,11 @@ class Train(Section):
         least, most = self.workers.split(",")
         return int(least), int(most)
 
+    @property
+    def first_simulators(self) -> int:
+        """Simulators before anything is measured."""
+        return 1 if self.simulators == "auto" else int(self.simulators)
+
     @field_validator("workers")
     @classmethod
     def _workers_are_a_number_or_a_range(cls, value: int | str) -> int | str:
@@ -353,7 +362,7 @@ class Config(Section):
             raise ValueError("objective.kind 'mixture-dsm' goes with process.kind 'langevin'")
         # How often it is updated may stay set: a preset's objective is then exchanged by one option.
         epsilon = self.objective.epsilon.model_copy(update={"every": Epsilon().every})
-        if self.objective.kind not in ("ndsm-cv", "path") and epsilon != Epsilon():
+        if self.objective.kind not in WITH_EPSILON and epsilon != Epsilon():
             raise ValueError(
                 f"objective.epsilon goes with objective.kind 'ndsm-cv' or 'path'; {self.objective.kind!r} has no control "
                 "variate to scale"

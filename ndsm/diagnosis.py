@@ -11,6 +11,7 @@ import torch
 
 from ndsm.data import Dataset
 from ndsm.gradient_variance import FIFTHS, fresh_rows
+from ndsm.networks import IMAGE_SIDE
 from ndsm.objectives import ClosedFormEpsilon
 from ndsm.training import Problem, Trainer
 
@@ -68,7 +69,7 @@ class NearestRows:
 
 def diagnosis_rows(problem: Problem, data: np.ndarray, index: int = 0) -> dict[str, torch.Tensor]:
     """Fresh recorded rows by name, in the run's own proportions of times."""
-    n = PROFILE_IMAGES if problem.config.network.kind == "unet" else PROFILE_ROWS
+    n = PROFILE_IMAGES if problem.config.network.kind in IMAGE_SIDE else PROFILE_ROWS
     return fresh_rows(problem, data, n, index)
 
 

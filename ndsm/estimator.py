@@ -8,16 +8,23 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
-from ndsm.config import Config, build_config, merge, read_preset
+from ndsm.config import WITH_EPSILON, Config, build_config, merge, read_preset
 from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.data.dataset import scale_
 from ndsm.errors import InputError
-from ndsm.experiment import Generator, build_problem, describe_data, describe_labels, given_row, start
+from ndsm.experiment import (
+    Generator,
+    build_problem,
+    describe_data,
+    describe_labels,
+    given_row,
+    training_in_memory,
+)
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run
-from ndsm.training import fit_mixture, local_source, make_problem, open_replay, train, with_labels
+from ndsm.training import fit_mixture, make_problem, with_labels
 
 DEFAULT_PRESET = "vectors"
 SCALING_FIELDS = ("standardize", "whiten", "whiten_components", "whiten_samples", "symmetry")
@@ -111,20 +118,16 @@ class NDSM(BaseEstimator):
             problem = make_problem(config, self.process, rows.shape[1], data["fingerprint"])
         problem = with_labels(problem, labels, "y")
         data |= describe_labels(problem, dataset.train)
-        trainer, resume = start(problem, None)
-        device = next(trainer.model.parameters()).device
-        replay = open_replay(problem, resume, 0, local_source(problem, dataset.train, resume), device=device)
         history: list[dict[str, Any]] = []
-        try:
-            for record in train(trainer, replay, problem, resume):
+        with training_in_memory(problem, dataset.train) as (trainer, records):
+            for record in records:
                 history.append(record.metrics)
                 if self.verbose:
                     m = record.metrics
                     print(
                         f"step {m['step']}/{config.train.steps}  loss {m['loss']:.4g}  {m['steps_per_s']:.0f} step/s"
                     )
-        finally:
-            replay.source.close()
+        device = next(trainer.model.parameters()).device
         # Only now: a fit that fails or is interrupted leaves an earlier one whole.
         self.history_ = history
         self._take(
@@ -281,7 +284,7 @@ class NDSM(BaseEstimator):
                 fields["objective.epsilon.kind"] = "closed-form"
             case tuple() as values:
                 fields |= {"objective.epsilon.kind": "piecewise-linear", "objective.epsilon.values": values}
-            case value if self.objective.kind in ("ndsm-cv", "path"):
+            case value if self.objective.kind in WITH_EPSILON:
                 fields |= {"objective.epsilon.kind": "constant", "objective.epsilon.value": value}
         return fields
 

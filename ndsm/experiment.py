@@ -6,7 +6,7 @@ compares with the data.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -214,6 +214,18 @@ def train_locally(
                 yield record
         finally:
             replay.source.close()
+
+
+@contextmanager
+def training_in_memory(problem: Problem, data: np.ndarray) -> Iterator[tuple[Trainer, Iterator[Record]]]:
+    """A fresh trainer and the records of its training on rows (N, d), simulated on one thread; nothing is written."""
+    trainer, resume = start(problem, None)
+    device = next(trainer.model.parameters()).device
+    replay = open_replay(problem, resume, 0, local_source(problem, data, resume), device=device)
+    try:
+        yield trainer, train(trainer, replay, problem, resume)
+    finally:
+        replay.source.close()
 
 
 @dataclass

@@ -1,9 +1,12 @@
 """Files that appear whole or not at all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+PARTIAL = ".partial"
+"""Ending of what is being written, or was by a process that was killed."""
 
 
 @contextmanager
@@ -14,7 +17,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     or the new one. Processes that write the same file at the same time do not disturb each other; the last wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         yield partial
         with partial.open("rb") as f:
@@ -28,3 +31,15 @@ def write_whole(path: Path, content: bytes) -> None:
     """Make `content` the file `path`."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
+
+
+def foreign_names(folder: Path, own: Collection[str]) -> list[str]:
+    """Names in a folder that are neither among `own` nor what a killed process was writing, sorted.
+
+    None if there is no folder; that of `folder` itself if it is a file.
+    """
+    if not folder.exists():
+        return []
+    if not folder.is_dir():
+        return [folder.name]
+    return sorted(p.name for p in folder.iterdir() if p.name not in own and not p.name.endswith(PARTIAL))

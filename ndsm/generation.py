@@ -12,7 +12,7 @@ from typing import Any
 from ndsm.data import TableWriter
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
-from ndsm.files import write_whole
+from ndsm.files import foreign_names, write_whole
 from ndsm.run import Run
 from ndsm.samplers import CHUNK
 
@@ -64,7 +64,7 @@ class PartFolder:
         description = self._describe()
         file = path / "_generation.json"
         if not file.is_file():
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if foreign_names(path, ()):
                 raise InputError(
                     f"{path}: expected a new or empty folder, or one of `ndsm sample`, found another"
                 )

@@ -11,10 +11,11 @@ from torch import Tensor
 from ndsm.config import Config, build_config, merge
 from ndsm.data import load
 from ndsm.errors import InputError
-from ndsm.experiment import build_problem, start
+from ndsm.experiment import build_problem, start, training_in_memory
+from ndsm.networks import IMAGE_SIDE
 from ndsm.objectives import ClosedFormEpsilon, ConstantEpsilon, Epsilon
 from ndsm.processes import rollout
-from ndsm.training import Problem, Resume, Trainer, fit_mixture, local_source, open_replay, train
+from ndsm.training import Problem, Trainer, fit_mixture
 
 FIFTHS = 5
 
@@ -66,9 +67,7 @@ def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) 
                 "train.steps": steps,
                 "objective.epsilon": {},
                 # Images a few at a time: the memory of a batch is as large as the network's activations.
-                "train.accumulate": config.train.batch_rows
-                if config.network.kind in ("unet", "diffusers")
-                else 1,
+                "train.accumulate": config.train.batch_rows if config.network.kind in IMAGE_SIDE else 1,
             },
         ),
         "bench variance",
@@ -140,12 +139,7 @@ def fresh_rows(problem: Problem, data: np.ndarray, n: int, index: int) -> dict[s
 
 def _trained(config: Config, problem: Problem, data: np.ndarray) -> torch.nn.Module:
     """The model after `train.steps` steps, in this process."""
-    trainer, _ = start(problem, None)
-    resume = Resume()
-    replay = open_replay(problem, resume, 0, local_source(problem, data, resume))
-    try:
-        for _ in train(trainer, replay, problem, resume):
+    with training_in_memory(problem, data) as (trainer, records):
+        for _ in records:
             pass
-    finally:
-        replay.source.close()
     return trainer.model

@@ -22,6 +22,7 @@ from ndsm.data import Scaling
 from ndsm.errors import InputError
 from ndsm.objectives import Score
 from ndsm.processes import Process
+from ndsm.samplers.base import score_at
 from ndsm.samplers.ode import solve_adaptively, velocity
 from ndsm.streams import torch_stream
 
@@ -68,8 +69,7 @@ def divergence(process: Process, score: Score, y: Tensor, t: float, probes: Tens
     """F(y, t), (B, d), and uᵀ DF u of each probe u, (P, B), for probes (P, B, d) or (P, 1, d)."""
 
     def flow(x: Tensor) -> Tensor:
-        s = score(x, torch.full((len(x),), t, device=x.device, dtype=x.dtype))
-        return velocity(process, x, s, t)
+        return velocity(process, x, score_at(score, x, t), t)
 
     def along(probe: Tensor) -> tuple[Tensor, Tensor]:
         probe = probe.expand_as(y)

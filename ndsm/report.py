@@ -7,7 +7,7 @@ import torch
 import yaml
 from markupsafe import Markup
 
-from ndsm.config import Config
+from ndsm.config import WITH_EPSILON, Config
 from ndsm.console import evaluation_rows
 from ndsm.data import Dataset, load
 from ndsm.diagnosis import RARE, diagnosis_rows, epsilon_curve, nearest_rows, time_profile
@@ -178,7 +178,7 @@ def _first_screen(
 
 def _objective(config: Config) -> str:
     epsilon = config.objective.epsilon
-    if config.objective.kind not in ("ndsm-cv", "path"):
+    if config.objective.kind not in WITH_EPSILON:
         return config.objective.kind
     chosen = f"{epsilon.value:g}" if epsilon.kind == "constant" else epsilon.kind
     return f"{config.objective.kind}, ε(t): {chosen}"
@@ -276,7 +276,7 @@ def _across_times(
         plot(loss, f"Weighted loss with its standard error; {measured}.", loss_numbers),
         plot(variance, f"Variance of the per-sample gradients; {measured}.", variance_numbers),
     ]
-    if config.objective.kind in ("ndsm-cv", "path"):
+    if config.objective.kind in WITH_EPSILON:
         curve = epsilon_curve(trainer, problem, diagnosis_rows(problem, dataset.train, 1))
         figure = go.Figure(
             [

@@ -43,7 +43,7 @@ from torch import nn
 from ndsm.config import Config, build_config, flatten
 from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
-from ndsm.files import whole_file, write_whole
+from ndsm.files import foreign_names, whole_file, write_whole
 from ndsm.reference import GaussianMixture
 from ndsm.stamps import make_stamp
 from ndsm.storage import Mirror, is_uri
@@ -132,15 +132,9 @@ class Run:
 
     def foreign_files(self) -> list[str]:
         """Names in the folder that no run makes; none if a run was begun here."""
-        if self.exists() or not self.path.exists():
-            return []
-        if not self.path.is_dir():
-            return [self.path.name]
         # What a run that died while it was begun leaves behind.
         own = ("data.json", "versions.json", "reference.safetensors", "reference.json", "checkpoints")
-        return sorted(
-            p.name for p in self.path.iterdir() if p.name not in own and not p.name.endswith(".partial")
-        )
+        return [] if self.exists() else foreign_names(self.path, own)
 
     def exists(self) -> bool:
         """Whether a run was begun here."""

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 
+from ndsm.config import Train
 from ndsm.errors import InputError
 from ndsm.experiment import Experiment, begin, saved, start
 from ndsm.run import Run
@@ -321,10 +322,7 @@ def run_on_ray(
     problem, config, run = experiment.problem, experiment.config.train, experiment.run
     with cluster() as found:
         block_bytes = problem.spec.rows * problem.spec.layout.width * 4
-        least, _ = config.worker_range
-        # What the workers' nodes have counts, not this process's.
-        use_gpu = config.device == "cuda" or (config.device == "auto" and found.gpus >= least)
-        simulators = 1 if config.simulators == "auto" else config.simulators
+        use_gpu, simulators = uses_gpu(config, found), config.first_simulators
         check_budget(found, config, simulators, block_bytes, experiment.dataset.train.nbytes, use_gpu)
         begin(experiment)
         with run.hold():
@@ -333,6 +331,11 @@ def run_on_ray(
                 simulators = calibrated(problem, data, found, use_gpu, say)
             on_start()
             train_on_ray(problem, run, data, on_metrics, found, simulators, use_gpu)
+
+
+def uses_gpu(config: Train, found: Cluster) -> bool:
+    """Whether each worker takes a GPU: what the workers' nodes have counts, not this process's."""
+    return config.device == "cuda" or (config.device == "auto" and found.gpus >= config.worker_range[0])
 
 
 def calibrated(problem: Problem, data: Any, found: Cluster, use_gpu: bool, say: Callable[[str], None]) -> int:

@@ -1,12 +1,16 @@
 """What several tests share."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from ndsm.config import load_config
+from ndsm.experiment import Experiment, begin, prepare, train_locally
 from ndsm.reference import GaussianMixture
+from ndsm.run import Run
 
 # Test machines are shared, and every tensor here is small.
 torch.set_num_threads(1)
@@ -44,6 +48,16 @@ def mean_within(
     assert (error > 0).all()
     difference = np.abs(v.mean(0) - np.asarray(expected))
     assert (difference <= 4 * error + allowance).all(), f"off by {difference}, standard error {error}"
+
+
+def train_arcs(run: Run, fields: dict[str, Any], stop_at: int | None = None) -> Experiment:
+    """Begin or resume a run on toy-arcs in this process; it is asked to stop at a report's step, if one is given."""
+    experiment = prepare(load_config("toy-arcs", fields), run)
+    begin(experiment)
+    for record in train_locally(experiment):
+        if record.step == stop_at:
+            run.stop_file.touch()
+    return experiment
 
 
 def mnist_image(digit, number):
@@ -89,3 +103,8 @@ def _random_mixture():
 @pytest.fixture(name="mean_within", scope="session")
 def _mean_within():
     return mean_within
+
+
+@pytest.fixture(name="train_arcs", scope="session")
+def _train_arcs():
+    return train_arcs

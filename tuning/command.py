@@ -17,7 +17,6 @@ from pipelines.resources import Cluster
 from pipelines.train import cluster
 from tuning.finalists import run_finalists
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
-from tuning.nested import simulators_of
 from tuning.scoring import Scorer, choose_metric, search_split
 from tuning.search import TUNE_ENVIRONMENT, Plan, SearchName, StopName, gently_interrupted, run_search
 from tuning.space import Space, make_space
@@ -149,7 +148,7 @@ def trial_cpus(config: Config, kind: TrialKind) -> float:
     """CPUs that a trial and the processes it starts take."""
     if kind == "in-process":
         return 1.0
-    return simulators_of(config) + config.train.worker_range[0] + NESTED_TRIAL_CPUS
+    return config.train.first_simulators + config.train.worker_range[0] + NESTED_TRIAL_CPUS
 
 
 def trials_at_once(found: Cluster, config: Config, kind: TrialKind, asked: int | None) -> int:

@@ -6,7 +6,7 @@ trials/0007/run                   its run directory
 finalists/NAME-seed1/             as a trial, on a fresh seed
 pool/                             blocks that trials share
 ray/                              Ray Tune's own bookkeeping, and one TensorBoard log per trial
-summary.json, tune-report.html, best.yaml, samples.png
+summary.json, tune-report.html, best.yaml
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ndsm.errors import InputError
-from ndsm.files import write_whole
+from ndsm.files import foreign_names, write_whole
 from ndsm.run import Run
 
 Status = Literal["running", "done", "stopped", "failed", "invalid"]
@@ -152,20 +152,10 @@ class SearchFolder:
                     f"{self.path} was begun as another search: {', '.join(differing)} differ; give the search another "
                     "--name, or start it over with --fresh"
                 )
-        elif foreign := self._foreign():
+        elif foreign := foreign_names(self.path, OWN):
             raise InputError(
                 f"{self.path}: expected a new or a search's folder, found one with other files in it: {foreign[0]}"
             )
-
-    def _foreign(self) -> list[str]:
-        """Names in the folder that no search makes."""
-        if not self.path.exists():
-            return []
-        if not self.path.is_dir():
-            return [self.path.name]
-        return sorted(
-            p.name for p in self.path.iterdir() if p.name not in OWN and not p.name.endswith(".partial")
-        )
 
     def remove(self) -> None:
         """Delete what a search makes, and nothing else.
@@ -173,7 +163,7 @@ class SearchFolder:
         Raises:
             InputError: there is something else; nothing is deleted.
         """
-        if foreign := self._foreign():
+        if foreign := foreign_names(self.path, OWN):
             raise InputError(f"{self.path}: expected only a search's files for --fresh, found {foreign[0]}")
         shutil.rmtree(self.path, ignore_errors=True)
 

@@ -6,10 +6,9 @@ from typing import Any
 import ray
 import torch
 
-from ndsm.config import Config
 from ndsm.experiment import Experiment, start
 from pipelines.resources import Cluster
-from pipelines.train import train_on_ray
+from pipelines.train import train_on_ray, uses_gpu
 
 
 def train_nested(
@@ -33,12 +32,6 @@ def train_nested(
             seen({**metrics, "step": min(saved, metrics["step"])}, weights)
 
     found = Cluster.of(ray.cluster_resources())
-    workers, _ = problem.config.train.worker_range
-    data = ray.put(experiment.dataset.train)
+    config, data = problem.config.train, ray.put(experiment.dataset.train)
     with run.hold():
-        train_on_ray(problem, run, data, line, found, simulators_of(problem.config), found.gpus >= workers)
-
-
-def simulators_of(config: Config) -> int:
-    """Simulators that each trial begins with."""
-    return 1 if config.train.simulators == "auto" else int(config.train.simulators)
+        train_on_ray(problem, run, data, line, found, config.first_simulators, uses_gpu(config, found))

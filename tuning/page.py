@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
+from ndsm.config import WITH_EPSILON
 from ndsm.errors import InputError
 from ndsm.experiment import Generator, start
 from ndsm.figures import samples_figure
@@ -182,7 +183,7 @@ def _epsilon(summary: "Summary") -> Iterable[Markup]:
         yield note("No trained trial yet.")
         return
     config = trial.run.config()
-    if config.objective.kind not in ("ndsm-cv", "path"):
+    if config.objective.kind not in WITH_EPSILON:
         yield note(f"The best objective is {config.objective.kind}, which has no ε(t).")
         return
     problem = Generator.of(trial.run).problem

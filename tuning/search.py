@@ -6,9 +6,7 @@ nothing is read from Ray's own files.
 """
 
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -23,6 +21,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search import Searcher
 
 from ndsm.errors import InputError
+from ndsm.interrupt import on_interrupt
 from ndsm.streams import numpy_stream
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
 from tuning.space import Space
@@ -356,21 +355,16 @@ TUNE_ENVIRONMENT = {
 @contextmanager
 def gently_interrupted(folder: SearchFolder) -> Iterator[Callable[[], bool]]:
     """While active, the first Ctrl-C asks all trials to save and stop, the second ends at once."""
-    pressed, console = threading.Event(), sys.stdout
 
-    def on_interrupt(signum: int, frame: Any) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
+    def ask() -> bool:
         folder.stop_file.touch()
         for record in folder.records():
             if record.status == "running":
                 folder.trial(record.number).ask_to_stop()
-        print("\nsaving the trials that run; Ctrl-C again ends at once without", file=console, flush=True)
+        return True
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield pressed.is_set
+        with on_interrupt(ask, "saving the trials that run", sys.stdout) as interrupted:
+            yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
         folder.stop_file.unlink(missing_ok=True)

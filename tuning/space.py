@@ -10,8 +10,10 @@ import optuna
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from ndsm.config import Config, Epsilon, build_config, flatten, merge
+from ndsm.config import WITH_EPSILON, Config, Epsilon, build_config, flatten, merge
 from ndsm.errors import InputError
+from ndsm.networks import IMAGE_SIDE
+from ndsm.networks.unet import GROUP_CHANNELS
 from ndsm.run import OPERATIONAL
 
 FIXED = (*OPERATIONAL, "data.", "train.seed", "train.steps")
@@ -150,7 +152,7 @@ class Space:
         kind = fields.get("objective.kind", self.base.objective.kind)
         tree = self.base.model_dump(mode="json")
         # What is left of the preset's ε has no meaning beside another objective.
-        if kind not in ("ndsm-cv", "path"):
+        if kind not in WITH_EPSILON:
             tree["objective"]["epsilon"] = Epsilon().model_dump(mode="json")
         return build_config(merge(tree, fields), "the search space")
 
@@ -266,7 +268,7 @@ def _value(info: FieldInfo, text: str, where: str) -> Any:
 def default_parameters(base: Config, rows: int, dimension: int) -> Iterator[Parameter]:
     """What is worth searching around a preset, given (rows, dimension) of its training data."""
     nonlinear = base.process.kind == "langevin"
-    cv = {"objective.kind": ("ndsm-cv", "path")}
+    cv = {"objective.kind": WITH_EPSILON}
 
     def near(field: str, value: float, below: float, above: float, integer: bool = False) -> Range:
         low, high = value / below, value * above
@@ -307,7 +309,7 @@ def default_parameters(base: Config, rows: int, dimension: int) -> Iterator[Para
     yield near("train.samples_per_insert", spi, 2, 4)
     yield Range("train.times_per_path", 1, min(10, max(2, base.process.grid.steps // 2)), integer=True)
     yield near("train.lr", base.train.lr, 3, 10)
-    # The U-Net's channels come in groups of 8.
-    step = 8 if base.network.kind == "unet" else 1
+    # A U-Net's channels come in groups.
+    step = GROUP_CHANNELS if base.network.kind in IMAGE_SIDE else 1
     widths = {max(step, round(base.network.width * f / step) * step) for f in (0.5, 1, 2)}
     yield Choice("network.width", tuple(sorted(widths)))

@@ -7,7 +7,11 @@ from ndsm.networks.mlp import MLP, ResidualMLP
 from ndsm.networks.score import ScoreModel, build_score_model
 from ndsm.networks.unet import UNet, image_side
 
+IMAGE_SIDE = {"unet": image_side, "diffusers": divisible_side}
+"""Of the networks whose rows are square images, by `network.kind`: (dimension, width, depth) → pixels a side."""
+
 __all__ = [
+    "IMAGE_SIDE",
     "MLP",
     "DiffusersUNet",
     "Equivariant",

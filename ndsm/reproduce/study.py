@@ -17,7 +17,7 @@ from ndsm.data import Dataset, load
 from ndsm.errors import InputError
 from ndsm.experiment import Experiment, Generator, begin, prepare, train_locally
 from ndsm.figures import image_rows, image_study_figure, study_figure
-from ndsm.files import write_whole
+from ndsm.files import foreign_names, write_whole
 from ndsm.metrics import evaluate
 from ndsm.run import Run
 from ndsm.streams import numpy_stream
@@ -233,7 +233,7 @@ class Folder:
         InputError: it holds results of another scale, or something else.
     """
 
-    OWN = ("results.json", ".results.json.partial", "samples", "runs", "figure.png")
+    OWN = ("results.json", "samples", "runs", "figure.png")
 
     def __init__(
         self,
@@ -244,8 +244,7 @@ class Folder:
         data: dict[str, Any] | None = None,
         fresh: bool = False,
     ) -> None:
-        found = [path.name] if path.is_file() else sorted(p.name for p in path.glob("*"))
-        if foreign := [name for name in found if name not in self.OWN]:
+        if foreign := foreign_names(path, self.OWN):
             raise InputError(
                 f"{path}: expected a new folder or one of `ndsm reproduce`, found one with other files in it: {foreign[0]}"
             )

@@ -94,7 +94,7 @@ def check_nonlinear_mixture(process: Process, sampler: str) -> None:
 
 def score_at(score: Score, x: Tensor, t: float) -> Tensor:
     """s(x, t) with one time for all rows, (B, d) → (B, d)."""
-    return score(x, torch.full((len(x),), float(t), device=x.device))
+    return score(x, torch.full((len(x),), float(t), device=x.device, dtype=x.dtype))
 
 
 def posterior_mean(process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:

@@ -24,6 +24,7 @@ from ndsm.processes import Langevin, Process, reverse_grid
 from ndsm.processes.integrators import INTEGRATORS
 from ndsm.processes.modes import Modes
 from ndsm.reference import regression
+from ndsm.samplers.base import score_at
 from ndsm.samplers.reverse_sde import STEPS
 from ndsm.streams import torch_stream
 
@@ -70,13 +71,13 @@ def draw_given(
     x = twins[0]
     for k, (t, u) in enumerate(pairwise(times)):
         last = u == times[-1]
-        s = score(x, torch.full((len(x),), float(t), device=x.device))
+        s = score_at(score, x, t)
         x = STEPS[name](process, x, s, float(t), float(t - u), None if last else draw())
         x = torch.where(known, twins[k + 1], x)
         if not last:
             among = _Langevin(process, known, float(u))
             for _ in range(corrections):
-                x = among.step(x, score(x, torch.full((len(x),), float(u), device=x.device)), draw())
+                x = among.step(x, score_at(score, x, u), draw())
     return x
 
 

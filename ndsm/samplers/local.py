@@ -65,8 +65,8 @@ class LinearKernel:
         """The score itself, (B, d)."""
         return s
 
-    def blend(self, x: Tensor, terms: list[Term]) -> Tensor:
-        """The sum of the terms, (B, d), wherever x is."""
+    def blend(self, x: Tensor, terms: list[Term], centred: bool = True) -> Tensor:
+        """The sum of the terms, (B, d), wherever x is and whether or not it is a point: μ = 0."""
         return torch.stack([float(term.coefficient) * term.x for term in terms]).sum(0)
 
 
@@ -112,10 +112,10 @@ class MixtureKernel:
         """f + s: the probability flow's, (B, d)."""
         return process.drift(x, t) + s
 
-    def blend(self, x: Tensor, terms: list[Term]) -> Tensor:
-        """Σ_i r_i(x) (μ_i + Σ terms in mode i), (B, d)."""
+    def blend(self, x: Tensor, terms: list[Term], centred: bool = True) -> Tensor:
+        """Σ_i r_i(x) (μ_i + Σ terms in mode i), (B, d); without the μ_i if it is a vector, `centred` false."""
         shares = self._mixture.responsibilities(x)
-        means, axes = self._means.to(shares), self._axes
+        means, axes = self._means.to(shares) * centred, self._axes
         points = sum((term.coefficient for term in terms if term.point), torch.zeros_like(self._variance))
         if axes is None:
             out = shares @ ((1 - points).T.to(shares) * means)

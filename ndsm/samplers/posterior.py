@@ -52,8 +52,7 @@ class Posterior:
         """σ^std α^alpha v, blended over the modes of x, (B, d) → (B, d)."""
         kernel = self._kernel
         factor = kernel.std(t) ** std * (alpha * kernel.log_alpha(t)).exp()
-        # The blend of a vector comes on top of the modes' means.
-        return (kernel.blend(x, [Term(factor, v)]) - kernel.blend(x, [Term(0 * factor, v)])).to(x)
+        return kernel.blend(x, [Term(factor, v)], centred=False).to(x)
 
     def variance(self, x: Tensor, t: float) -> Tensor:
         """Diagonal of Cov[Y_0 | Y_t = x], (B, d) → (B, d); d products with the Jacobian."""

@@ -9,7 +9,7 @@ import torch
 from ndsm.config import Config
 from ndsm.config import Objective as ObjectiveConfig
 from ndsm.errors import InputError
-from ndsm.networks import Equivariant, ScoreModel, build_score_model, divisible_side, image_side
+from ndsm.networks import IMAGE_SIDE, Equivariant, ScoreModel, build_score_model
 from ndsm.objectives import (
     DSM,
     NDSM,
@@ -176,8 +176,8 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         InputError: a time grid is unstable or does not reach the horizon, the sampler does not suit the process, or the
             network does not fit the data.
     """
-    if check := {"unet": image_side, "diffusers": divisible_side}.get(config.network.kind):
-        check(dimension, config.network.width, config.network.depth)
+    if side_of := IMAGE_SIDE.get(config.network.kind):
+        side_of(dimension, config.network.width, config.network.depth)
     grid = config.process.grid
     last_dt = config.process.last_dt
     times = forward_grid(process, grid.kind, grid.steps, last_dt, config.process.integrator)

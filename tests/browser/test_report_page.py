@@ -2,8 +2,7 @@
 
 import pytest
 
-from ndsm.config import load_config
-from ndsm.experiment import begin, evaluate_run, prepare, train_locally
+from ndsm.experiment import evaluate_run
 from ndsm.report import write_report
 from ndsm.run import Run
 
@@ -12,20 +11,14 @@ FIGURES = 5 + 3 + 2 + 1 + 1
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def report(tmp_path_factory, train_arcs):
     """The report of a short run on arcs with a learned ε(t)."""
-    config = load_config(
-        "toy-arcs",
-        {
-            "data.n": 1000, "objective.kind": "ndsm-cv", "train.steps": 60, "train.batch_rows": 32,
-            "train.report_seconds": 0.01, "train.block_mb": 0.02, "evaluate.n": 500, "sample.steps": 100,
-        },
-    )  # fmt: skip
+    fields = {
+        "data.n": 1000, "objective.kind": "ndsm-cv", "train.steps": 60, "train.batch_rows": 32,
+        "train.report_seconds": 0.01, "train.block_mb": 0.02, "evaluate.n": 500, "sample.steps": 100,
+    }  # fmt: skip
     run = Run(tmp_path_factory.mktemp("runs") / "arcs")
-    experiment = prepare(config, run)
-    begin(experiment)
-    for _ in train_locally(experiment):
-        pass
+    experiment = train_arcs(run, fields)
     evaluate_run(run, dataset=experiment.dataset)
     write_report(run, experiment.dataset)
     return run.report_html

@@ -2,15 +2,14 @@
 
 import pytest
 
-from ndsm.config import load_config
-from ndsm.experiment import Generator, begin, prepare, train_locally
+from ndsm.experiment import Generator
 from ndsm.generation import PartFolder, Request
 from ndsm.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_actors_write_the_files_of_one_process(ray_cluster, tmp_path):
+def test_actors_write_the_files_of_one_process(ray_cluster, tmp_path, train_arcs):
     from pipelines.generate import generate_on_ray
 
     settings = {
@@ -20,9 +19,7 @@ def test_actors_write_the_files_of_one_process(ray_cluster, tmp_path):
         "train.steps": 10,
         "train.device": "cpu",
     }
-    made = prepare(load_config("toy-arcs", settings), Run(tmp_path / "run"))
-    begin(made)
-    list(train_locally(made))
+    made = train_arcs(Run(tmp_path / "run"), settings)
     request = Request(9000, steps=10, sampler="exponential", chunks_per_file=1)
     here, there = (PartFolder(tmp_path / name, made.run, request) for name in ("here", "there"))
     for part in here.parts:

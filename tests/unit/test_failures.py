@@ -7,7 +7,7 @@ import pytest
 
 from ndsm.cli import main
 from ndsm.config import load_config
-from ndsm.experiment import begin, prepare, train_locally
+from ndsm.experiment import begin, prepare
 from ndsm.run import Run
 
 TINY = {
@@ -45,15 +45,7 @@ def command(tmp_path, capsys):
     return run
 
 
-def trained(path):
-    """The run at `path`, trained to its end."""
-    made = prepare(load_config("toy-arcs", TINY), Run(path))
-    begin(made)
-    list(train_locally(made))
-    return made.run
-
-
-def test_a_full_disk_ends_with_a_sentence_and_space_goes_on(command, tmp_path):
+def test_a_full_disk_ends_with_a_sentence_and_space_goes_on(command, tmp_path, train_arcs):
     # Configuration and mixture fit, a checkpoint does not.
     with files_up_to(20_000):
         code, said = command()
@@ -63,20 +55,21 @@ def test_a_full_disk_ends_with_a_sentence_and_space_goes_on(command, tmp_path):
     assert (tmp_path / "mine" / "config.yaml").is_file()
     assert not list(tmp_path.rglob("*.partial"))
     weights = [
-        (trained(tmp_path / name).path / "model.safetensors").read_bytes() for name in ("whole", "mine")
+        (train_arcs(Run(tmp_path / name), TINY).run.path / "model.safetensors").read_bytes()
+        for name in ("whole", "mine")
     ]
     assert weights[0] == weights[1]
 
 
-def test_a_disk_that_is_full_from_the_start_is_bad_input(command, tmp_path):
+def test_a_disk_that_is_full_from_the_start_is_bad_input(command, tmp_path, train_arcs):
     with files_up_to(10):
         code, said = command()
     assert code == 2
     assert "expected a folder that can be written to, found" in said
-    assert trained(tmp_path / "mine").last_step() == TINY["train.steps"]
+    assert train_arcs(Run(tmp_path / "mine"), TINY).run.last_step() == TINY["train.steps"]
 
 
-def test_a_file_that_lost_its_end_is_named_and_its_return_goes_on(command, tmp_path):
+def test_a_file_that_lost_its_end_is_named_and_its_return_goes_on(command, tmp_path, train_arcs):
     run = Run(tmp_path / "mine")
     begin(prepare(load_config("toy-arcs", TINY), run))
     for name in ("reference.safetensors", "reference.json", "data.json"):
@@ -87,4 +80,4 @@ def test_a_file_that_lost_its_end_is_named_and_its_return_goes_on(command, tmp_p
         assert code == 2, name
         assert name in said
         path.write_bytes(content)
-    assert trained(run.path).last_step() == TINY["train.steps"]
+    assert train_arcs(run, TINY).run.last_step() == TINY["train.steps"]

@@ -7,9 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ndsm.cli import main
-from ndsm.config import load_config
 from ndsm.errors import InputError
-from ndsm.experiment import Generator, begin, prepare, train_locally
+from ndsm.experiment import Generator
 from ndsm.generation import PartFolder, Request
 from ndsm.run import Run
 from ndsm.samplers import CHUNK
@@ -19,7 +18,7 @@ REQUEST = Request(N, seed=3, steps=10, sampler="exponential", chunks_per_file=1)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, train_arcs):
     settings = {
         "data.n": 300,
         "network.width": 8,
@@ -27,10 +26,7 @@ def run(tmp_path_factory):
         "train.steps": 10,
         "train.device": "cpu",
     }
-    made = prepare(load_config("toy-arcs", settings), Run(tmp_path_factory.mktemp("runs") / "mine"))
-    begin(made)
-    list(train_locally(made))
-    return made.run
+    return train_arcs(Run(tmp_path_factory.mktemp("runs") / "mine"), settings).run
 
 
 def columns(path):
@@ -85,6 +81,9 @@ def test_another_request_or_another_folder_is_refused(run, tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(InputError, match="expected a new or empty folder"):
         PartFolder(tmp_path / "mine", run, REQUEST)
+    # What a killed process was writing is no one else's.
+    (tmp_path / "mine" / "notes.txt").rename(tmp_path / "mine" / "._generation.json.12345.partial")
+    assert len(PartFolder(tmp_path / "mine", run, REQUEST).missing()) == 3
     (tmp_path / "parts" / "_generation.json").write_text("[]")
     with pytest.raises(InputError, match=r"_generation\.json: expected what `ndsm sample` wrote"):
         PartFolder(tmp_path / "parts", run, REQUEST)

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from ndsm.cli import main
-from ndsm.config import load_config
 from ndsm.diagnosis import diagnosis_rows, epsilon_curve, nearest_rows, time_profile
-from ndsm.experiment import begin, build_problem, evaluate_run, prepare, start, train_locally
+from ndsm.experiment import build_problem, evaluate_run, start
 from ndsm.report import build_report, verdict
 from ndsm.run import Run
 
@@ -24,13 +23,10 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
+def experiment(tmp_path_factory, train_arcs):
     """A short run on arcs, finished and evaluated."""
     run = Run(tmp_path_factory.mktemp("runs") / "arcs")
-    experiment = prepare(load_config("toy-arcs", TINY), run)
-    begin(experiment)
-    for _ in train_locally(experiment):
-        pass
+    experiment = train_arcs(run, TINY)
     evaluate_run(run, dataset=experiment.dataset)
     return experiment
 

@@ -173,6 +173,9 @@ def test_starting_over_removes_results_and_nothing_else(tmp_path):
         Folder(place, "fig2", STUDIES["fig2"], 0.1, fresh=True)
     assert (place / "results.json").is_file()
     (place / "thesis.tex").unlink()
+    # What a killed process was writing is no one else's.
+    (place / ".results.json.12345.partial").write_text("half", encoding="utf-8")
+    assert Folder(place, "fig2", STUDIES["fig2"], 1.0).missing()
     assert Folder(place, "fig2", STUDIES["fig2"], 0.1, fresh=True).results["rows"] == []
     assert not place.exists()
 

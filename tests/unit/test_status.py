@@ -10,7 +10,7 @@ import pytest
 from ndsm.cli import main
 from ndsm.config import load_config
 from ndsm.errors import InputError
-from ndsm.experiment import begin, prepare, train_locally
+from ndsm.experiment import prepare
 from ndsm.run import Run
 from ndsm.status import status
 
@@ -37,14 +37,10 @@ with Run(Path(sys.argv[1])).hold():
 
 
 @pytest.fixture(scope="module")
-def half(tmp_path_factory):
+def half(tmp_path_factory, train_arcs):
     """A run that was stopped at its 20th step of 40."""
     run = Run(tmp_path_factory.mktemp("runs") / "half")
-    experiment = prepare(load_config("toy-arcs", TINY), run)
-    begin(experiment)
-    for record in train_locally(experiment):
-        if record.step == 10:
-            run.stop_file.touch()
+    train_arcs(run, TINY, stop_at=10)
     run.stop_file.unlink()
     return run
 
@@ -60,12 +56,10 @@ def test_a_stopped_run_tells_where_it_stands(half):
     assert found["steps_per_s"] is None
 
 
-def test_a_failure_and_the_end_are_told_apart(half):
+def test_a_failure_and_the_end_are_told_apart(half, train_arcs):
     half.write_failure(InputError("the drift ran away"))
     assert (status(half)["state"], status(half)["failure"]) == ("failed", "the drift ran away")
-    half.clear_requests()
-    experiment = prepare(load_config("toy-arcs", TINY), half)
-    list(train_locally(experiment))
+    train_arcs(half, TINY)
     found = status(half)
     assert (found["state"], found["step"], found["restarts"]) == ("finished", 40, 1)
 

@@ -51,26 +51,18 @@ def config():
     return load_config("toy-arcs", TINY)
 
 
-def trained_to(run, step):
-    experiment = prepare(config(), run)
-    begin(experiment)
-    for record in train_locally(experiment):
-        if record.step == step:
-            run.stop_file.touch()
-
-
-def test_another_machine_goes_on_bitwise_from_the_copy(storage, tmp_path):
+def test_another_machine_goes_on_bitwise_from_the_copy(storage, tmp_path, train_arcs):
     whole = Run(tmp_path / "whole")
-    trained_to(whole, None)
+    train_arcs(whole, TINY)
     first = Run.at(tmp_path / "here", storage, "mine")
-    trained_to(first, 20)
+    train_arcs(first, TINY, stop_at=20)
     stopped = first.last_step()
     assert 20 <= stopped < 40
     second = Run.at(tmp_path / "there", storage, "mine")
     assert second.last_step() == stopped
     # The request to stop was one to a process of the first machine.
     assert not second.stop_file.exists()
-    trained_to(second, None)
+    train_arcs(second, TINY)
     assert (second.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
     names = Mirror.under(storage, "mine").names()
     kept = sorted(p.name for p in (second.path / "checkpoints").glob("step-*"))
@@ -79,10 +71,10 @@ def test_another_machine_goes_on_bitwise_from_the_copy(storage, tmp_path):
     assert not any(n.endswith((".partial", "owner.json", "stop")) for n in names)
 
 
-def test_what_never_reached_the_copy_is_not_gone_on_from(storage, tmp_path):
+def test_what_never_reached_the_copy_is_not_gone_on_from(storage, tmp_path, train_arcs):
     """Else workers on several machines would stand at different steps."""
     run = Run.at(tmp_path, storage, "mine")
-    trained_to(run, None)
+    train_arcs(run, TINY)
     shutil.copy(
         run.path / "checkpoints" / "step-000000040.pt", run.path / "checkpoints" / "step-000000050.pt"
     )
@@ -90,9 +82,9 @@ def test_what_never_reached_the_copy_is_not_gone_on_from(storage, tmp_path):
     assert run.newest_checkpoint()[0] == 40
 
 
-def test_starting_over_deletes_the_copy(storage, tmp_path):
+def test_starting_over_deletes_the_copy(storage, tmp_path, train_arcs):
     run = Run.at(tmp_path, storage, "mine")
-    trained_to(run, None)
+    train_arcs(run, TINY)
     begin(prepare(config(), run, fresh=True))
     assert not any("/step-" in name for name in Mirror.under(storage, "mine").names())
     assert Run.at(tmp_path / "there", storage, "mine").last_step() == 0
@@ -112,7 +104,7 @@ def test_storage_that_is_not_there_is_one_sentence(uri, sentence, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_storage_that_vanishes_ends_training_and_its_return_resumes_it(tmp_path):
+def test_storage_that_vanishes_ends_training_and_its_return_resumes_it(tmp_path, train_arcs):
     storage = tmp_path / "disk"
     run = Run.at(tmp_path / "here", storage.as_uri(), "mine")
     experiment = prepare(config(), run)
@@ -125,11 +117,11 @@ def test_storage_that_vanishes_ends_training_and_its_return_resumes_it(tmp_path)
     shutil.move(tmp_path / "unplugged", storage)
     again = Run.at(tmp_path / "here", storage.as_uri(), "mine")
     assert again.last_step() >= 10
-    trained_to(again, None)
+    train_arcs(again, TINY)
     assert again.last_step() == 40
 
 
-def test_a_run_folder_that_vanishes_is_not_begun_again_in_silence(tmp_path):
+def test_a_run_folder_that_vanishes_is_not_begun_again_in_silence(tmp_path, train_arcs):
     run = Run(tmp_path / "run")
     experiment = prepare(config(), run)
     begin(experiment)
@@ -138,7 +130,7 @@ def test_a_run_folder_that_vanishes_is_not_begun_again_in_silence(tmp_path):
             shutil.move(run.path, tmp_path / "unplugged")
     shutil.rmtree(run.path, ignore_errors=True)
     shutil.move(tmp_path / "unplugged", run.path)
-    trained_to(run, None)
+    train_arcs(run, TINY)
     assert run.last_step() == 40
 
 

@@ -1,0 +1,36 @@
+"""Ctrl-C as a request to save and stop."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+
+@contextmanager
+def on_interrupt(ask: Callable[[], bool], words: str, console: TextIO) -> Iterator[Callable[[], bool]]:
+    """While active, the first Ctrl-C asks the work to save and stop, the second ends at once.
+
+    Args:
+        ask: asks; false if there is nothing to save yet, and the first ends at once too.
+        words: say what is being saved.
+        console: where they are printed.
+
+    Yields:
+        Whether it was pressed.
+    """
+    pressed = False
+
+    def handle(signum: int, frame: Any) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        if not ask():
+            raise KeyboardInterrupt
+        print(f"\n{words}; Ctrl-C again ends at once without", file=console, flush=True)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
