@@ -1,5 +1,6 @@
 """A run's numbers as TensorBoard event files: `tensorboard --logdir runs`."""
 
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +22,12 @@ class EventFiles:
     def __init__(self, run: Run, step: int = 0) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
+        # By itself it names files by the second, and a run that resumes within one would write over the file before.
+        self._writer = SummaryWriter(
+            str(run.tensorboard),
+            purge_step=step + 1 if step else None,
+            filename_suffix=f".{time.time_ns()}",
+        )
 
     def __enter__(self) -> Self:
         return self
