@@ -1,6 +1,7 @@
 """The best trials and the preset once more: fresh seeds, the preset's full training time, evaluation rows unseen so far."""
 
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -55,7 +56,7 @@ def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, se
     held_out = Scorer(dataset, setting.scorer.metric, plan.space.base.evaluate.n, setting.scorer.seed)
     task = ray.remote(num_cpus=0 if setting.nested else 1, max_retries=3)(run_finalist)
     shared = ray.put((alone, held_out))
-    pending = []
+    waiting = []
     for record in (preset, *chosen):
         for seed in fresh_seeds(plan, seeds):
             begun = TrialRecord(record.number, record.params, cost=record.cost)
@@ -63,11 +64,15 @@ def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, se
             if not trial.exists():
                 trial.write(begun)
             if trial.read().status == "running":
-                pending.append(task.remote(shared, trial.path, finalist_config(plan, record, seed)))
-    if pending:
-        print(f"{len(pending)} runs of the preset and the best {len(chosen)} on fresh seeds", flush=True)
-    # One at a time where each run has a cluster of workers of its own.
-    while pending:
+                waiting.append((trial.path, finalist_config(plan, record, seed)))
+    if waiting:
+        print(f"{len(waiting)} runs of the preset and the best {len(chosen)} on fresh seeds", flush=True)
+    # One at a time where each run has a cluster of workers of its own, of which Ray does not know here.
+    at_once = 1 if setting.nested else len(waiting)
+    pending: list[Any] = []
+    while waiting or pending:
+        while waiting and len(pending) < at_once:
+            pending.append(task.remote(shared, *waiting.pop(0)))
         done, pending = ray.wait(pending, timeout=1.0)
         ray.get(done)
 
