@@ -9,7 +9,7 @@ demo: $(READY)
 	$(VENV)/bin/ndsm train digits
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2
 
 chaos: $(READY)
 	$(VENV)/bin/python -m pytest -m chaos -s tests/chaos

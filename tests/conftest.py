@@ -16,6 +16,18 @@ from ndsm.run import Run
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With several processes (`-n`) a file stays in one process, and so do all tests of the cluster."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneCluster(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "ray" if nodeid.startswith("tests/ray/") else super()._split_scope(nodeid)
+
+    return OneCluster(config, log)
+
+
 def random_mixture(
     covariance_type: str,
     components: int,
@@ -88,6 +100,13 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NDSM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds():
+    """What draws from a library's own stream draws the same in every order of the tests."""
+    torch.manual_seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture(name="mnist_image", scope="session")

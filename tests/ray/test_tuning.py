@@ -40,7 +40,7 @@ frozen = ("reference.covariance_type", "reference.bayesian", "reference.fit_samp
 ended = tune(SearchOptions(
     preset="toy-arcs", config=config, path=Path(sys.argv[1]), ranges={"train.lr": "1e-4..1e-2"}, frozen=frozen, trials=4,
     search="tpe", stop="asha", metric=None, trial_kind="train", concurrent=2, scale=1.0, rows=200, validation=0.2,
-    finalists=1, seeds=1, pool_gb=0, fresh=False))
+    finalists=0, seeds=1, pool_gb=0, fresh=False))
 assert ended
 for _ in range(60):
     free, every = ray.available_resources().get("CPU"), ray.cluster_resources()["CPU"]
@@ -57,7 +57,7 @@ cluster.shutdown()
 def test_trials_that_are_ray_train_runs_leave_all_cpus_free(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", NESTED, str(tmp_path / "search")],
-        check=False, capture_output=True, text=True, timeout=230, cwd=ROOT,
+        check=False, capture_output=True, text=True, timeout=450, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "free 5.0 of 5.0 groups []"
@@ -65,13 +65,12 @@ def test_trials_that_are_ray_train_runs_leave_all_cpus_free(tmp_path):
     statuses = [t["status"] for t in summary["trials"] if t["status"] != "invalid"]
     assert len(statuses) == 4
     assert set(statuses) <= {"done", "stopped"}
-    assert summary["finalists"][0]["number"] == 0
 
 
 def test_a_killed_driver_goes_on_and_trains_nothing_twice(tmp_path):
     done = subprocess.run(
         [sys.executable, "benchmarks/search_kills.py", "--kills", "1", "--trials", "4", "--seconds", "3", "--out", tmp_path],
-        check=False, capture_output=True, text=True, timeout=230, cwd=ROOT,
+        check=False, capture_output=True, text=True, timeout=450, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "1 kills: 4 trials ended, none trained twice" in done.stdout
