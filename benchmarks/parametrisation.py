@@ -1,6 +1,6 @@
 """What the network's parametrisation and the loss's weighting do to quality: each variant differs from the first in one field.
 
-    python benchmarks/parametrisation.py [toy-arcs|digits|mnist-latent] [--steps 6000] [--seeds 3] [--root data] [--out FILE]
+    python benchmarks/parametrisation.py [toy-arcs|digits|mnist-latent] [--steps 6000] [--seeds 3] [--root data] [--only NAME ...] [--out FILE]
 
 All variants take the same steps on the same blocks of trajectories, as long as the grid of times is the same. Printed are
 sliced Wasserstein-2 distance to held-out rows and the total variation of the class shares, with their spread over seeds;
@@ -60,12 +60,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--root", default="data", help="folder with MNIST/raw")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--out")
     options = parser.parse_args()
     torch.set_num_threads(1)
     table: dict[str, list[dict[str, float]]] = {}
-    for name, changed in VARIANTS.items():
-        fields = {"train.steps": options.steps, "data.root": options.root, **changed}
+    for name in options.only:
+        fields = {"train.steps": options.steps, "data.root": options.root, **VARIANTS[name]}
         table[name] = [run(options.preset, fields, seed) for seed in range(options.seeds)]
         parts = []
         for key in METRICS:

@@ -121,10 +121,16 @@ def test_the_same_command_again_says_the_run_is_complete(table_run):
     assert "mine is complete at step 60" in done.stdout
 
 
-def test_evaluate_rewrites_metrics(table_run):
+def test_evaluate_rewrites_metrics_and_report(table_run):
+    page = table_run / "runs" / "mine" / "report.html"
+    before = page.read_text()
     done = run("evaluate", "runs/mine", "--n", 150, cwd=table_run)
     assert done.returncode == 0, done.stderr
-    assert json.loads((table_run / "runs" / "mine" / "metrics.json").read_text())["n"] == 150
+    metrics = json.loads((table_run / "runs" / "mine" / "metrics.json").read_text())
+    assert metrics["n"] == 150
+    shown = f"{metrics['swd2']:.4g}"
+    assert shown not in before
+    assert shown in page.read_text()
 
 
 @pytest.mark.parametrize(
