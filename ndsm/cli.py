@@ -325,7 +325,7 @@ def train(options: TrainOptions) -> None:
             else:
                 from pipelines.train import run_on_ray
 
-                run_on_ray(experiment, show, announce)
+                run_on_ray(experiment, show, announce, say)
         if stopped() and last_metrics["step"] < config.train.steps:
             print(
                 f"stopped at step {last_metrics['step']} of {config.train.steps}, loss {last_metrics.get('loss')}"

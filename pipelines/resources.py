@@ -25,9 +25,11 @@ class Cluster:
     """Of the custom resource `trainer`; None if the cluster does not offer it."""
     simulators: float | None = None
     """Of the custom resource `sim`."""
+    dashboard: str | None = None
+    """Address of Ray's dashboard, if it runs and this process has connected to the cluster."""
 
     @classmethod
-    def of(cls, resources: dict[str, float]) -> "Cluster":
+    def of(cls, resources: dict[str, float], dashboard: str | None = None) -> "Cluster":
         """From what `ray.cluster_resources()` returns."""
         return cls(
             resources.get("CPU", 0),
@@ -35,6 +37,7 @@ class Cluster:
             resources.get("object_store_memory", 0),
             resources.get(TRAINER),
             resources.get(SIMULATOR),
+            dashboard,
         )
 
     def worker_resources(self, use_gpu: bool) -> dict[str, float]:

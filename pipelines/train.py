@@ -41,7 +41,7 @@ def cluster() -> Iterator[Cluster]:
     """The cluster at RAY_ADDRESS, or a local one that is stopped at the end."""
     # Ray Train's log lines and Ray's own belong into Ray's log files, not between our lines.
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONSOLE_LOGGING", "0")
-    started = not ray.is_initialized()
+    started, dashboard = not ray.is_initialized(), None
     if started:
         options: dict[str, Any] = {
             "log_to_driver": False,
@@ -49,15 +49,16 @@ def cluster() -> Iterator[Cluster]:
             "configure_logging": True,
         }
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(**options)
+            context = ray.init(**options)
         else:
             # "local" always starts one: without it Ray would join what `ray start` last noted on this machine,
             # and wait minutes for it if it has died since.
-            ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", **options)
+            context = ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", **options)
+        dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
     for name in ("ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        yield Cluster.of(ray.cluster_resources())
+        yield Cluster.of(ray.cluster_resources(), dashboard)
     finally:
         if started:
             ray.shutdown()
@@ -313,7 +314,7 @@ def run_on_ray(
     Args:
         on_metrics: called with each new line of `metrics.jsonl`.
         on_start: called once the checks have passed and the run is written.
-        say: told what was decided by measurement.
+        say: told what was decided by measurement, and where the cluster can be watched.
 
     Raises:
         InputError: it does not fit; nothing is written.
@@ -330,6 +331,8 @@ def run_on_ray(
             if config.simulators == "auto":
                 simulators = calibrated(problem, data, found, use_gpu, say)
             on_start()
+            if found.dashboard:
+                say(f"Ray dashboard: {found.dashboard}")
             train_on_ray(problem, run, data, on_metrics, found, simulators, use_gpu)
 
 

@@ -93,6 +93,8 @@ def tune(options: SearchOptions) -> bool:
             folder.remove()
         folder.begin(settings)
         announce(options, folder, space, split, metric, concurrent)
+        if found.dashboard:
+            print(f"Ray dashboard: {found.dashboard}", flush=True)
         with gently_interrupted(folder) as interrupted:
             if sum(r.status in FINISHED for r in folder.records()) < plan.trials:
                 run_search(

@@ -207,6 +207,7 @@ def test_kill_9_of_the_driver_then_the_same_command_resumes_from_the_last_checkp
     assert f"resuming toy-arcs at step {last}" in out
     assert process.returncode == 130, err
     assert "stopped at step" in out
+    assert "Ray dashboard: http://127.0.0.1:" in out
 
 
 def test_bench_variance_writes_the_promised_json(tmp_path):
