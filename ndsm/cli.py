@@ -140,8 +140,11 @@ class ScoreOptions:
     """Time at which the density is taken, the last step of the run's generation if not given."""
     probes: int | None = None
     """Random directions per row for the divergence; 0: exact; not given: exact up to 64 dimensions, 8 above."""
+    bound: int | None = None
+    """Draws of time and noise per row for a lower bound of the reverse SDE's log-density, which then takes the place of the
+    probability flow's; of runs with linear noising."""
     seed: int = 0
-    """Seed of the directions."""
+    """Seed of the directions and draws."""
     workers: int | None = None
     """Ray workers that share the rows of a Parquet file, one CPU each; without Ray if not given."""
 
@@ -423,7 +426,11 @@ def score_command(args: Sequence[str]) -> None:
         raise InputError(f"--workers: expected at least 1, found {options.workers}")
     run = Run.open(options.run)
     table = open_rows(run, options.data)
-    settings = {"end": options.end, "probes": options.probes, "seed": options.seed}
+    if options.bound is not None and options.bound < 2:
+        raise InputError(f"--bound: expected at least 2 draws, found {options.bound}")
+    settings = {
+        "end": options.end, "probes": options.probes, "seed": options.seed, "bound": options.bound
+    }  # fmt: skip
     if options.workers is None:
         mean = score_table(RowScorer(run, **settings), table, options.out)
     else:

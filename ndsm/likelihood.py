@@ -7,12 +7,13 @@ Along dY/dt = F(Y, t) = -f - ½g² s the law of Y_t has d/dt log p_t(Y_t) = -div
 with the prior's density π exact: a mixture's, or a linear process's Gaussian. τ, `end`, is a little above 0, because the
 score of the data itself is not learned: p_τ is a density in its own right (its integral is 1), that of generated rows
 before the final denoising step, and wider than theirs by about 2τ of variance.
+
+The reverse SDE has another density, which has no such formula; for linear processes `log_density_bound` bounds it from below.
 """
 
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from ndsm.data import Scaling
 from ndsm.errors import InputError
 from ndsm.objectives import Score
 from ndsm.processes import Process
+from ndsm.processes.langevin import noise_integral
+from ndsm.processes.linear import Linear
 from ndsm.samplers.base import score_at
 from ndsm.samplers.ode import solve_adaptively, velocity
 from ndsm.streams import torch_stream
@@ -109,10 +112,7 @@ def log_density(
         raise InputError(
             f"log-density: expected a prior with log_prob(y), found {type(process.prior).__name__} without one"
         )
-    if not 0 < end < process.horizon:
-        raise InputError(
-            f"log-density: expected an end time between 0 and T = {process.horizon:g}, found {end:g}"
-        )
+    _check_end(process, end)
     rows, d = y.shape
     count = (0 if d <= EXACT_UP_TO else PROBES) if probes is None else probes
     directions = _probes(y, count, seed) if count else torch.eye(d).to(y)[:, None, :]
@@ -132,8 +132,91 @@ def log_density(
     return process.prior.log_prob(at.to(y.dtype)).double() + gained.mean(0), error
 
 
+@torch.no_grad()
+def log_density_bound(
+    process: Process, score: Score, y: Tensor, end: float, *, draws: int, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """A lower bound of the reverse SDE's log-density at τ of rows y (B, d), and its standard error, (B,) float64 each.
+
+    Theorem 9.3 of the dissertation, for dY = -a Y dt + g dW started at Y_τ = y:
+
+        E log π(Y_T) - ½ ∫_τ^T g² E(|s|² - 2 s·∇log p(Y_t | y)) dt - d ∫_τ^T a dt,
+
+    an equality where s is the score of a law that the process takes to π. Times are drawn in proportion to g²/V
+    (9.5.1), one from each of `draws` equal parts; the noise comes in opposite pairs, whose second term stays finite as t → τ.
+
+    Args:
+        end: τ > 0, at least the smallest time that the score was trained at.
+        draws: times for each row, of two evaluations each; at least 2.
+        seed: of times and noise, which are a row's own whatever rows are beside it.
+
+    Raises:
+        InputError: the process is not linear, `end` is not between 0 and T, or there are fewer than 2 draws.
+    """
+    linear = linear_process(process)
+    if draws < 2:
+        raise InputError(f"bound of the log-density: expected at least 2 draws, found {draws}")
+    _check_end(process, end)
+    start, horizon = torch.tensor([[end], [process.horizon]], dtype=torch.float64)
+    nodes, grown = noise_integral(process, end, process.horizon)
+    generators = [torch_stream(seed, "bound", _index(row), 0) for row in y.cpu().numpy()]
+    uniform = torch.stack([torch.rand(draws, generator=g, dtype=torch.float64) for g in generators], 1)
+    noise = torch.stack([torch.randn(draws, y.shape[1], generator=g) for g in generators], 1).to(y)
+    parts = (torch.arange(draws)[:, None] + uniform).numpy() / draws * grown[-1]
+    times = torch.from_numpy(np.interp(parts, grown, nodes))
+
+    def pair(t: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Y_t with noise z and -z given Y_τ = y, and the noise's standard deviation."""
+        decay = (linear.log_alpha(t) - linear.log_alpha(start)).exp()
+        std = (linear.variance(t) - decay**2 * linear.variance(start)).sqrt().to(y)[:, None]
+        mean = decay.to(y)[:, None] * y
+        return mean + std * z, mean - std * z, std
+
+    values = []
+    for t, z in zip(times, noise, strict=True):
+        plus, minus, std = pair(t, z)
+        up, down = score(plus, t.to(y)), score(minus, t.to(y))
+        integrand = 0.5 * (up**2 + down**2).sum(1) + ((up - down) * z / std).sum(1)
+        plus, minus, last_std = pair(horizon, z)
+        prior = 0.5 * (linear.prior.log_prob(plus) + linear.prior.log_prob(minus))
+        # Mean 0, and what |z|² adds to both if the score is that of a Gaussian with the data's overall variance.
+        excess = (z**2 - 1).sum(1)
+        overall, last = (linear.state_std(at).to(y) ** 2 for at in (t, horizon))
+        integrand += (2 / overall - std[:, 0] ** 2 / overall**2) * excess
+        prior += 0.5 * last_std[:, 0] ** 2 / last * excess
+        weight = 0.5 * grown[-1] * linear.variance(t).to(y.device)
+        values.append(prior.double() - weight * integrand.double())
+    drawn = torch.stack(values)
+    decayed = float(linear.log_alpha(start) - linear.log_alpha(horizon))
+    # From neighbours' differences: what differs from one part of the times to the next does not vary between draws.
+    spread = drawn.diff(dim=0).square().sum(0) / (2 * draws * (draws - 1))
+    return drawn.mean(0) - y.shape[1] * decayed, spread.sqrt()
+
+
+def linear_process(process: Process) -> Linear:
+    """The process itself, if the bound can be had for it.
+
+    Raises:
+        InputError: its transition law is not known.
+    """
+    if not isinstance(process, Linear):
+        raise InputError(
+            "bound of the log-density: expected a linear process, whose transition law is known, found "
+            f"{type(process).__name__}"
+        )
+    return process
+
+
 def log_density_of_rows(
-    process: Process, score: Score, rows: np.ndarray, scaling: Scaling, end: float, **settings: Any
+    process: Process,
+    score: Score,
+    rows: np.ndarray,
+    scaling: Scaling,
+    end: float,
+    *,
+    bound: int | None = None,
+    probes: int | None = None,
+    seed: int = 0,
 ) -> LogDensity:
     """Log-densities of rows (n, d) in the units of the data: those of model units less log |det| of the way back.
 
@@ -141,14 +224,17 @@ def log_density_of_rows(
         process, score: on one device.
         rows: (n, d) float32 in original units; they are not changed.
         scaling: from model units to the rows'.
-        end, settings: as `log_density`.
+        bound: draws for `log_density_bound`, which then takes the density's place.
+        end, probes, seed: as `log_density`.
     """
     device = process.mixture.device if process.mixture is not None else torch.device("cpu")
     at_once = max(16, min(2048, VALUES // rows.shape[1]))
     model_rows = torch.from_numpy(scaling.apply_(np.array(rows, dtype=np.float32)))
-    parts = [
-        log_density(process, score, part.to(device), end, **settings) for part in model_rows.split(at_once)
-    ]
+    batches = (part.to(device) for part in model_rows.split(at_once))
+    if bound is None:
+        parts = [log_density(process, score, y, end, probes=probes, seed=seed) for y in batches]
+    else:
+        parts = [log_density_bound(process, score, y, end, draws=bound, seed=seed) for y in batches]
     log_prob, error = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
     return LogDensity(log_prob - scaling.log_volume, error)
 
@@ -157,7 +243,18 @@ def _probes(y: Tensor, count: int, seed: int) -> Tensor:
     """Random signs (count, B, d) from the streams (seed, "probes", hash of the row)."""
     signs = []
     for row in y.cpu().numpy():
-        index = int.from_bytes(hashlib.blake2s(row.tobytes(), digest_size=8).digest(), "little")
-        generator = torch_stream(seed, "probes", index, 0)
+        generator = torch_stream(seed, "probes", _index(row), 0)
         signs.append(torch.randint(2, (count, len(row)), generator=generator))
     return torch.stack(signs, 1).to(y).mul_(2).sub_(1)
+
+
+def _index(row: np.ndarray) -> int:
+    """A number of the row's own."""
+    return int.from_bytes(hashlib.blake2s(row.tobytes(), digest_size=8).digest(), "little")
+
+
+def _check_end(process: Process, end: float) -> None:
+    if not 0 < end < process.horizon:
+        raise InputError(
+            f"log-density: expected an end time between 0 and T = {process.horizon:g}, found {end:g}"
+        )

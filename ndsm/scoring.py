@@ -9,7 +9,7 @@ from ndsm.data.dataset import dequantised
 from ndsm.data.tables import Table, open_table
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
-from ndsm.likelihood import COLUMNS
+from ndsm.likelihood import COLUMNS, linear_process
 from ndsm.run import Run
 
 SCORE_SCHEMA = TableSchema(tuple((name, "double") for name in COLUMNS))
@@ -21,15 +21,25 @@ class RowScorer:
 
     Args:
         end, probes, seed: as `ndsm.likelihood.log_density`; `end` is generation's last step if None.
+        bound: draws for a lower bound of the reverse SDE's density in place of the probability flow's.
 
     Raises:
-        InputError: as `Generator.of`.
+        InputError: as `Generator.of`; or the run has no such bound.
     """
 
-    def __init__(self, run: Run, end: float | None = None, probes: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        run: Run,
+        end: float | None = None,
+        probes: int | None = None,
+        seed: int = 0,
+        bound: int | None = None,
+    ) -> None:
         self._generator, self._scaling = Generator.of(run), run.scaling()
+        if bound is not None:
+            linear_process(self._generator.problem.process)
         self._level, self._seed = run.config().data.dequantize, seed
-        self._settings = {"end": end, "probes": probes}
+        self._settings = {"end": end, "probes": probes, "bound": bound}
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """`ndsm.likelihood.COLUMNS` of rows (n, d) in original units, (n, 3); of a run with data.dequantize, of rows
