@@ -24,16 +24,19 @@ class MLP(nn.Module):
         dimension: d.
         time_width: e.
         width, depth: units per hidden layer, hidden layers.
+        outputs: numbers it returns for each row, d if None.
     """
 
-    def __init__(self, dimension: int, time_width: int, width: int = 32, depth: int = 7) -> None:
+    def __init__(
+        self, dimension: int, time_width: int, width: int = 32, depth: int = 7, outputs: int | None = None
+    ) -> None:
         super().__init__()
         sizes = [dimension + time_width] + [width] * depth
         hidden = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.GELU())]
-        self.layers = nn.Sequential(*hidden, zero_linear(width, dimension))
+        self.layers = nn.Sequential(*hidden, zero_linear(width, outputs or dimension))
 
     def forward(self, y: Tensor, time: Tensor) -> Tensor:
-        """(B, d), (B, e) → (B, d)."""
+        """(B, d), (B, e) → (B, outputs)."""
         out: Tensor = self.layers(torch.cat([y, time], 1))
         return out
 

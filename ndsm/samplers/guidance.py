@@ -247,6 +247,30 @@ def start_given(
     return noised(process, start, times, lambda: torch.randn(start.shape, generator=generator).to(y))[-1]
 
 
+class Classified:
+    """Guidance by a classifier of noisy rows, s(x, t) + w ∇log p(label | x, t) (dissertation, 7.5).
+
+    Args:
+        score: of a model that need not know labels.
+        logits: (B, d), (B,) → (B, classes), such as `ndsm.classifier.NoiseAwareClassifier`.
+        label: of all rows.
+        strength: w; 1 is the label's own law, as far as score and classifier are exact.
+    """
+
+    def __init__(
+        self, score: Score, logits: Callable[[Tensor, Tensor], Tensor], label: int, strength: float = 1.0
+    ) -> None:
+        self._score, self._logits, self._label, self._strength = score, logits, label, strength
+
+    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
+        """The guided score, (B, d), (B,) → (B, d)."""
+
+        def log_prob(x: Tensor) -> Tensor:
+            return torch.log_softmax(self._logits(x, t), 1)[:, self._label].sum()
+
+        return self._score(y, t) + self._strength * torch.func.grad(log_prob)(y)
+
+
 class Labelled:
     """Classifier-free guidance, s(x, t) + w (s(x, t | label) - s(x, t)) (Ho and Salimans 2022).
 
