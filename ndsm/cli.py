@@ -185,8 +185,9 @@ class TuneOptions:
     """Folder of searches; on several machines a path they all see."""
     freeze: str = ""
     """Fields that are not searched, separated by commas."""
-    search: Literal["tpe", "pareto", "random", "grid"] = "tpe"
-    """Optuna's TPE; the same for quality against training time; at random; every combination of few values."""
+    search: Literal["tpe", "pareto", "random", "grid", "pbt"] = "tpe"
+    """Optuna's TPE; the same for quality against training time; at random; every combination of few values;
+    population-based training of what may change while a model trains."""
     stop: Literal["asha", "median", "none"] = "asha"
     """What ends bad trials early, by their score after 1/9 and 1/3 of their steps."""
     metric: str | None = None

@@ -17,6 +17,7 @@ from pipelines.resources import Cluster
 from pipelines.train import cluster
 from tuning.finalists import run_finalists
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
+from tuning.population import changeable, run_population
 from tuning.scoring import Scorer, choose_metric, search_split
 from tuning.search import TUNE_ENVIRONMENT, Plan, SearchName, StopName, gently_interrupted, run_search
 from tuning.space import Space, make_space
@@ -68,6 +69,8 @@ def tune(options: SearchOptions) -> bool:
     metric = choose_metric(options.metric, dataset)
     split = search_split(dataset, options.validation, metric)
     space = make_space(base, split.train.shape, options.ranges, options.frozen)
+    if options.search == "pbt":
+        space = changeable(space, options.ranges, base.train.steps * options.scale)
     plan = Plan(space, options.trials, options.search, options.stop, base.train.seed)
     if options.search == "grid":
         plan = replace(plan, trials=min(options.trials, len(space.grid()) + 1))
@@ -97,13 +100,11 @@ def tune(options: SearchOptions) -> bool:
             print(f"Ray dashboard: {found.dashboard}", flush=True)
         with gently_interrupted(folder) as interrupted:
             if sum(r.status in FINISHED for r in folder.records()) < plan.trials:
-                run_search(
-                    plan,
-                    setting,
-                    concurrent,
-                    trial_resources(options.trial_kind, found, concurrent),
-                    told(plan),
-                )
+                if options.search == "pbt":
+                    run_population(plan, setting, concurrent, told(plan))
+                else:
+                    resources = trial_resources(options.trial_kind, found, concurrent)
+                    run_search(plan, setting, concurrent, resources, told(plan))
             if not interrupted():
                 run_finalists(plan, setting, dataset, options.finalists, options.seeds)
         summary = summarise(options.preset, options.config.data.root, plan, setting, dataset)
@@ -123,6 +124,8 @@ def _check_numbers(options: SearchOptions) -> None:
         raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
     if not 0 < options.validation < 1:
         raise InputError(f"--validation: expected a share between 0 and 1, found {options.validation:g}")
+    if options.search == "pbt" and options.trial_kind != "in-process":
+        raise InputError(f"--search pbt: expected --trial-kind in-process, found {options.trial_kind}")
     if options.pool_gb < 0:
         raise InputError(f"--pool-gb: expected 0 or more, found {options.pool_gb:g}")
 

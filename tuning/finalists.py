@@ -1,9 +1,6 @@
 """The best trials and the preset once more: fresh seeds, the preset's full training time, evaluation rows unseen so far."""
 
 from pathlib import Path
-from typing import Any
-
-import ray
 
 from ndsm.config import Config
 from ndsm.data import Dataset
@@ -11,6 +8,7 @@ from ndsm.experiment import Generator
 from tuning.folder import SearchFolder, TrialFolder, TrialRecord
 from tuning.scoring import Scorer
 from tuning.search import Plan
+from tuning.tasks import run_tasks
 from tuning.trial import Setting, run_trial
 
 
@@ -54,8 +52,6 @@ def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, se
     # Blocks are the seed's own: there is nothing to share.
     alone = Setting(**{**vars(setting), "scale": 1.0, "pool_bytes": 0})
     held_out = Scorer(dataset, setting.scorer.metric, plan.space.base.evaluate.n, setting.scorer.seed)
-    task = ray.remote(num_cpus=0 if setting.nested else 1, max_retries=3)(run_finalist)
-    shared = ray.put((alone, held_out))
     waiting = []
     for record in (preset, *chosen):
         for seed in fresh_seeds(plan, seeds):
@@ -68,13 +64,8 @@ def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, se
     if waiting:
         print(f"{len(waiting)} runs of the preset and the best {len(chosen)} on fresh seeds", flush=True)
     # One at a time where each run has a cluster of workers of its own, of which Ray does not know here.
-    at_once = 1 if setting.nested else len(waiting)
-    pending: list[Any] = []
-    while waiting or pending:
-        while waiting and len(pending) < at_once:
-            pending.append(task.remote(shared, *waiting.pop(0)))
-        done, pending = ray.wait(pending, timeout=1.0)
-        ray.get(done)
+    at_once, cpus = (1, 0) if setting.nested else (len(waiting), 1)
+    run_tasks(run_finalist, (alone, held_out), waiting, at_once, cpus)
 
 
 def run_finalist(shared: tuple[Setting, Scorer], path: Path, config: Config) -> None:

@@ -4,6 +4,7 @@ search.json                       what is searched, how, and from which configur
 trials/0007/trial.json            a trial: its values, where it stands, its scores
 trials/0007/run                   its run directory
 finalists/NAME-seed1/             as a trial, on a fresh seed
+population.json                   of a population: after each generation, who took over from whom
 pool/                             blocks that trials share
 ray/                              Ray Tune's own bookkeeping, and one TensorBoard log per trial
 summary.json, tune-report.html, best.yaml
@@ -28,6 +29,7 @@ OWN = (
     "search.json",
     "trials",
     "finalists",
+    "population.json",
     "pool",
     "ray",
     "stop",
@@ -72,11 +74,17 @@ class TrialRecord:
     blocks_made: int = 0
     blocks_read: int = 0
     """Blocks simulated by this trial, and taken from others."""
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """Of a population's member: the generations after which it took over from another one, from which, and its values since."""
 
     @property
     def score(self) -> float | None:
         """The last score."""
         return self.scores[-1].score if self.scores else None
+
+    def score_at(self, share: float) -> float | None:
+        """The score after a share of its steps."""
+        return next((s.score for s in self.scores if s.share == share), None)
 
     @property
     def name(self) -> str:
@@ -179,6 +187,16 @@ class SearchFolder:
         """All trials, by number."""
         folders = sorted((self.path / "trials").glob("[0-9]*"))
         return [found.read() for found in map(TrialFolder, folders) if found.exists()]
+
+    def population(self) -> dict[str, dict[str, int]]:
+        """What `population.json` says: by generation, members and those that they took over from."""
+        path = self.path / "population.json"
+        found: dict[str, dict[str, int]] = read_json(path) if path.is_file() else {}
+        return found
+
+    def write_population(self, takeovers: dict[str, dict[str, int]]) -> None:
+        """Write `population.json`."""
+        write_json(self.path / "population.json", takeovers)
 
     @property
     def stop_file(self) -> Path:

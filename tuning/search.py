@@ -25,14 +25,13 @@ from ndsm.interrupt import on_interrupt
 from ndsm.streams import numpy_stream
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
 from tuning.space import Space
-from tuning.trial import RUNGS, Setting, run_trial
+from tuning.trial import RUNGS, TICKS, Setting, run_trial
 
-SearchName = Literal["tpe", "pareto", "random", "grid"]
+SearchName = Literal["tpe", "pareto", "random", "grid", "pbt"]
 StopName = Literal["asha", "median", "none"]
 
 TIME_ATTRIBUTE = "ninths"
 """Ninths of a trial's steps: what stopping rules count. It goes on where a resumed trial does."""
-TICKS = round(1 / RUNGS[0])
 INVALID_PER_TRIAL = 20
 """Invalid combinations in a row for each trial asked for, after which a search gives up."""
 
@@ -70,7 +69,7 @@ class Proposals(Searcher):
     ) -> None:
         super().__init__(metric="score", mode="min")
         self._plan, self._folder, self._on_end = plan, folder, on_end
-        self._study = _study(plan)
+        self._study = make_study(plan)
         self._asked: dict[int, optuna.Trial] = {}
         self._numbers: dict[str, int] = {}
         records = folder.records()
@@ -201,7 +200,8 @@ def outcome(record: TrialRecord, search: SearchName) -> list[float]:
     return [record.score, record.time] if search == "pareto" else [record.score]
 
 
-def _study(plan: Plan) -> optuna.Study:
+def make_study(plan: Plan) -> optuna.Study:
+    """Optuna's sampler of a plan's kind; random values for one that proposes nothing itself."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     samplers: Mapping[str, Callable[[], optuna.samplers.BaseSampler]] = {

@@ -132,12 +132,12 @@ class Summary:
         """
         ended = [r for r in self.records if r.status in FINISHED and r.scores]
         reached = [
-            share for share in RUNGS if 2 * sum(_at(r, share) is not None for r in ended) >= len(ended)
+            share for share in RUNGS if 2 * sum(r.score_at(share) is not None for r in ended) >= len(ended)
         ]
         if not reached or len(ended) < 4:
             return 0.0, {}
         share = reached[-1]
-        scored = [(r, value) for r in ended if r.number and (value := _at(r, share)) is not None]
+        scored = [(r, value) for r in ended if r.number and (value := r.score_at(share)) is not None]
         common = [p.field for p in self.plan.space.parameters if all(p.field in r.params for r, _ in scored)]
         study = optuna.create_study()
         for r, value in scored:
@@ -189,6 +189,7 @@ class Summary:
                         "cost": r.cost,
                         "starts": r.starts,
                         "params": r.params,
+                        "changes": r.changes,
                         "floor": r.metrics.get(f"{self.metric}_floor"),
                         "prior": r.metrics.get("prior"),
                     }
@@ -247,8 +248,3 @@ def preset_text(config: Config, comment: str) -> str:
 
 def _plus_minus(finalist: Finalist) -> str:
     return f"{finalist.mean:.4g} ± {finalist.spread:.2g}"
-
-
-def _at(record: TrialRecord, share: float) -> float | None:
-    """A trial's score after a share of its steps."""
-    return next((s.score for s in record.scores if s.share == share), None)

@@ -28,6 +28,8 @@ from tuning.scoring import Scorer
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 """Shares of a trial's steps after which it is scored, and may be stopped."""
+TICKS = round(1 / RUNGS[0])
+"""Ninths, in which a trial's progress is counted."""
 PROBES = 3
 """Repetitions of a cost measurement."""
 FREE_SECONDS = 60.0
@@ -66,6 +68,7 @@ def run_trial(
     config: Config,
     report: Report = lambda _: None,
     rungs: tuple[float, ...] = RUNGS,
+    until: float = 1.0,
 ) -> TrialRecord:
     """Train and score a trial, or go on with it; its record, which is also in its folder.
 
@@ -73,6 +76,7 @@ def run_trial(
         config: the trial's, with any number of steps.
         report: called after each score, also those that a resumed trial had before.
         rungs: shares of the steps after which it is scored.
+        until: one of them, at which it pauses; the same call with a later one goes on.
     """
     _wait_until_free(trial.run)
     record = trial.read()
@@ -84,7 +88,7 @@ def run_trial(
         trial.write(record)
         for score in record.scores:
             report(_line(record, score, {}))
-        _train(setting, trial, experiment, record, report, rungs)
+        _train(setting, trial, experiment, record, report, rungs, until)
     # Any exception is this trial's own, and a row of the result; a retry would meet it again.
     except Exception as error:
         record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
@@ -121,8 +125,9 @@ def _train(
     record: TrialRecord,
     report: Report,
     rungs: tuple[float, ...],
+    until: float,
 ) -> None:
-    """Train to the end or until asked to stop, with a score at each rung."""
+    """Train to the end, to where it pauses or until asked to stop, with a score at each rung."""
     run, scorer = trial.run, setting.scorer
     due = [share for share in rungs if share < 1 and all(s.share < share for s in record.scores)]
 
@@ -138,6 +143,8 @@ def _train(
             model = weights()
             generator = Generator(experiment.problem, model, next(model.parameters()).device)
             _add(record, Score(step, share, scorer(generator)[0]), trial, report, metrics)
+            if share >= until:
+                run.stop_file.touch()
 
     if setting.nested:
         from tuning.nested import train_nested
@@ -159,7 +166,8 @@ def _train(
                 record.blocks_read + pool.read,
             )
     if run.last_step() < record.steps:
-        if not setting.search.stop_file.exists():
+        paused = until < 1 and record.score_at(until) is not None
+        if not paused and not setting.search.stop_file.exists():
             record.status, record.reason = (
                 "stopped",
                 f"after {record.scores[-1].share:.0%} of its steps: worse than others",

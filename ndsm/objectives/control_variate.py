@@ -191,7 +191,11 @@ class NetworkEpsilon(Epsilon):
     def load_state(self, state: dict[str, Any]) -> None:
         """Take φ and Adam's moments."""
         self._net.load_state_dict(state["net"])
+        rates = [group["lr"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
+        # The rate is the configuration's, as the model's own is, and not the one that the state was saved with.
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def make_epsilon(

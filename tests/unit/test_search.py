@@ -215,6 +215,9 @@ def test_a_damaged_trial_is_one_sentence(tmp_path):
         (["--trials", "0"], "--trials: expected at least 1"),
         (["--scale", "2"], "--scale: expected more than 0 and at most 1"),
         (["--search", "grid"], "at most 100,000 combinations"),
+        (["--search", "pbt", "--trial-kind", "train"], "expected --trial-kind in-process, found train"),
+        (["--search", "pbt", "--space.process.horizon", "1..2"], "may change while a model trains"),
+        (["--search", "pbt", "--scale", "0.001"], "steps of a member"),
     ],
 )
 def test_bad_input_is_one_sentence_before_anything_is_written(tmp_path, monkeypatch, capsys, args, says):
