@@ -67,6 +67,8 @@ class Membership:
         self._board, self._rank, self._world = board, rank, world
         self.total = 0
         """Simulators on the board."""
+        self.others: list[SimulatorHandle] = []
+        """Those of the other workers."""
         self._asked: Any = None
         self._asked_at = 0.0
         self.mine = self._share(ray.get(board.simulators.remote()))
@@ -84,4 +86,6 @@ class Membership:
         self.total = len(simulators)
         if not simulators:
             return []
-        return simulators[self._rank :: self._world] or [simulators[self._rank % len(simulators)]]
+        mine = simulators[self._rank :: self._world] or [simulators[self._rank % len(simulators)]]
+        self.others = [s for s in simulators if all(s.actor != own.actor for own in mine)]
+        return mine

@@ -5,8 +5,8 @@ order of their numbers and copies each once into its ring. A block that arrives 
 or how often broken the simulators are does not change which rows a step sees.
 
 A simulator that is late (its process died, or its node is gone and no other has room for it) is asked for nothing
-more until it answers, and what it owes is asked of another one: blocks are functions of their index, so the first
-answer is as good as any.
+more until it answers, and what it owes is asked of another one, if all of this worker's are late of another worker's: blocks
+are functions of their index, so the first answer is as good as any.
 """
 
 import threading
@@ -27,6 +27,8 @@ MAX_FAILURES_IN_A_ROW = 5
 """After so many failed calls without one success the simulators are beyond help."""
 PATIENCE = 0.3
 """Seconds that an answer may take beyond twice the usual time for it and the calls before it."""
+FIRST_PATIENCE = 15.0
+"""Seconds that an answer may take before any has come: simulators start meanwhile."""
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Ingest:
         first: the first number.
         window: blocks per simulator in flight or waiting.
         stamp: blocks that carry another are dropped and asked for again.
+        others: gives simulators to turn to while all of this worker's are late.
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class Ingest:
         first: int,
         window: int,
         stamp: str,
+        others: Callable[[], list[SimulatorHandle]] = list,
     ) -> None:
+        self._others = others
         self._look, self._index_of, self._stamp, self._window = simulators, index_of, stamp, window
         self._simulators = simulators()
         self._next_number = self._wanted = first
@@ -141,23 +146,32 @@ class Ingest:
             self._next_number += 1
 
     def _ask(self, number: int) -> None:
-        """Ask the least busy simulator that is not late with something, if there is one."""
+        """Ask the least busy simulator that is not late with something, if there is one; best one of this worker's."""
         busy = Counter(call.simulator.actor for call in self._pending.values())
-        simulator = min(self._simulators, key=lambda s: (s.actor in self._suspects, busy[s.actor]))
+        simulator = min(self._reachable(), key=lambda s: (s.actor in self._suspects, busy[s.actor]))
         ref = simulator.block(self._index_of(number))
         with self._changed:
             self._pending[ref] = Call(number, simulator, time.monotonic(), busy[simulator.actor] + 1)
             self._counts["blocks_sent"] += 1
 
+    def _reachable(self) -> list[SimulatorHandle]:
+        """This worker's simulators, and the others while all of these are late."""
+        return self._simulators + (self._others() if self._all_late(self._simulators) else [])
+
+    def _all_late(self, simulators: list[SimulatorHandle]) -> bool:
+        return all(simulator.actor in self._suspects for simulator in simulators)
+
+    def _is_own(self, actor: Any) -> bool:
+        return any(simulator.actor == actor for simulator in self._simulators)
+
     def _ask_again_for_late_blocks(self) -> None:
-        if (seconds := self._usual_seconds) is None:
-            return
-        late, now = [], time.monotonic()
+        seconds, late, now = self._usual_seconds, [], time.monotonic()
         for call in self._pending.values():
-            if not call.late and now - call.asked > PATIENCE + 2 * seconds * call.ahead:
+            patience = FIRST_PATIENCE if seconds is None else PATIENCE + 2 * seconds * call.ahead
+            if not call.late and now - call.asked > patience:
                 late.append(call)
         self._suspects.update(call.simulator.actor for call in late)
-        if all(simulator.actor in self._suspects for simulator in self._simulators):
+        if self._all_late(self._reachable()):
             return
         for call in late:
             call.late = True
@@ -175,7 +189,7 @@ class Ingest:
         except RayError as error:
             self._suspects.add(actor)
             # One that was removed on purpose may fail as often as it likes.
-            self._drop(ref, "blocks_retried", any(s.actor == actor for s in self._simulators))
+            self._drop(ref, "blocks_retried", self._is_own(actor))
             if self._failures >= MAX_FAILURES_IN_A_ROW:
                 raise RuntimeError(
                     f"{self._failures} calls to simulators failed in a row, the last: {error}"
@@ -196,9 +210,9 @@ class Ingest:
         self._usual_seconds = 0.9 * usual + 0.1 * block["seconds"]
         with self._changed:
             del self._pending[ref]
-            self._counts["simulator_restarts"] += (
-                self._lives.setdefault(actor, block["life"]) != block["life"]
-            )
+            restarted = self._lives.setdefault(actor, block["life"]) != block["life"]
+            # Another worker's are counted there.
+            self._counts["simulator_restarts"] += restarted and self._is_own(actor)
             self._lives[actor] = block["life"]
             self._counts["simulator_seconds"] += block["seconds"]
             if number < self._wanted or number in self._ready:

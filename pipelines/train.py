@@ -233,7 +233,10 @@ def worker(settings: dict[str, Any]) -> None:
 
         if not members.total:
             return local_source(problem, ray.get(settings["data"][0]), resume, rank)(first)
-        return Ingest(members.look, index_of, first, problem.config.train.window, problem.spec.stamp)
+        window = problem.config.train.window
+        return Ingest(
+            members.look, index_of, first, window, problem.spec.stamp, others=lambda: members.others
+        )
 
     stopped = False
 

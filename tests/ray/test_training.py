@@ -212,8 +212,10 @@ def test_simulators_wait_when_they_are_a_window_ahead(ray_cluster, tmp_path):
             handle.stop()
 
 
-def test_a_simulator_that_never_answers_is_worked_around(ray_cluster, tmp_path):
-    """As one whose node is gone and that no other node has room for: its calls stay open for ever."""
+@pytest.mark.parametrize("own", ["two", "one"])
+def test_a_simulator_that_never_answers_is_worked_around(ray_cluster, tmp_path, monkeypatch, own):
+    """As one whose node is gone and that no other node has room for: its calls stay open for ever. Another one of the
+    worker's takes its place or, if it has none, another worker's."""
     from pipelines.ingest import Ingest
     from pipelines.simulators import SimulatorHandle, start_simulators
 
@@ -228,7 +230,9 @@ def test_a_simulator_that_never_answers_is_worked_around(ray_cluster, tmp_path):
     made = experiment(tmp_path, "mute")
     (alive,) = start_simulators(1, made.problem.spec, ray_cluster.put(made.dataset.train))
     mute = Mute("no actor", [])
-    ingest = Ingest(lambda: [mute, alive], lambda number: number, 0, 2, made.problem.spec.stamp)
+    monkeypatch.setattr("pipelines.ingest.FIRST_PATIENCE", 0.5)
+    mine, others = ([mute, alive], []) if own == "two" else ([mute], [alive])
+    ingest = Ingest(lambda: mine, lambda number: number, 0, 2, made.problem.spec.stamp, lambda: others)
     try:
         for number in range(12):
             np.testing.assert_array_equal(
