@@ -516,16 +516,18 @@ def evaluate_command(args: Sequence[str]) -> None:
     options = parse("evaluate", EvaluateOptions, args)
     from ndsm.console import stage
     from ndsm.experiment import evaluate_run
-    from ndsm.report import write_report
+    from ndsm.report import find_data, write_report
     from ndsm.run import Run
 
     if options.n is not None and options.n < 2:
         raise InputError(f"--n: expected at least 2 rows, found {options.n}")
     run, show_stage = Run.open(options.run), partial(stage, quiet=options.quiet or options.json)
-    show_evaluation(evaluate_run(run, options.n, stage=show_stage), options.json)
+    # Read once for both; where they are not to be had, each says so in its own way.
+    dataset, _ = find_data(run, run.config())
+    show_evaluation(evaluate_run(run, options.n, dataset, show_stage), options.json)
     # It would go on showing the metrics from before.
     with show_stage("writing the report"):
-        write_report(run)
+        write_report(run, dataset)
 
 
 def show_evaluation(metrics: dict[str, Any], as_json: bool) -> None:

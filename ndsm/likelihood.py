@@ -172,7 +172,7 @@ def log_density_bound(
         mean = decay.to(y)[:, None] * y
         return mean + std * z, mean - std * z, std
 
-    values = []
+    values, overall_at_last = [], linear.state_std(horizon).to(y) ** 2
     for t, z in zip(times, noise, strict=True):
         plus, minus, std = pair(t, z)
         up, down = score(plus, t.to(y)), score(minus, t.to(y))
@@ -181,9 +181,9 @@ def log_density_bound(
         prior = 0.5 * (linear.prior.log_prob(plus) + linear.prior.log_prob(minus))
         # Mean 0, and what |z|² adds to both if the score is that of a Gaussian with the data's overall variance.
         excess = (z**2 - 1).sum(1)
-        overall, last = (linear.state_std(at).to(y) ** 2 for at in (t, horizon))
+        overall = linear.state_std(t).to(y) ** 2
         integrand += (2 / overall - std[:, 0] ** 2 / overall**2) * excess
-        prior += 0.5 * last_std[:, 0] ** 2 / last * excess
+        prior += 0.5 * last_std[:, 0] ** 2 / overall_at_last * excess
         weight = 0.5 * grown[-1] * linear.variance(t).to(y.device)
         values.append(prior.double() - weight * integrand.double())
     drawn = torch.stack(values)

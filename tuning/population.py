@@ -156,10 +156,9 @@ def _take_over(plan: Plan, folder: SearchFolder, generation: int, member: int, d
         shutil.rmtree(coming, ignore_errors=True)
         shutil.copytree(giving.run.path, coming, ignore=shutil.ignore_patterns("owner.json"))
         rng = numpy_stream(plan.seed, "changed values", generation, member)
+        given = giving.read().params
         record.params = {
-            p.field: changed(p, giving.read().params[p.field], rng)
-            for p in plan.space.parameters
-            if p.field in giving.read().params
+            p.field: changed(p, given[p.field], rng) for p in plan.space.parameters if p.field in given
         }
         run = Run(coming)
         config = plan.space.config(record.params)
