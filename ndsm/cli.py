@@ -242,6 +242,8 @@ class ReproduceOptions:
     ]
     """Figure or table of the paper, or an ablation of the mixture."""
     data: ReproduceData = field(default_factory=ReproduceData)
+    rows: str | None = None
+    """The only rows to run, separated by commas, such as ou-dsm,path; finished ones stay in the results. All if none."""
     scale: float = 1.0
     """Fraction of the training steps and generated rows."""
     out: Path = Path("reproduce")
@@ -603,7 +605,8 @@ def reproduce_command(args: Sequence[str]) -> None:
     path = options.out / options.name
     study = STUDIES[options.name]
     data = study.data_fields(options.data.root.resolve())
-    folder = Folder(path, options.name, study, options.scale, data, options.fresh)
+    methods = None if options.rows is None else [row.strip() for row in options.rows.split(",")]
+    folder = Folder(path, options.name, study, options.scale, data, options.fresh, methods)
     jobs, runs = folder.missing(), (path / "runs").resolve()
     total = len(folder.jobs)
     print(f"{study.title}: {total - len(jobs)} of {total} runs done; results in {path}")

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,9 +228,10 @@ class Folder:
         scale: of steps and generated rows.
         data: further fields of the `data` section, by their dotted names.
         fresh: remove what an earlier experiment left there.
+        methods: the only methods to run; the results of others stay. All if None.
 
     Raises:
-        InputError: it holds results of another scale, or something else.
+        InputError: it holds results of another scale, or something else, or the study has no such method.
     """
 
     OWN = ("results.json", "samples", "runs", "figure.png")
@@ -243,7 +244,11 @@ class Folder:
         scale: float,
         data: dict[str, Any] | None = None,
         fresh: bool = False,
+        methods: Collection[str] | None = None,
     ) -> None:
+        if unknown := sorted(set(methods or ()) - {row for row, _ in study.rows}):
+            known = ", ".join(dict.fromkeys(row for row, _ in study.rows))
+            raise InputError(f"--rows: expected rows of {name}: {known}; found {unknown[0]!r}")
         if foreign := foreign_names(path, self.OWN):
             raise InputError(
                 f"{path}: expected a new folder or one of `ndsm reproduce`, found one with other files in it: {foreign[0]}"
@@ -251,7 +256,9 @@ class Folder:
         if fresh:
             shutil.rmtree(path, ignore_errors=True)
         self.path, self.study = path, study
-        self.jobs = study.jobs(scale, data)
+        every = study.jobs(scale, data)
+        self.jobs = [job for job in every if methods is None or job.row in methods]
+        self._names = {job.key: job.name for job in every}
         self.results: dict[str, Any] = {"name": name, "scale": scale, "rows": [], "floor": {}}
         file = path / "results.json"
         if file.is_file():
@@ -322,15 +329,16 @@ class Folder:
 
     def _draw(self, data: Dataset) -> None:
         """The data and each row's median run side by side; for images with class shares and curves below."""
-        jobs = {job.key: job for job in self.jobs}
         groups = {group.label: group for group in self.groups()}
         panels, metric = [], self.study.shown[0]
         rows = {_key(row["row"], row["setting"], row["seed"]): row for row in self.results["rows"]}
         for row, setting in self.study.rows:
-            group = groups[_label(row, setting)]
-            job = jobs[_key(row, setting, group.seed)]
-            samples = np.load(self.path / "samples" / f"{job.name}.npy", allow_pickle=False)
-            panels.append((f"{group.label}\n{metric} {group.median[metric]:.3g}", samples, rows[job.key]))
+            # Without a result are the rows that were left out.
+            if (group := groups.get(_label(row, setting))) is None:
+                continue
+            key = _key(row, setting, group.seed)
+            samples = np.load(self.path / "samples" / f"{self._names[key]}.npy", allow_pickle=False)
+            panels.append((f"{group.label}\n{metric} {group.median[metric]:.3g}", samples, rows[key]))
         path, title = self.path / "figure.png", self.study.title
         real = image_rows(data, data.train[:PICTURED])
         if real is None:

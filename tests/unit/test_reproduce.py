@@ -151,6 +151,24 @@ def test_results_are_taken_up_again_and_only_the_rest_is_missing(tmp_path):
     assert np.load(tmp_path / "fig2" / "samples" / f"{jobs[0].name}.npy", allow_pickle=False).shape == (3, 2)
 
 
+def test_some_rows_are_run_and_the_results_of_others_stay(tmp_path):
+    points = np.zeros((3, 2), np.float32)
+    linear = Folder(tmp_path, "fig2", STUDIES["fig2"], 0.5, methods=["ou-dsm"])
+    assert {job.row for job in linear.jobs} == {"ou-dsm"}
+    for job in linear.missing():
+        linear.add(job, ([row(job.row, job.seed, 1.0)], points))
+    nonlinear = Folder(tmp_path, "fig2", STUDIES["fig2"], 0.5, methods=["ndsm-cv", "ou-dsm"])
+    missing = nonlinear.missing()
+    assert {job.row for job in missing} == {"ndsm-cv"}
+    for job in missing[1:]:
+        nonlinear.add(job, ([row(job.row, job.seed, 2.0)], points))
+    nonlinear.finish()
+    assert [(group.row, group.runs) for group in nonlinear.groups()] == [("ou-dsm", 5), ("ndsm-cv", 4)]
+    assert (tmp_path / "figure.png").is_file()
+    with pytest.raises(InputError, match="expected rows of fig2: ou-dsm, .*; found 'vp'"):
+        Folder(tmp_path, "fig2", STUDIES["fig2"], 0.5, methods=["vp"])
+
+
 def test_results_of_another_scale_are_refused(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"scale": 1.0, "rows": []}), encoding="utf-8")
     with pytest.raises(InputError, match=r"holds results at --scale 1, expected 0\.1"):
