@@ -1,25 +1,24 @@
-"""Linear inverse problems on held-out digits: half of the pixels masked, super-resolution, projections.
+"""Linear inverse problems on held-out images: half of the pixels masked, super-resolution, projections.
 
-Both models have the same network, steps and averaging: the mixture's Langevin noising with the path objective, and VP with
-denoising score matching. Each reconstruction is drawn several times; PSNR (peak 16, the pixels' range) is given of single
-draws and of their mean. `prior` is the mixture's own posterior given the measurements, exact.
+Both models have the same network and averaging: the mixture's Langevin noising with the path objective, and VP with
+denoising score matching, trained as `samplers.py` does and in the same folder, or runs given by --ours and --vp. Each
+reconstruction is drawn several times; PSNR (of the pixels' range) is given of single draws and of their mean. `prior` is the
+mixture's own posterior given the measurements, exact.
 
-    python benchmarks/inverse_problems.py [--steps 3000] [--images 40] [--draws 8] [--figure FILE] [--out FILE]
+    python benchmarks/inverse_problems.py [digits|mnist] [--runs FOLDER] [--ours RUN --vp RUN] [--root data] [--images 40]
+        [--draws 8] [--figure FILE] [--out FILE]
 """
 
 import argparse
 import json
+import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from samplers import add_models, models_of
 
-from ndsm.config import load_config
-from ndsm.data import Dataset, load
-from ndsm.experiment import build_problem, training_in_memory
-from ndsm.objectives import Score
-from ndsm.processes import Process
+from ndsm.experiment import Generator
 from ndsm.samplers import carry, reverse_times
 from ndsm.samplers.guidance import (
     MomentMatched,
@@ -31,50 +30,33 @@ from ndsm.samplers.guidance import (
     projections,
     start_given,
 )
-from ndsm.training import fit_mixture
 
-PEAK = 16.0
+PEAK = {"digits": 16.0, "mnist": 1.0}
+"""The pixels' range."""
 NOISE = 0.05
 """Standard deviation of the measurements' noise, in model units."""
 EVALUATIONS = 100
-MODELS: dict[str, dict[str, Any]] = {
-    "ndsm": {},
-    "vp": {
-        "process.kind": "vp",
-        "process.horizon": 1.0,
-        "process.integrator": "euler-maruyama",
-        "objective.kind": "dsm",
-        "objective.epsilon": {},
-        "train.times_per_path": 1,
-        "sample.sampler": "em",
-    },
-}
 SAMPLER = {"ndsm": "exponential", "vp": "ancestral"}
 ITERATIONS = {"ndsm": 6, "vp": 4}
 """Of conjugate gradients: VP has no modes, and with the network's Jacobian more make it worse."""
-PROBLEMS: dict[str, Operator] = {
-    "half masked": mask(torch.arange(64) < 32),
-    "2x super-resolution": average_pool(8, 2),
-    "8 projections": projections(8, 64),
-}
 
 
-def trained(dataset: Dataset, steps: int, fields: dict[str, Any]) -> tuple[Process, Score]:
-    """Process and averaged score of the digits preset with other fields."""
-    config = load_config("digits", {"train.steps": steps, **fields})
-    problem = build_problem(config, fit_mixture(config, dataset.train), dataset.stamp)
-    with training_in_memory(problem, dataset.train) as (trainer, records):
-        for _ in records:
-            pass
-    return problem.process, trainer.ema.eval()
+def problems(side: int) -> dict[str, Operator]:
+    """The operators for square images of so many pixels a side."""
+    pixels, factor = side**2, 2 if side < 16 else 4
+    return {
+        "half masked": mask(torch.arange(pixels) < pixels // 2),
+        f"{factor}x super-resolution": average_pool(side, factor),
+        "8 projections": projections(8, pixels),
+    }
 
 
-def psnr(images: np.ndarray, truth: np.ndarray) -> float:
+def psnr(images: np.ndarray, truth: np.ndarray, peak: float) -> float:
     """Mean peak signal-to-noise ratio of images (..., d), dB."""
-    return float((10 * np.log10(PEAK**2 / ((images - truth) ** 2).mean(-1))).mean())
+    return float((10 * np.log10(peak**2 / ((images - truth) ** 2).mean(-1))).mean())
 
 
-def figure(path: Path, truth: np.ndarray, found: dict[str, dict[str, np.ndarray]]) -> None:
+def figure(path: Path, truth: np.ndarray, found: dict[str, dict[str, np.ndarray]], peak: float) -> None:
     """Write a PNG: for each problem a row of the truth and one of each method's first draw."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -84,8 +66,11 @@ def figure(path: Path, truth: np.ndarray, found: dict[str, dict[str, np.ndarray]
     page = Figure(figsize=(8, 0.8 * len(rows)), layout="constrained")
     FigureCanvasAgg(page)
     for axes, (problem, name, images) in zip(page.subplots(len(rows), 1), rows, strict=True):
-        strip = np.pad(images[:shown].reshape(-1, 8, 8), ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
-        axes.imshow(np.concatenate(list(strip), 1), cmap="gray_r", vmin=0, vmax=PEAK)
+        side = math.isqrt(images.shape[-1])
+        strip = np.pad(
+            images[:shown].reshape(-1, side, side), ((0, 0), (0, 0), (0, 1)), constant_values=np.nan
+        )
+        axes.imshow(np.concatenate(list(strip), 1), cmap="gray_r", vmin=0, vmax=peak)
         axes.set(xticks=[], yticks=[])
         axes.set_ylabel(f"{problem}\n{name}", rotation=0, ha="right", va="center", fontsize=8)
     page.savefig(path, dpi=110)
@@ -94,21 +79,23 @@ def figure(path: Path, truth: np.ndarray, found: dict[str, dict[str, np.ndarray]
 def main() -> None:
     """Train, reconstruct, print and write."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("preset", nargs="?", default="digits", choices=PEAK)
+    add_models(parser)
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    dataset = load(load_config("digits").data, 0)
-    models = {name: trained(dataset, options.steps, fields) for name, fields in MODELS.items()}
-    mixture = models["ndsm"][0].mixture
+    ours, vp, dataset = models_of(options)
+    generators = {"ndsm": Generator.of(ours), "vp": Generator.of(vp)}
+    models = {name: (made.problem.process, made.model) for name, made in generators.items()}
+    mixture, peak = models["ndsm"][0].mixture, PEAK[options.preset]
     assert mixture is not None
     clean = torch.from_numpy(dataset.validation[: options.images])
     truth, table = dataset.scaling.invert(clean.numpy()), []
     found: dict[str, dict[str, np.ndarray]] = {}
-    for problem, operator in PROBLEMS.items():
+    for problem, operator in problems(math.isqrt(clean.shape[1])).items():
         generator = torch.Generator().manual_seed(0)
         y = operator(clean)
         y = (y + NOISE * torch.randn(y.shape, generator=generator)).repeat(options.draws, 1)
@@ -133,8 +120,8 @@ def main() -> None:
             row = {
                 "problem": problem,
                 "method": name,
-                "psnr": psnr(images, truth),
-                "psnr_mean": psnr(images.mean(0), truth),
+                "psnr": psnr(images, truth, peak),
+                "psnr_mean": psnr(images.mean(0), truth, peak),
             }
             table.append(row)
             print(
@@ -142,7 +129,7 @@ def main() -> None:
                 flush=True,
             )
     if options.figure is not None:
-        figure(options.figure, truth, found)
+        figure(options.figure, truth, found, peak)
     if options.out is not None:
         options.out.write_text(json.dumps(table, indent=1), encoding="utf-8")
 

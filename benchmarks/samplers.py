@@ -137,14 +137,30 @@ def draw(rows: list[Row], floor: float, path: Path, title: str) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main() -> None:
-    """Print one line per model, sampler and budget."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("preset", nargs="?", default="digits", choices=["digits", "mnist-latent", "mnist"])
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """The options that name the two models."""
     parser.add_argument("--runs", type=Path, default=Path("runs/samplers"), help="folder of the two models")
     parser.add_argument("--ours", type=Path, help="run of the nonlinear model")
     parser.add_argument("--vp", type=Path, help="run of VP + DSM")
     parser.add_argument("--root", default="data", help="folder with MNIST/raw")
+
+
+def models_of(options: argparse.Namespace) -> tuple[Run, Run, Dataset]:
+    """The nonlinear run, VP's, and their data."""
+    preset, folder, root = options.preset, options.runs, options.root
+    longer = {**VP, "train.steps": round(LONGER * load_config(preset).train.steps)}
+    ours = Run.open(options.ours) if options.ours else trained(preset, {}, folder, preset, root)
+    linear = Run.open(options.vp) if options.vp else trained(preset, longer, folder, f"{preset}-vp", root)
+    config = ours.config()
+    data = config.data.model_copy(update={"root": Path(root)})
+    return ours, linear, load(data, config.train.seed, ours.scaling())
+
+
+def main() -> None:
+    """Print one line per model, sampler and budget."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("preset", nargs="?", default="digits", choices=["digits", "mnist-latent", "mnist"])
+    add_models(parser)
     parser.add_argument("--n", type=int, default=2000, help="generated rows")
     parser.add_argument("--budgets", default=BUDGETS)
     parser.add_argument("--nonlinear", default=NONLINEAR, help="samplers of the nonlinear model")
@@ -153,16 +169,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    preset = options.preset
-    longer = {**VP, "train.steps": round(LONGER * load_config(preset).train.steps)}
-    ours = Run.open(options.ours) if options.ours else trained(preset, {}, options.runs, preset, options.root)
-    linear = (
-        Run.open(options.vp)
-        if options.vp
-        else trained(preset, longer, options.runs, f"{preset}-vp", options.root)
-    )
-    data = ours.config().data.model_copy(update={"root": Path(options.root)})
-    dataset = load(data, ours.config().train.seed, ours.scaling())
+    ours, linear, dataset = models_of(options)
     generator = Generator.of(ours)
     floor, prior = (
         quality(dataset, rows) for rows in (dataset.train[: options.n], generator.prior_rows(options.n, 0))
@@ -179,12 +186,13 @@ def main() -> None:
     if options.out:
         options.out.write_text(
             json.dumps(
-                {"preset": preset, "n": options.n, "floor": floor, "prior": prior, "rows": rows}, indent=1
+                {"preset": options.preset, "n": options.n, "floor": floor, "prior": prior, "rows": rows},
+                indent=1,
             ),
             encoding="utf-8",
         )
     if options.figure:
-        draw(rows, floor["distance"], options.figure, f"{preset}, {options.n} rows")
+        draw(rows, floor["distance"], options.figure, f"{options.preset}, {options.n} rows")
 
 
 if __name__ == "__main__":

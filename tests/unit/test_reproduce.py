@@ -165,7 +165,7 @@ def test_some_rows_are_run_and_the_results_of_others_stay(tmp_path):
     nonlinear.finish()
     assert [(group.row, group.runs) for group in nonlinear.groups()] == [("ou-dsm", 5), ("ndsm-cv", 4)]
     assert (tmp_path / "figure.png").is_file()
-    with pytest.raises(InputError, match="expected rows of fig2: ou-dsm, .*; found 'vp'"):
+    with pytest.raises(InputError, match=r"expected rows of fig2: ou-dsm, .*; found 'vp'"):
         Folder(tmp_path, "fig2", STUDIES["fig2"], 0.5, methods=["vp"])
 
 
