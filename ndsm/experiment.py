@@ -92,7 +92,7 @@ def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
         )
     mixture = run.mixture() if known else fit_mixture(config, dataset.train)
     problem = build_problem(config, mixture, identity)
-    problem = with_labels(problem, dataset.train_labels, str(config.data.path or config.data.name))
+    problem = with_labels(problem, dataset.train_labels)
     for workers in config.train.worker_range:
         problem.limiter(workers)
     return Experiment(run, dataset, mixture, problem, identity, fresh)

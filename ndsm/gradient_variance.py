@@ -15,7 +15,7 @@ from ndsm.experiment import build_problem, start, training_in_memory
 from ndsm.networks import IMAGE_SIDE
 from ndsm.objectives import ClosedFormEpsilon, ConstantEpsilon, Epsilon
 from ndsm.processes import rollout
-from ndsm.training import Problem, Trainer, fit_mixture
+from ndsm.training import Problem, Trainer, fit_mixture, with_labels
 
 FIFTHS = 5
 
@@ -74,14 +74,16 @@ def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) 
     )
     data = load(config.data, config.train.seed)
     mixture, identity = fit_mixture(config, data.train), data.stamp
-    trained = _trained(config, build_problem(config, mixture, identity), data.train)
+    trained = _trained(
+        config, with_labels(build_problem(config, mixture, identity), data.train_labels), data.train
+    )
     table: dict[str, Any] = {}
     optimum: dict[str, Any] = {}
     base: tuple[Tensor, float] | None = None
     for k, name in enumerate(["ndsm-eps0", *(x for x in names if x != "ndsm-eps0")]):
         contender = CONTENDERS[name]
         own = build_config(merge(config.model_dump(mode="json"), {"objective.kind": contender.kind}), name)
-        problem = build_problem(own, mixture, identity)
+        problem = with_labels(build_problem(own, mixture, identity), data.train_labels)
         trainer, _ = start(problem, None)
         trainer.model.load_state_dict(trained.state_dict())
         rows = fresh_rows(problem, data.train, n, 2 * k)

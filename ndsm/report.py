@@ -31,6 +31,7 @@ from ndsm.html import (
 )
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run
+from ndsm.training import with_labels
 
 MAX_LINES = 1000
 """Points of a curve."""
@@ -249,6 +250,7 @@ def _across_times(
         )
         return [note(reason)]
     problem = build_problem(config, mixture, run.data()["fingerprint"])
+    problem = with_labels(problem, dataset.train_labels)
     trainer, _ = start(problem, saved)
     rows = diagnosis_rows(problem, dataset.train)
     profile = time_profile(trainer, rows)

@@ -20,7 +20,7 @@ from ndsm.errors import InputError
 from ndsm.experiment import Experiment, Generator, begin, build_problem, start, train_locally
 from ndsm.processes import rollout
 from ndsm.run import Run
-from ndsm.training import DECIDE_EVERY, Problem, fit_mixture, pick_device
+from ndsm.training import DECIDE_EVERY, Problem, fit_mixture, pick_device, with_labels
 from ndsm.training.calibration import Costs, measure_costs
 from tuning.folder import FINISHED, Score, SearchFolder, TrialFolder, TrialRecord
 from tuning.pool import BlockPool
@@ -104,6 +104,7 @@ def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: Trial
     known = run.exists()
     mixture = run.mixture() if known else fit_mixture(config, dataset.train)
     problem = build_problem(config, mixture, dataset.stamp)
+    problem = with_labels(problem, setting.preset.spec.labels)
     problem.limiter(config.train.worker_range[0])
     if not record.steps:
         if record.number and not record.cost:

@@ -216,8 +216,11 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     )
 
 
-def with_labels(problem: Problem, labels: np.ndarray | None, source: str) -> Problem:
+def with_labels(problem: Problem, labels: np.ndarray | None, source: str | None = None) -> Problem:
     """The problem whose simulators know the labels (N,) of the training rows, if `network.classes` asks for them.
+
+    Args:
+        source: what the data are called in an error; the configuration's name of them if None.
 
     Raises:
         InputError: there are none, or not all are whole numbers from 0 to classes - 1.
@@ -225,6 +228,7 @@ def with_labels(problem: Problem, labels: np.ndarray | None, source: str) -> Pro
     classes, spec = problem.config.network.classes, problem.spec
     if not classes:
         return problem
+    source = source or str(problem.config.data.path or problem.config.data.name)
     if labels is None:
         raise InputError(f"network.classes: expected data with labels, found none in {source}")
     if labels.min() < 0 or labels.max() >= classes:

@@ -11,7 +11,7 @@ from ndsm.data import load
 from ndsm.errors import InputError
 from ndsm.experiment import build_problem
 from ndsm.objectives import PiecewiseLinearEpsilon
-from ndsm.training import fit_mixture
+from ndsm.training import fit_mixture, with_labels
 from tuning import trial as trials
 from tuning.folder import TrialRecord
 from tuning.scoring import Scorer, choose_metric, search_split
@@ -43,6 +43,19 @@ def run(setting, number=0, report=lambda _: None, **overrides):
     if not trial.exists():
         trial.write(TrialRecord(number, overrides))
     return run_trial(setting, trial, config, report)
+
+
+def test_a_labelled_preset_is_searched_with_its_labels(tmp_path, dataset):
+    """Toy-arcs' labels are its modes; the split, which is scored without them, still trains on them."""
+    labelled = {"network.classes": 8}
+    config = load_config("toy-arcs", {**TINY, **labelled})
+    split = search_split(dataset, 0.2, "swd2")
+    preset = build_problem(config, fit_mixture(config, split.train), split.stamp)
+    preset = with_labels(preset, dataset.train_labels[: len(split.train)])
+    setting = Setting(tmp_path, preset, Scorer(split, "swd2", 200, 0), scale=1.0, pool_bytes=2**24)
+    record = run(setting, 0, **labelled)
+    assert record.status == "done", record.reason
+    assert setting.search.trial(0).run.data()["component_shares"]
 
 
 def test_trials_are_scored_by_training_rows_that_they_do_not_see(dataset):
