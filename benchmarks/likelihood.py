@@ -1,6 +1,6 @@
-"""Held-out log-likelihood, nats per row, of small tables and of digits: NDSM, VP + DSM, mixture, kernel density estimate.
+"""Held-out log-likelihood, nats per row, of small tables, digits and thin arcs: NDSM, VP + DSM, mixture, kernel density estimate.
 
-    python benchmarks/likelihood.py [--data wine,diabetes,digits] [--seeds 3] [--out FILE.json]
+    python benchmarks/likelihood.py [--data wine,diabetes,digits,arcs] [--seeds 3] [--out FILE.json]
 
 Rows are split 64 : 16 : 20 by the seed into those that are trained on, those that choose, and those that are scored.
 All are in standardised units; digits' grey levels have uniform noise of one level added, and constant columns left out. The
@@ -25,9 +25,12 @@ from sklearn.neighbors import KernelDensity
 
 from ndsm import NDSM, load_config
 from ndsm.config import build_config, merge
+from ndsm.data.toys import make_toy
 from ndsm.likelihood import log_density
 
 TABLES = {"wine": load_wine, "diabetes": load_diabetes, "digits": load_digits}
+ARCS = 2000
+"""Points of the toy in the plane."""
 STEPS = (50, 200, 800, 3200)
 """Training steps that a model may have: few rows are soon known by heart."""
 ENDS = (0.003, 0.03, 0.1, 0.3)
@@ -65,7 +68,7 @@ Row = dict[str, float]
 def rows_of(name: str, seed: int) -> np.ndarray:
     """All rows in a random order, standardised."""
     rng = np.random.default_rng(seed)
-    x = TABLES[name]().data
+    x = make_toy("arcs").sample(ARCS, rng)[0] if name == "arcs" else TABLES[name]().data
     if name == "digits":
         x = x[:, x.std(0) > 0] + rng.random(x[:, x.std(0) > 0].shape)
     x = x[rng.permutation(len(x))]
@@ -152,7 +155,7 @@ def compare(name: str, seed: int) -> dict[str, Row]:
 def main() -> None:
     """Print one line per table and method."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", default=",".join(TABLES))
+    parser.add_argument("--data", default=",".join([*TABLES, "arcs"]))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out")
     options = parser.parse_args()

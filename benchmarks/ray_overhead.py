@@ -1,10 +1,11 @@
-"""Training steps per second through Ray (1 worker, 1 simulator) over `--local`, and the worker's stall.
+"""Training steps per second through Ray over `--local`, and the workers' stall.
 
-    python benchmarks/ray_overhead.py [--presets toy-arcs digits] [--steps 3000] [--rounds 2]
+    python benchmarks/ray_overhead.py [--presets toy-arcs digits] [--shapes 1x1] [--steps 3000] [--rounds 2] [--root data]
 
-Both run the same configuration, one thread in the trainer and one in the simulator, in turn. The rate is the
+A shape is workers x simulators; 1x0 simulates in the worker as `--local` does, so that all it adds is Ray's own. Workers
+share a step's rows. All run the same configuration, one thread in every process, in turn. The rate is the
 median over the lines of metrics.jsonl after the first two; the stall is the share of time after warm-up that
-the worker waited for blocks.
+a worker waited for blocks.
 """
 
 import argparse
@@ -17,16 +18,22 @@ import tempfile
 from pathlib import Path
 
 
-def train(preset: str, steps: int, folder: Path, local: bool) -> tuple[float, float]:
-    """Median steps/s and mean stall fraction of one run."""
-    name = "local" if local else "ray"
+def train(preset: str, shape: str | None, options: argparse.Namespace, folder: Path) -> tuple[float, float]:
+    """Median steps/s and mean stall fraction of one run, `--local` if it has no shape."""
+    name = shape or "local"
     command = [
-        sys.executable, "-m", "ndsm.cli", "train", preset, "--out", str(folder), "--name", name, "--fresh",
-        "--train.steps", str(steps), "--evaluate.n", "100", "--train.checkpoint-seconds", "1000",
+        sys.executable, "-m", "ndsm", "train", preset, "--out", str(folder), "--name", name, "--fresh",
+        "--train.steps", str(options.steps), "--evaluate.n", "100", "--train.checkpoint-seconds", "1000",
+        "--train.report-seconds", "1", "--data.root", options.root,
     ]  # fmt: skip
+    if shape is None:
+        command += ["--local"]
+    else:
+        workers, simulators = shape.split("x")
+        command += ["--train.workers", workers, "--train.simulators", simulators]
     # One thread on both sides: --local would otherwise use what cores are left.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command + ["--local"] * local, check=True, capture_output=True, env=environment)
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()][2:]
     return statistics.median(m["steps_per_s"] for m in lines), statistics.mean(
         m["stall_fraction"] for m in lines
@@ -34,25 +41,27 @@ def train(preset: str, steps: int, folder: Path, local: bool) -> tuple[float, fl
 
 
 def main() -> None:
-    """Print one line per preset."""
+    """Print one line per preset and shape."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presets", nargs="+", default=["toy-arcs", "digits"])
+    parser.add_argument("--shapes", nargs="+", default=["1x1"])
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--root", default="data", help="folder with MNIST/raw")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        for preset in options.presets:
-            ratios, stalls, rates = [], [], []
+    for preset in options.presets:
+        found: dict[str | None, list[tuple[float, float]]] = {shape: [] for shape in (None, *options.shapes)}
+        with tempfile.TemporaryDirectory() as folder:
             for _ in range(options.rounds):
-                local, _ = train(preset, options.steps, Path(folder), local=True)
-                ray, stall = train(preset, options.steps, Path(folder), local=False)
-                ratios.append(ray / local)
-                stalls.append(stall)
-                rates.append(ray)
+                for shape, runs in found.items():
+                    runs.append(train(preset, shape, options, Path(folder)))
+        local = [rate for rate, _ in found.pop(None)]
+        for shape, runs in found.items():
+            ratios = [rate / alone for (rate, _), alone in zip(runs, local, strict=True)]
             print(
-                f"{preset}: Ray/local steps per second {statistics.median(ratios):.2f} "
-                f"({', '.join(f'{r:.2f}' for r in ratios)}; target >= 0.9), stall {100 * max(stalls):.2f} % "
-                f"(target <= 2 %), {statistics.median(rates):.0f} steps/s",
+                f"{preset} {shape}: Ray/local steps per second {statistics.median(ratios):.2f} "
+                f"({', '.join(f'{r:.2f}' for r in ratios)}), stall {100 * max(stall for _, stall in runs):.2f} %, "
+                f"{statistics.median(rate for rate, _ in runs):.3g} steps/s",
                 flush=True,
             )
 
