@@ -9,12 +9,14 @@ a worker waited for blocks.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -32,8 +34,10 @@ def train(preset: str, shape: str | None, options: argparse.Namespace, folder: P
         workers, simulators = shape.split("x")
         command += ["--train.workers", workers, "--train.simulators", simulators]
     # One thread on both sides: --local would otherwise use what cores are left.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.cluster}
+    done = subprocess.run(command, capture_output=True, env=environment, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr}")
     lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()][2:]
     return statistics.median(m["steps_per_s"] for m in lines), statistics.mean(
         m["stall_fraction"] for m in lines
@@ -41,7 +45,7 @@ def train(preset: str, shape: str | None, options: argparse.Namespace, folder: P
 
 
 def main() -> None:
-    """Print one line per preset and shape."""
+    """Measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presets", nargs="+", default=["toy-arcs", "digits"])
     parser.add_argument("--shapes", nargs="+", default=["1x1"])
@@ -49,12 +53,39 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--root", default="data", help="folder with MNIST/raw")
     options = parser.parse_args()
+    cores = max(sum(map(int, shape.split("x"))) for shape in options.shapes)
+    with as_many_cpus(cores) as options.cluster:
+        compare(options)
+
+
+@contextlib.contextmanager
+def as_many_cpus(count: int) -> Iterator[dict[str, str]]:
+    """The environment of a cluster that claims so many CPUs; nothing, if the machine has them."""
+    if count <= (os.cpu_count() or 1):
+        yield {}
+        return
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": count, "object_store_memory": 2 << 30})
+    try:
+        yield {"RAY_ADDRESS": made.address}
+    finally:
+        made.shutdown()
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Train every preset in every shape, and print."""
     for preset in options.presets:
         found: dict[str | None, list[tuple[float, float]]] = {shape: [] for shape in (None, *options.shapes)}
         with tempfile.TemporaryDirectory() as folder:
             for _ in range(options.rounds):
                 for shape, runs in found.items():
                     runs.append(train(preset, shape, options, Path(folder)))
+                    rate, stall = runs[-1]
+                    print(
+                        f"  {preset} {shape or '--local'}: {rate:.4g} steps/s, stall {100 * stall:.2f} %",
+                        flush=True,
+                    )
         local = [rate for rate, _ in found.pop(None)]
         for shape, runs in found.items():
             ratios = [rate / alone for (rate, _), alone in zip(runs, local, strict=True)]
