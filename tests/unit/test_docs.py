@@ -1,4 +1,4 @@
-"""The documentation does what it says: Python blocks run, command lines parse, links lead somewhere."""
+"""The documentation does what it says: Python blocks and command blocks run, other command lines parse, links lead somewhere."""
 
 import re
 import shlex
@@ -149,3 +149,84 @@ def test_options_that_pages_name_are_fields():
                 (".safetensors", ".json", ".jsonl", ".yaml", ".png")
             ):
                 assert name.replace("-", "_") in prefixes, f"{page.name}: {name}"
+
+
+SHORT = {
+    "train": ["--local", "--fresh", "--quiet", "--train.steps", "20", "--train.batch-rows", "32", "--evaluate.n", "60"],
+    "sample": ["--n", "40", "--steps", "60"],
+    "impute": ["--steps", "5"],
+    "bench": ["--n", "100", "--steps", "10"],
+}  # fmt: skip
+"""Options added to a command; the last of an option's values counts."""
+NOT_RUN = {
+    r"ndsm train (mnist|mnist-latent|c2-mnist)$": "needs MNIST; tests/unit/test_mnist.py",
+    r"ndsm tune ": "minutes even when short; tests/ray/test_tuning.py",
+    r"ndsm train tune/": "needs a search's result; tests/ray/test_tuning.py",
+    r"(export|ray) ": "needs a cluster; tests/unit/test_cluster_yaml.py",
+    r"make ": "is what runs these tests",
+    r"(python3 -m venv|\S*pip) ": "is how these tests were installed",
+}
+
+
+def lines_of(page):
+    """The command lines of a page's blocks."""
+    for block in blocks(page, "", "bash", "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield re.sub(r"\s+#.*", "", line).strip().removeprefix(".venv/bin/")
+
+
+LINES = {line for page in PAGES for line in lines_of(page)}
+RUN = sorted(line for line in LINES if not any(re.match(pattern, line) for pattern in NOT_RUN))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the reader has: a table, one with gaps, one to score, images, a configuration, and the runs trained before."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    made = tmp_path_factory.mktemp("reader")
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(120, 3)) + 4 * rng.integers(0, 2, (120, 1))
+    tables = {
+        "my": rows,
+        "held-out": rows[:8],
+        "incomplete": np.where(rng.random((6, 3)) < 0.3, np.nan, rows[:6]),
+    }
+    for name, x in tables.items():
+        pq.write_table(
+            pa.table({f"column {i}": column for i, column in enumerate(x.T)}), made / f"{name}.parquet"
+        )
+    for i, pixels in enumerate(rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)):
+        place = made / "folder" / f"class {i % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{i}.png")
+    (made / "my.yaml").write_text("network: {kind: unet, width: 8, depth: 2}\nreference: {n_components: 2}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        for run in (
+            ["digits"],
+            ["digits", "--network.classes", "10", "--name", "labelled"],
+            ["vectors", "--data.path", "my.parquet", "--name", "mine"],
+        ):
+            assert cli.main(["train", *run, *SHORT["train"]]) == 0
+    return made
+
+
+def test_every_line_is_run_or_says_why_not(record_property):
+    record_property("run", len(RUN))
+    record_property("not run", len(LINES) - len(RUN))
+    assert len(RUN) >= 12
+    assert all(line.startswith("ndsm ") for line in RUN)
+    for pattern, reason in NOT_RUN.items():
+        assert any(re.match(pattern, line) for line in LINES), f"no line is {pattern}"
+        assert all((ROOT / path).is_file() for path in re.findall(r"tests/\S+", reason))
+
+
+@pytest.mark.parametrize("line", RUN)
+def test_line_runs(line, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    words = shlex.split(line)[1:]
+    assert cli.main([*words, *SHORT.get(words[0], [])]) == 0
