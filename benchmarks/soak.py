@@ -84,7 +84,11 @@ def main() -> None:
                 pass
             started = time.monotonic()
             while time.monotonic() - started < 60 * options.minutes and not over.wait(10):
-                row: dict[str, float] = {"object store MB": store_used()}
+                try:
+                    row: dict[str, float] = {"object store MB": store_used()}
+                except ray.exceptions.RaySystemError:
+                    # A starved machine answers late; the next look is ten seconds away.
+                    continue
                 for kind, (memory, files) in sample().items():
                     row |= {f"{kind} MB": memory, f"{kind} files": files}
                 rows.append(row)
