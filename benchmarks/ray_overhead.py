@@ -35,7 +35,7 @@ def train(preset: str, shape: str | None, options: argparse.Namespace, folder: P
         command += ["--train.workers", workers, "--train.simulators", simulators]
     # One thread on both sides: --local would otherwise use what cores are left.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.cluster}
-    done = subprocess.run(command, capture_output=True, env=environment, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, env=environment, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stderr}")
     lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()][2:]
