@@ -5,8 +5,8 @@
 Rows are split 64 : 16 : 20 by the seed into those that are trained on, those that choose, and those that are scored.
 All are in standardised units; digits' grey levels have uniform noise of one level added, and constant columns left out. The
 mixture has full covariances and as many components (1 to 10) as minimise BIC, fitted to the first two parts. NDSM's
-reference is the mixture, among other covariances and variances added to them too, that the second part is likeliest under. The kernel density estimate's bandwidth is that of the best mean in 5-fold cross-validation on the
-first two parts. Both models are trained on the first for each of several numbers of steps; the second chooses among these
+reference is the mixture, among other covariances and variances added to them too, that the second part is likeliest
+under. The kernel density estimate's bandwidth is that of the best mean in 5-fold cross-validation on the first two parts. Both models are trained on the first for each of several numbers of steps; the second chooses among these
 and among times at which the density is taken, and a model trained so on both parts is scored.
 """
 

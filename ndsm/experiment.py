@@ -91,8 +91,7 @@ def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
             "since; give the run another --name, or start it over with --fresh"
         )
     mixture = run.mixture() if known else fit_mixture(config, dataset.train)
-    problem = build_problem(config, mixture, identity)
-    problem = with_labels(problem, dataset.train_labels)
+    problem = training_problem(config, mixture, identity, dataset.train_labels)
     for workers in config.train.worker_range:
         problem.limiter(workers)
     return Experiment(run, dataset, mixture, problem, identity, fresh)
@@ -115,6 +114,17 @@ def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> Pr
     process = make_process(config, mixture)
     arrays = [t.numpy() for t in mixture.tensors().values()]
     return make_problem(config, process, mixture.dimension, identity, *arrays)
+
+
+def training_problem(
+    config: Config, mixture: GaussianMixture, identity: str, labels: np.ndarray | None
+) -> Problem:
+    """As `build_problem`, with the labels (N,) of the training rows: what can be simulated and trained.
+
+    Raises:
+        InputError: `network.classes` asks for labels that are not there, see `with_labels`.
+    """
+    return with_labels(build_problem(config, mixture, identity), labels)
 
 
 def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from torch import Tensor
 from ndsm.config import Config, build_config, merge
 from ndsm.data import load
 from ndsm.errors import InputError
-from ndsm.experiment import build_problem, start, training_in_memory
+from ndsm.experiment import start, training_in_memory, training_problem
 from ndsm.networks import IMAGE_SIDE
 from ndsm.objectives import ClosedFormEpsilon, ConstantEpsilon, Epsilon
 from ndsm.processes import rollout
-from ndsm.training import Problem, Trainer, fit_mixture, with_labels
+from ndsm.training import Problem, Trainer, fit_mixture
 
 FIFTHS = 5
 
@@ -74,16 +74,14 @@ def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) 
     )
     data = load(config.data, config.train.seed)
     mixture, identity = fit_mixture(config, data.train), data.stamp
-    trained = _trained(
-        config, with_labels(build_problem(config, mixture, identity), data.train_labels), data.train
-    )
+    trained = _trained(config, training_problem(config, mixture, identity, data.train_labels), data.train)
     table: dict[str, Any] = {}
     optimum: dict[str, Any] = {}
     base: tuple[Tensor, float] | None = None
     for k, name in enumerate(["ndsm-eps0", *(x for x in names if x != "ndsm-eps0")]):
         contender = CONTENDERS[name]
         own = build_config(merge(config.model_dump(mode="json"), {"objective.kind": contender.kind}), name)
-        problem = with_labels(build_problem(own, mixture, identity), data.train_labels)
+        problem = training_problem(own, mixture, identity, data.train_labels)
         trainer, _ = start(problem, None)
         trainer.model.load_state_dict(trained.state_dict())
         rows = fresh_rows(problem, data.train, n, 2 * k)

@@ -12,7 +12,7 @@ from ndsm.console import evaluation_rows
 from ndsm.data import Dataset, load
 from ndsm.diagnosis import RARE, diagnosis_rows, epsilon_curve, nearest_rows, time_profile
 from ndsm.errors import InputError
-from ndsm.experiment import build_problem, start
+from ndsm.experiment import start, training_problem
 from ndsm.figures import image_rows, mosaics_png
 from ndsm.html import (
     COLOURS,
@@ -31,7 +31,6 @@ from ndsm.html import (
 )
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run
-from ndsm.training import with_labels
 
 MAX_LINES = 1000
 """Points of a curve."""
@@ -249,8 +248,7 @@ def _across_times(
             missing or "The run has no checkpoint, so that its optimiser's weights and ε(t) are not known."
         )
         return [note(reason)]
-    problem = build_problem(config, mixture, run.data()["fingerprint"])
-    problem = with_labels(problem, dataset.train_labels)
+    problem = training_problem(config, mixture, run.data()["fingerprint"], dataset.train_labels)
     trainer, _ = start(problem, saved)
     rows = diagnosis_rows(problem, dataset.train)
     profile = time_profile(trainer, rows)

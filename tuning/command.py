@@ -11,8 +11,8 @@ from typing import Literal
 from ndsm.config import Config
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError
-from ndsm.experiment import build_problem
-from ndsm.training import fit_mixture, with_labels
+from ndsm.experiment import training_problem
+from ndsm.training import fit_mixture
 from pipelines.resources import Cluster
 from pipelines.train import cluster
 from tuning.finalists import run_finalists
@@ -78,10 +78,9 @@ def tune(options: SearchOptions) -> bool:
     settings = describe(options, space, metric, dataset)
     if not options.fresh:
         folder.check(settings)
-    preset = build_problem(base, fit_mixture(base, split.train), split.stamp)
     # The split leaves labels out where the metric does not look at them.
     labels = None if dataset.train_labels is None else dataset.train_labels[: len(split.train)]
-    preset = with_labels(preset, labels)
+    preset = training_problem(base, fit_mixture(base, split.train), split.stamp, labels)
     preset.limiter(base.train.worker_range[0])
     rows = options.rows or min(base.evaluate.n, SCORED_ROWS)
     setting = Setting(

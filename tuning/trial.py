@@ -17,10 +17,10 @@ import torch
 
 from ndsm.config import Config
 from ndsm.errors import InputError
-from ndsm.experiment import Experiment, Generator, begin, build_problem, start, train_locally
+from ndsm.experiment import Experiment, Generator, begin, start, train_locally, training_problem
 from ndsm.processes import rollout
 from ndsm.run import Run
-from ndsm.training import DECIDE_EVERY, Problem, fit_mixture, pick_device, with_labels
+from ndsm.training import DECIDE_EVERY, Problem, fit_mixture, pick_device
 from ndsm.training.calibration import Costs, measure_costs
 from tuning.folder import FINISHED, Score, SearchFolder, TrialFolder, TrialRecord
 from tuning.pool import BlockPool
@@ -103,8 +103,7 @@ def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: Trial
     run, dataset = trial.run, setting.scorer.dataset
     known = run.exists()
     mixture = run.mixture() if known else fit_mixture(config, dataset.train)
-    problem = build_problem(config, mixture, dataset.stamp)
-    problem = with_labels(problem, setting.preset.spec.labels)
+    problem = training_problem(config, mixture, dataset.stamp, setting.preset.spec.labels)
     problem.limiter(config.train.worker_range[0])
     if not record.steps:
         if record.number and not record.cost:

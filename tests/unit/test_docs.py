@@ -24,12 +24,17 @@ def blocks(page, *languages):
     ]
 
 
+def bare(line):
+    """A command line without its comment and the environment's folder."""
+    return re.sub(r"\s+#.*", "", line.strip()).removeprefix(".venv/bin/")
+
+
 def commands(page):
     """Command lines of a page: of blocks, and inline ones that are whole."""
     text = page.read_text(encoding="utf-8")
     lines = [line for block in blocks(page, "", "bash", "sh") for line in block.splitlines()]
     for line in [*lines, *INLINE.findall(text)]:
-        line = re.sub(r"\s+#.*", "", line.strip()).removeprefix(".venv/bin/")
+        line = bare(line)
         line = re.sub(r"^(\w+=\S+ )+", "", line)
         # Not command lines but patterns of them.
         if line.startswith("ndsm ") and not re.search(
@@ -172,7 +177,7 @@ def lines_of(page):
     """The command lines of a page's blocks."""
     for block in blocks(page, "", "bash", "sh"):
         for line in block.replace("\\\n", " ").splitlines():
-            yield re.sub(r"\s+#.*", "", line).strip().removeprefix(".venv/bin/")
+            yield bare(line)
 
 
 LINES = {line for page in PAGES for line in lines_of(page)}
