@@ -96,6 +96,8 @@ class Reference(Section):
     """Rows the mixture is fitted on (at most; drawn at random)."""
     reg_covar: float = Field(1e-6, gt=0.0)
     """Variance added to the covariances' diagonal; bounds the smallest eigenvalue from below."""
+    init_params: Literal["kmeans", "k-means++", "random_from_data"] = "kmeans"
+    """What the fit starts from, as scikit-learn calls it: k-means' clusters, its spread-out seeds, or rows at random."""
     n_init: int = Field(1, ge=1)
     """Initialisations of the fit; the best is kept."""
 

@@ -330,6 +330,7 @@ class GaussianMixture:
         bayesian: bool = False,
         fit_samples: int | None = None,
         reg_covar: float = 1e-6,
+        init_params: str = "kmeans",
         n_init: int = 1,
         seed: int = 0,
     ) -> "GaussianMixture":
@@ -357,6 +358,7 @@ class GaussianMixture:
             n_components=n_components,
             covariance_type=covariance_type,
             reg_covar=reg_covar,
+            init_params=init_params,
             n_init=n_init,
             max_iter=200,
             random_state=seed,

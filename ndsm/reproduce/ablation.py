@@ -1,4 +1,4 @@
-"""What the mixture's choices matter: number of components, covariances, rows it is fitted on, Bayesian inference of K.
+"""What the mixture's choices matter: components, covariances, rows it is fitted on, what the fit starts from, Bayesian K.
 
 Each study is a preset with one choice of its `reference` section changed at a time, everything else being equal; every row
 comes with the mixture alone of its own setting.
@@ -12,15 +12,19 @@ from ndsm.reproduce.study import Study
 RUNS = 3
 COVARIANCES = ("diag", "tied", "full")
 FIT_SAMPLES = (200, 1000)
+ROWS = 5000
+"""Generated rows of a run: fewer cannot tell the settings apart, and cost little beside the training."""
 
 
 def _settings(components: int) -> tuple[dict[str, Any], ...]:
-    """The settings around K components: half, twice and four times as many, other shapes, fewer rows, Bayesian."""
+    """The settings around K components: half, twice and four times as many, other shapes, fewer rows, other starts, Bayesian."""
     return (
         {"K": components},
         *({"K": k} for k in (components // 2, 2 * components, 4 * components)),
         *({"K": components, "covariance": kind} for kind in COVARIANCES),
         *({"K": components, "fit_samples": n} for n in FIT_SAMPLES),
+        *({"K": components, "init": start} for start in ("k-means++", "random_from_data")),
+        {"K": components, "n_init": 5},
         {"K": 4 * components, "bayesian": True},
     )
 
@@ -30,11 +34,13 @@ def _study(preset: str, components: int, keys: tuple[str, ...], shown: tuple[str
         title=f"The mixture's choices on {preset}",
         fields={
             **flat(read_preset(preset)),
-            "evaluate.n": 5000,
+            "evaluate.n": ROWS,
             # Thin directions of full covariances would ask Euler-Maruyama for thousands of steps.
             "process.integrator": "exponential",
             "sample.sampler": "exponential",
             "reference.reg_covar": 0.02,
+            "reference.n_init": 1,
+            "reference.fit_samples": 10_000,
         },
         methods={"path": {}},
         rows=tuple(("path", setting) for setting in _settings(components)),
@@ -42,6 +48,7 @@ def _study(preset: str, components: int, keys: tuple[str, ...], shown: tuple[str
         keys=("n", "nonfinite", *keys),
         shown=shown,
         prior_of="path",
+        least_rows=ROWS,
     )
 
 

@@ -30,6 +30,8 @@ SETTINGS = {
     "covariance": "reference.covariance_type",
     "fit_samples": "reference.fit_samples",
     "bayesian": "reference.bayesian",
+    "init": "reference.init_params",
+    "n_init": "reference.n_init",
 }
 """The field of each key that distinguishes rows of the same name."""
 
@@ -90,6 +92,8 @@ class Study:
     """Generated rows of each."""
     prior_of: str = "ndsm-eps0"
     """The method whose runs also measure the mixture alone; it is the same for all methods."""
+    least_rows: int = 100
+    """Generated rows of a run, at whatever scale."""
 
     def data_fields(self, root: Path) -> dict[str, Any]:
         """The fields that tell where its data lie; none for toys."""
@@ -107,8 +111,8 @@ class Study:
                     **(data or {}),
                     "train.seed": seed,
                 }
-                for key in ("train.steps", "evaluate.n"):
-                    fields[key] = max(100, round(scale * fields[key]))
+                fields["train.steps"] = max(100, round(scale * fields["train.steps"]))
+                fields["evaluate.n"] = max(self.least_rows, round(scale * fields["evaluate.n"]))
                 config = build_config(merge({}, fields), row)
                 moment_rows = max(100, round(scale * self.moment_rows))
                 prior = row == self.prior_of

@@ -158,6 +158,7 @@ def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
         bayesian=reference.bayesian,
         fit_samples=reference.fit_samples,
         reg_covar=reference.reg_covar,
+        init_params=reference.init_params,
         n_init=reference.n_init,
         # scikit-learn takes 32 bits.
         seed=stream_seed(config.train.seed, "mixture") % 2**32,

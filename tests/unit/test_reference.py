@@ -206,6 +206,19 @@ def test_fit_on_some_rows_uses_only_so_many_and_the_seed_chooses_them():
     assert not torch.equal(a.means.sort(0).values, c.means.sort(0).values)
 
 
+def test_a_fit_starts_from_rows_at_random_when_asked_to():
+    """Five clusters far apart: k-means finds each, and five random rows seldom are of five clusters."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([10 * k + rng.normal(size=(100, 1)) for k in range(5)])
+
+    def found(start, seed):
+        fitted = GaussianMixture.fit(x, 5, init_params=start, seed=seed)
+        return bool((fitted.covariances < 2).all())
+
+    assert all(found("kmeans", seed) for seed in range(5))
+    assert not all(found("random_from_data", seed) for seed in range(5))
+
+
 def test_smallest_and_mean_variance_are_eigenvalues(random_mixture):
     for kind in TYPES:
         mixture = random_mixture(kind, 4, 3)

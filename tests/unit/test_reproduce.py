@@ -10,6 +10,7 @@ import pytest
 from ndsm.config import build_config, flatten, merge
 from ndsm.errors import InputError
 from ndsm.reproduce import STUDIES, Folder, run_here, run_job, summarise
+from ndsm.reproduce.ablation import ABLATIONS
 from ndsm.reproduce.images import METHODS
 from ndsm.reproduce.toys import RUNS, TOY_STUDIES
 
@@ -198,11 +199,27 @@ def test_starting_over_removes_results_and_nothing_else(tmp_path):
     assert not place.exists()
 
 
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablations_change_one_choice_at_a_time_and_measure_enough_rows_at_any_scale(name):
+    jobs = [job for job in STUDIES[name].jobs(0.1) if job.seed == 0]
+    choices = [job.config.reference.model_dump() for job in jobs]
+    rest = [job.config.model_dump(exclude={"reference"}) for job in jobs]
+    assert all(other == rest[0] for other in rest)
+    assert all(job.config.evaluate.n == 5000 for job in jobs)
+    changed = [{key for key, value in choice.items() if value != choices[0][key]} for choice in choices]
+    assert changed[0] == set()
+    # Bayesian inference of K is given more than it needs.
+    assert all(len(keys) == 1 or keys == {"n_components", "bayesian"} for keys in changed[1:])
+    assert set.union(*changed) == {
+        "n_components", "covariance_type", "fit_samples", "bayesian", "init_params", "n_init"
+    }  # fmt: skip
+
+
 def test_the_ablation_measures_each_mixture_alone_and_pictures_digits(tmp_path):
     study = STUDIES["ablation-mixture-digits"]
     short = {"train.steps": 40, "evaluate.n": 100, "network.width": 8, "network.depth": 1, "sample.steps": 40}
     rows = (("path", {"K": 5}), ("path", {"K": 40, "bayesian": True}))
-    study = replace(study, runs=1, rows=rows, fields={**study.fields, **short})
+    study = replace(study, runs=1, rows=rows, fields={**study.fields, **short}, least_rows=100)
     folder = Folder(tmp_path / "ablation", "ablation-mixture-digits", study, 1.0)
     run_here(folder.jobs, tmp_path / "runs", folder.add)
     folder.finish()
