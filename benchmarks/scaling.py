@@ -194,7 +194,7 @@ def check(block_seconds: float, steps: int) -> None:
         "objective.kind": "ndsm", "objective.epsilon.every": 20, "process.integrator": "euler-maruyama",
         "process.grid.kind": "uniform", "process.grid.steps": 20, "process.horizon": 2.0, "reference.reg_covar": 1.0,
         "train.block_mb": 0.02, "train.batch_rows": 250, "train.samples_per_insert": 4, "train.steps": steps,
-        "train.report_seconds": 0.5, "train.device": "cpu", "network.width": 128,
+        "train.report_seconds": 0.5, "train.device": "cpu", "network.width": 128, "network.residual": False,
     }  # fmt: skip
     print("simulators  stall measured  predicted   steps/s measured")
     for simulators in (1, 2, 3, 4):

@@ -83,7 +83,9 @@ def load_mnist(root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             f"data.root: expected MNIST's files in {folder}, found {found}: {advice} ({reason})"
         ) from None
-    return images.reshape(len(images), SIDE * SIDE).astype(np.float32) / 255.0, digits.astype(np.int64)
+    rows = images.reshape(len(images), SIDE * SIDE).astype(np.float32)
+    rows /= 255.0
+    return rows, digits.astype(np.int64)
 
 
 def _has_files(folder: Path) -> bool:
