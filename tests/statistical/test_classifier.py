@@ -78,7 +78,7 @@ def test_an_exact_classifier_gives_the_labels_own_law(make, sampler):
 def test_a_trained_classifier_knows_the_posterior_at_every_noise(make):
     """Mean absolute error of p(1 | Y_t) below 0.03 at four times; an ignorant one errs by 0.3 at the smallest."""
     process, law = make()
-    model = fit_classifier(process, *labelled_rows(4000), steps=1000, width=64)
+    model = fit_classifier(process, *labelled_rows(4000), width=64)
     rows = torch.from_numpy(labelled_rows(2000)[0]).float()
     for t in (0.01, 0.1, 0.4, 0.9):
         time = torch.full((len(rows),), t * process.horizon)
