@@ -120,7 +120,7 @@ def main() -> None:
         print(
             f"{name:24} {values[0]:9.1f} -> {values[-1]:9.1f}, line {gain(values):+7.1f}, {'GROWS' if grows else 'flat'}"
         )
-    sys.exit(grew)
+    sys.exit(int(grew))
 
 
 if __name__ == "__main__":

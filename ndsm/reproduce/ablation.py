@@ -38,6 +38,7 @@ def _study(preset: str, components: int, keys: tuple[str, ...], shown: tuple[str
             # Thin directions of full covariances would ask Euler-Maruyama for thousands of steps.
             "process.integrator": "exponential",
             "sample.sampler": "exponential",
+            "sample.steps": 100,
             "reference.reg_covar": 0.02,
             "reference.n_init": 1,
             "reference.fit_samples": 10_000,
