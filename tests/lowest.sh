@@ -6,18 +6,10 @@ cd "$(dirname "$0")/.."
 environment=$(mktemp -d)
 trap 'rm -rf "$environment"' EXIT
 "$1" -m venv "$environment"
-# "torch>=2.9,<3" becomes "torch==2.9.*"; extras stay.
-"$environment/bin/python" - >"$environment/lowest.txt" <<'PYTHON'
-import re
-import tomllib
-
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-for requirement in project["dependencies"]:
-    name, lowest = re.match(r"([\w.\[\],-]+?)>=([\d.]+)", requirement).groups()
-    print(f"{name}~={lowest}.0" if lowest.count(".") < 2 else f"{name}=={lowest}")
-PYTHON
-cat "$environment/lowest.txt"
-"$environment/bin/pip" install --quiet -r "$environment/lowest.txt" pytest pytest-timeout
-"$environment/bin/pip" install --quiet --no-deps --editable .
-"$environment/bin/python" -m pytest tests/unit/test_reference.py tests/unit/test_estimator.py tests/unit/test_tables.py \
+# uv can choose the oldest versions, which pip cannot.
+"$environment/bin/pip" install --quiet uv
+"$environment/bin/uv" pip install --quiet --python "$environment/bin/python" --resolution lowest-direct --only-binary :all: \
+    --no-binary ndsm --editable . "pytest>=8.4" "pytest-timeout>=2.4"
+"$environment/bin/uv" pip list --python "$environment/bin/python" | grep -iE "^(torch|torchvision|ray|numpy|scikit-learn|scipy|pyarrow|pydantic|optuna) "
+"$environment/bin/python" -m pytest --override-ini addopts=--strict-markers tests/unit/test_reference.py tests/unit/test_estimator.py tests/unit/test_tables.py \
     tests/unit/test_config.py tests/unit/test_train_loop.py tests/unit/test_run.py tests/unit/test_report.py
