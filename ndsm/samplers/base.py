@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -21,6 +22,22 @@ FEW = 30
 """Intervals below which those of a mixture's process start where little of the data is left, not at T."""
 LITTLE = 0.03
 """α at that time in a mode of the mean variance: what is nearly the prior needs no steps."""
+
+LEVEL_NODES = 1000
+"""Times among which the first one is looked for."""
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """Where the probability flow's times lie, as far as it is not left to `level_grid`."""
+
+    power: float | None = None
+    """They are equally spaced in the power-th root of t, or of σ/α for a linear process."""
+    signal: float | None = None
+    """α at the first time: what is left of the data there, in a mode of the mean variance; 0 begins at T."""
+    end: float | None = None
+    """The last time before 0; the final denoising step is as long."""
+
 
 Draw = Callable[[], Tensor]
 """The next standard normal numbers, shaped like the rows; each row's do not depend on how many rows there are."""
@@ -103,20 +120,40 @@ def posterior_mean(process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
     return x + (process.drift(x, t) + g * g * s) * t
 
 
-def level_grid(process: Process, steps: int, end_dt: float) -> np.ndarray:
+def level_grid(process: Process, steps: int, end_dt: float, spacing: Spacing | None = None) -> np.ndarray:
     """Times from T to 0 for the probability flow, (steps + 1,), see `power_grid`.
 
-    A linear process's are spaced in σ/α, those of other processes in t.
+    A linear process's are spaced in σ/α, those of other processes in t; a mixture's with few intervals begin where little
+    is left of the data.
+
+    Args:
+        end_dt: the last time before 0.
+        spacing: what to do otherwise.
     """
+    spacing = spacing or Spacing()
+    end = spacing.end or end_dt
+    linear = isinstance(process, KnownKernel)
+    signal = spacing.signal
+    if signal is None:
+        signal = LITTLE if not linear and steps < FEW else 0.0
+    start = _time_of_signal(process, signal) if signal else process.horizon
     if not isinstance(process, KnownKernel):
-        start = process.horizon
-        if process.mixture is not None and steps < FEW:
-            start = min(start, -math.log(LITTLE) * process.mixture.mean_variance)
-        return power_grid(start, steps, end_dt, TIME_POWER)
+        return power_grid(start, steps, end, spacing.power or TIME_POWER)
     known = process
 
     def level(times: np.ndarray) -> np.ndarray:
         t = torch.from_numpy(times)
         return (known.std(t) / known.log_alpha(t).exp()).numpy()
 
-    return power_grid(process.horizon, steps, end_dt, LEVEL_POWER, level)
+    return power_grid(start, steps, end, spacing.power or LEVEL_POWER, level)
+
+
+def _time_of_signal(process: Process, signal: float) -> float:
+    """The first time at which α, in a mode of the mean variance, is at most `signal`; T if it never is."""
+    horizon = process.horizon
+    if isinstance(process, KnownKernel):
+        times = torch.linspace(0, horizon, LEVEL_NODES, dtype=torch.float64)
+        return float(times[(process.log_alpha(times) > math.log(signal)).sum().clamp(max=LEVEL_NODES - 1)])
+    if process.mixture is None:
+        return horizon
+    return min(horizon, -math.log(signal) * process.mixture.mean_variance)

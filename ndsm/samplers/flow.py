@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.samplers.base import Draw, level_grid, score_at
+from ndsm.samplers.base import Draw, Spacing, level_grid, score_at
 from ndsm.samplers.local import Kernel, Term
 
 EXTRAPOLATED = 4.0
@@ -37,11 +37,13 @@ class Flow:
     order: int = 1
     noise: float = 0.0
     """η, from 0 (deterministic) to 1 (ancestral)."""
+    spacing: Spacing | None = None
+    """Of its times."""
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
         """See `level_grid`."""
         self.kernel(process, self.name)
-        return level_grid(process, evaluations, end_dt)
+        return level_grid(process, evaluations, end_dt, self.spacing)
 
     def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
         """As `Sampler`."""
