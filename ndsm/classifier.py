@@ -49,7 +49,7 @@ class NoiseAwareClassifier(nn.Module):
         prior = process.prior.sample(4096, generator).float().cpu()
         self.register_buffer("center", prior.mean(0))
         self._spread = float((prior - self.center).pow(2).mean().sqrt())
-        self._process = process
+        self._process, self.classes = process, classes
         self.embedding = TimeEmbedding(t_min, process.horizon, 8, 1.0, generator)
         self.network = MLP(prior.shape[1], self.embedding.width, width, depth, classes)
 

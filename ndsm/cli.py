@@ -388,9 +388,14 @@ def sample_command(args: Sequence[str]) -> None:
         raise InputError(f"--steps: expected at least 2, found {options.steps}")
     if options.seed < 0:
         raise InputError(f"--seed: expected 0 or more, found {options.seed}")
+    labelled = options.label is not None
+    if options.given and (labelled or options.guidance != 1 or options.sampler):
+        raise InputError("--given: expected none of --label, --guidance and --sampler beside it, found one")
+    if options.guidance != 1 and not labelled:
+        raise InputError("--guidance: expected a --label for rows to lean towards, found none")
     run = Run.open(options.run)
     if not options.out.suffix:
-        if options.given or options.label is not None:
+        if options.given or labelled:
             raise InputError(f"--given, --label: expected a file as --out, found the folder {options.out}")
         sample_to_folder(run, options)
         return

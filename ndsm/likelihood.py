@@ -14,10 +14,11 @@ The reverse SDE has another density, which has no such formula; for linear proce
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ndsm.data import Scaling
 from ndsm.errors import InputError
@@ -207,6 +208,14 @@ def linear_process(process: Process) -> Linear:
     return process
 
 
+def device_of(process: Process, score: Any) -> torch.device:
+    """Where they are: the mixture, without one the score's weights, without any the CPU."""
+    if process.mixture is not None:
+        return process.mixture.device
+    weights = score.parameters() if isinstance(score, nn.Module) else iter(())
+    return next((w.device for w in weights), torch.device("cpu"))
+
+
 def log_density_of_rows(
     process: Process,
     score: Score,
@@ -227,7 +236,7 @@ def log_density_of_rows(
         bound: draws for `log_density_bound`, which then takes the density's place.
         end, probes, seed: as `log_density`.
     """
-    device = process.mixture.device if process.mixture is not None else torch.device("cpu")
+    device = device_of(process, score)
     at_once = max(16, min(2048, VALUES // rows.shape[1]))
     model_rows = torch.from_numpy(scaling.apply_(np.array(rows, dtype=np.float32)))
     batches = (part.to(device) for part in model_rows.split(at_once))

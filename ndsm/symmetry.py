@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ndsm.errors import InputError
+from ndsm.streams import numpy_stream
 
 Symmetry = Callable[[Tensor], Tensor]
 """g(x), (B, d) → (B, d)."""
@@ -33,7 +34,8 @@ def inverses(group: Sequence[Symmetry], dimension: int) -> list[Symmetry]:
     Raises:
         InputError: the functions are no group of isometries.
     """
-    x = torch.randn(4, dimension, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    # Not by torch's own numbers, which no function that torch maps over directions may draw.
+    x = torch.from_numpy(numpy_stream(0, "group").normal(size=(4, dimension)))
     images, found = [g(x) for g in group], {}
     for i, gx in enumerate(images):
         if gx.shape != x.shape or not torch.allclose(torch.cdist(gx, gx), torch.cdist(x, x)):

@@ -71,6 +71,18 @@ class Operator:
                 f"{dimension} numbers, found ({m}, {d})"
             )
 
+    def check_rows(self, x: Tensor, y: Tensor) -> None:
+        """Nothing, if it maps rows x to rows like y, as many.
+
+        Raises:
+            InputError: it does not, or there are more of one than of the other.
+        """
+        self.check(x.shape[1], y)
+        if len(x) != len(y):
+            raise InputError(
+                f"measurements: expected one row for each of the {len(x)} that are generated, found {len(y)}"
+            )
+
 
 def mask(kept: Tensor) -> Operator:
     """The numbers that are kept, for (d,) bool: inpainting."""
@@ -116,6 +128,18 @@ def _of_images(side: int, linear: Callable[[Tensor], Tensor]) -> Operator:
     return Operator(linear(basis).flatten(1).T)
 
 
+def _check_measurements(process: Process, operator: Operator, y: Tensor, noise: float = 0.0) -> None:
+    """Nothing, if the operator maps the process's rows, as far as their dimension is known, to rows like y.
+
+    Raises:
+        InputError: it does not, or the noise is below 0.
+    """
+    mixture = process.mixture
+    operator.check(operator.matrix.shape[1] if mixture is None else mixture.dimension, y)
+    if not noise >= 0:
+        raise InputError(f"noise: expected a standard deviation of 0 or more, found {noise:g}")
+
+
 class MomentMatched:
     """s(x, t) + ∇log N(y; A m, σ_y² I + A C Aᵀ).
 
@@ -128,7 +152,8 @@ class MomentMatched:
         iterations: of conjugate gradients; with a network's Jacobian, which is not quite symmetric, more make it worse.
 
     Raises:
-        InputError: A does not fit y, the process is neither linear nor a mixture's, or modes are asked for without.
+        InputError: A does not fit y or the process's rows, the noise is below 0, the process is neither linear nor a
+            mixture's, or modes are asked for without.
     """
 
     def __init__(
@@ -141,7 +166,7 @@ class MomentMatched:
         moments: Literal["jacobian", "modes"] | None = None,
         iterations: int = 4,
     ) -> None:
-        operator.check(operator.matrix.shape[1], y)
+        _check_measurements(process, operator, y, noise)
         self._posterior, self._score = Posterior(process, score), score
         self._operator, self._y, self._noise, self._iterations = operator, y, noise, iterations
         has_modes = self._posterior.has_modes
@@ -151,7 +176,7 @@ class MomentMatched:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The guided score, (B, d), (B,) → (B, d); all times equal."""
-        self._operator.check(x.shape[1], self._y)
+        self._operator.check_rows(x, self._y)
         time, a, posterior = float(t[0]), self._operator, self._posterior
         with torch.set_grad_enabled(not self._by_modes):
             x = x.detach().requires_grad_(not self._by_modes)
@@ -179,18 +204,21 @@ class Projected:
     Args:
         process, score, operator, y: as of `MomentMatched`.
         strength: λ, from 0 (no guidance) to 1 (measurements met exactly).
+
+    Raises:
+        InputError: A does not fit y or the process's rows, or the process is neither linear nor a mixture's.
     """
 
     def __init__(
         self, process: Process, score: Score, operator: Operator, y: Tensor, strength: float = 1.0
     ) -> None:
-        operator.check(operator.matrix.shape[1], y)
+        _check_measurements(process, operator, y)
         self._posterior, self._score = Posterior(process, score), score
         self._operator, self._y, self._strength = operator, y, strength
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The guided score, (B, d), (B,) → (B, d); all times equal."""
-        self._operator.check(x.shape[1], self._y)
+        self._operator.check_rows(x, self._y)
         time = float(t[0])
         s = score_at(self._score, x, time)
         m = self._posterior.mean_of(x, s, time)
@@ -206,7 +234,13 @@ def draw_from_mixture(
     Args:
         noise: σ_y, above 0.
         generator: on the CPU.
+
+    Raises:
+        InputError: A does not fit y or the mixture's rows, or the noise is not above 0.
     """
+    operator.check(mixture.dimension, y)
+    if not noise > 0:
+        raise InputError(f"noise: expected a standard deviation above 0, found {noise:g}")
     a, measured = operator.matrix.double().cpu(), y.double().cpu()
     z, errors = (
         torch.randn(len(y), n, generator=generator, dtype=torch.float64) for n in (a.shape[1], a.shape[0])
@@ -239,7 +273,11 @@ def start_given(
 
     Noising hardly leaves a mode, so the measurements have a say in which one generation starts in: draws of the mixture
     given y, noised up to T. For a process without modes, the prior.
+
+    Raises:
+        InputError: A does not fit y or the process's rows; the noise is below 0, or 0 where there are modes.
     """
+    _check_measurements(process, operator, y, noise)
     if process.mixture is None or process.mixture.n_components == 1:
         return process.prior.sample(len(y), generator).to(y)
     start = draw_from_mixture(process.mixture, operator, y, noise, generator)
@@ -255,18 +293,24 @@ class Classified:
         logits: (B, d), (B,) → (B, classes), such as `ndsm.classifier.NoiseAwareClassifier`.
         label: of all rows.
         strength: w; 1 is the label's own law, as far as score and classifier are exact.
+
+    Raises:
+        InputError: the classifier does not know the label; found at once by its `classes`, or at the first call.
     """
 
     def __init__(
         self, score: Score, logits: Callable[[Tensor, Tensor], Tensor], label: int, strength: float = 1.0
     ) -> None:
         self._score, self._logits, self._label, self._strength = score, logits, label, strength
+        _check_label(label, getattr(logits, "classes", None))
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         """The guided score, (B, d), (B,) → (B, d)."""
 
         def log_prob(x: Tensor) -> Tensor:
-            return torch.log_softmax(self._logits(x, t), 1)[:, self._label].sum()
+            logits = self._logits(x, t)
+            _check_label(self._label, logits.shape[1])
+            return torch.log_softmax(logits, 1)[:, self._label].sum()
 
         return self._score(y, t) + self._strength * torch.func.grad(log_prob)(y)
 
@@ -278,10 +322,14 @@ class Labelled:
         score: of a labelled model.
         label: of all rows.
         strength: w; 1 is the conditional score, at one evaluation in place of two.
+
+    Raises:
+        InputError: the model does not know the label, by its `classes`.
     """
 
     def __init__(self, score: Score, label: int, strength: float = 1.0) -> None:
         self._score, self._label, self._strength = score, label, strength
+        _check_label(label, getattr(score, "classes", None))
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         """The guided score, (B, d), (B,) → (B, d)."""
@@ -291,6 +339,13 @@ class Labelled:
         none = torch.stack([t, torch.full_like(t, -1.0)], 1)
         with_label, without = self._score(torch.cat([y, y]), torch.cat([own, none])).chunk(2)
         return without + self._strength * (with_label - without)
+
+
+def _check_label(label: int, classes: int | None) -> None:
+    """Nothing, if it is a label's number; an index below 0 would be another's."""
+    if label < 0 or (classes is not None and label >= classes):
+        known = "from 0 on" if classes is None else f"from 0 to {classes - 1}"
+        raise InputError(f"label: expected a number {known}, found {label}")
 
 
 def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:

@@ -102,3 +102,15 @@ def test_a_trained_classifier_knows_the_posterior_at_every_noise(make):
 def test_labels_that_are_none_are_refused(labels, sentence):
     with pytest.raises(InputError, match=sentence):
         fit_classifier(vp()[0], np.zeros((5, 2)), labels)
+
+
+def test_a_label_that_the_classifier_does_not_know_is_refused():
+    process, law = vp()
+    logits = logits_of(law)
+    with pytest.raises(InputError, match="label: expected a number from 0 to 1, found 2"):
+        Classified(score_of(law), logits, label=2)(torch.zeros(3, 2), torch.ones(3))
+    with pytest.raises(InputError, match="label: expected a number from 0 on, found -1"):
+        Classified(score_of(law), logits, label=-1)
+    trained = fit_classifier(process, *labelled_rows(100), steps=1)
+    with pytest.raises(InputError, match="label: expected a number from 0 to 1, found 2"):
+        Classified(score_of(law), trained, label=2)

@@ -139,9 +139,36 @@ def test_an_operator_of_another_shape_is_one_sentence():
         InputError, match=r"expected a matrix \(2, 3\) for measurements \(4, 2\) .* found \(1, 3\)"
     ):
         MomentMatched(process, score, Operator(torch.ones(1, 3)), torch.ones(4, 2))
-    guided = Projected(process, score, Operator(torch.ones(1, 4)), torch.ones(4, 1))
-    with pytest.raises(InputError, match=r"expected a matrix \(1, 3\) .* found \(1, 4\)"):
-        guided(torch.ones(4, 3), torch.ones(4))
+    # Found before anything is generated, or, where nothing tells the rows' dimension, at the first rows.
+    wide, y = Operator(torch.ones(1, 4)), torch.ones(4, 1)
+    makers = (
+        lambda: Projected(process, score, wide, y),
+        lambda: MomentMatched(process, score, wide, y, 0.1),
+        lambda: start_given(process, wide, y, 0.1, torch.Generator()),
+        lambda: draw_from_mixture(process.mixture, wide, y, 0.1, torch.Generator()),
+        lambda: Projected(VP(1.0), score, wide, y)(torch.ones(4, 3), torch.ones(4)),
+    )
+    for make in makers:
+        with pytest.raises(InputError, match=r"expected a matrix \(1, 3\) .* found \(1, 4\)"):
+            make()
+
+
+def test_other_bad_input_of_guidance_is_one_sentence():
+    process, score = linear()
+    operator, y = Operator(torch.ones(1, 3)), torch.ones(4, 1)
+    for guided in (MomentMatched(process, score, operator, y), Projected(process, score, operator, y)):
+        with pytest.raises(
+            InputError, match="expected one row for each of the 5 that are generated, found 4"
+        ):
+            guided(torch.ones(5, 3), torch.ones(5))
+    with pytest.raises(InputError, match=r"noise: expected a standard deviation of 0 or more, found -0\.1"):
+        MomentMatched(process, score, operator, y, -0.1)
+    modes = GaussianMixture(torch.ones(2), torch.zeros(2, 3), torch.ones(2))
+    for noise in (0.0, float("nan")):
+        with pytest.raises(InputError, match="noise: expected a standard deviation above 0, found"):
+            draw_from_mixture(modes, operator, y, noise, torch.Generator())
+    with pytest.raises(InputError, match="above 0, found 0"):
+        start_given(Langevin(modes), operator, y, 0.0, torch.Generator())
 
 
 def test_a_mixture_given_measurements_follows_bayes_rule(random_mixture, mean_within):

@@ -6,7 +6,7 @@ import torch
 
 from ndsm.data.scaling import Scaling, Whitening
 from ndsm.errors import InputError
-from ndsm.likelihood import log_density, log_density_bound, log_density_of_rows
+from ndsm.likelihood import device_of, log_density, log_density_bound, log_density_of_rows
 from ndsm.processes import OU, VE, VP, Langevin, SubVP
 from ndsm.reference import GaussianMixture
 
@@ -192,3 +192,11 @@ def test_bad_input_is_one_sentence():
     process = Langevin(drift=lambda y, t: y, prior=Unknown())
     with pytest.raises(InputError, match="expected a prior with log_prob"):
         log_density(process, case.score, y, 1e-3)
+
+
+def test_rows_go_where_the_model_is():
+    """The device without memory stands for a GPU."""
+    prior = GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
+    process = Langevin(drift=lambda y, t: y, prior=prior)
+    assert device_of(process, torch.nn.Linear(2, 2, device="meta")).type == "meta"
+    assert device_of(process, lambda y, t: -y).type == "cpu"

@@ -101,6 +101,19 @@ def test_every_sampler_of_the_process_writes_rows(folder, sampler):
             ["sample", "--sampler", "annealed"],
             "'annealed': expected a process of noise scales (ve), found Langevin",
         ),
+        (["sample", "--given", "x0=1", "--label", "2"], "--given: expected none of --label, --guidance and"),
+        (
+            ["sample", "--given", "x0=1", "--guidance", "2"],
+            "--given: expected none of --label, --guidance and",
+        ),
+        (
+            ["sample", "--given", "x0=1", "--sampler", "em"],
+            "--given: expected none of --label, --guidance and",
+        ),
+        (
+            ["sample", "--guidance", "2"],
+            "--guidance: expected a --label for rows to lean towards, found none",
+        ),
         (["score", "rows.npy", "--end", "0"], "expected an end time between 0 and T"),
         (["score", "rows.npy", "--probes", "-1"], "--probes: expected 0 or more, found -1"),
         (["score", "rows.npy", "--bound", "1"], "--bound: expected at least 2 draws, found 1"),

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from ndsm.cli import main
 from ndsm.config import build_config, flatten, load_config, merge
 from ndsm.data import load
 from ndsm.errors import InputError
@@ -165,6 +167,15 @@ def test_a_run_with_symmetry_is_written_and_read(problems, tmp_path):
     rows = np.concatenate(list(Generator.of(run).rows(30, 0)))
     assert rows.shape == (30, 64)
     assert np.isfinite(rows).all()
+    # The density has the symmetry too; its exact divergence maps the model over directions.
+    images = dataset.scaling.invert(dataset.validation[:1])
+    np.save(tmp_path / "images.npy", np.concatenate([images, images[:, ::-1]]).astype(np.float32))
+    out = tmp_path / "logp.parquet"
+    assert (
+        main(["score", str(run.path), str(tmp_path / "images.npy"), "--end", "0.1", "--out", str(out)]) == 0
+    )
+    found = np.array(pq.read_table(out)["log_prob"])
+    assert found[0] == pytest.approx(found[1], abs=0.05)
 
 
 def test_whitening_beside_symmetry_is_refused():
