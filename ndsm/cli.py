@@ -66,6 +66,8 @@ class SampleOptions:
     """Sampler, the run's if not given."""
     steps: int | None = None
     """Network evaluations per row, the run's sample.steps if not given."""
+    noise: float | None = None
+    """Noise of each step of flow, flow2, ddim, dpmpp-2m and ancestral, from 0 to 1; the run's sample.noise if not given."""
     seed: int = 0
     """Seed; the same seed gives the same rows."""
     given: tuple[str, ...] = ()
@@ -388,9 +390,13 @@ def sample_command(args: Sequence[str]) -> None:
         raise InputError(f"--steps: expected at least 2, found {options.steps}")
     if options.seed < 0:
         raise InputError(f"--seed: expected 0 or more, found {options.seed}")
+    if options.noise is not None and not 0 <= options.noise <= 1:
+        raise InputError(f"--noise: expected a number from 0 to 1, found {options.noise:g}")
     labelled = options.label is not None
-    if options.given and (labelled or options.guidance != 1 or options.sampler):
-        raise InputError("--given: expected none of --label, --guidance and --sampler beside it, found one")
+    if options.given and (labelled or options.guidance != 1 or options.sampler or options.noise is not None):
+        raise InputError(
+            "--given: expected none of --label, --guidance, --sampler and --noise beside it, found one"
+        )
     if options.guidance != 1 and not labelled:
         raise InputError("--guidance: expected a --label for rows to lean towards, found none")
     run = Run.open(options.run)
@@ -413,6 +419,7 @@ def sample_command(args: Sequence[str]) -> None:
             options.sampler,
             label=options.label,
             guidance=options.guidance,
+            noise=options.noise,
         )
         with stage(f"sampling {options.n} rows", options.n, quiet=not sys.stderr.isatty()) as advance:
             for rows in generated:
@@ -425,7 +432,7 @@ def score_command(args: Sequence[str]) -> None:
     """`ndsm score`."""
     options = parse("score", ScoreOptions, args)
     from ndsm.run import Run
-    from ndsm.scoring import RowScorer, open_rows, score_table
+    from ndsm.scoring import RowScorer, advice, open_rows, score_table
 
     for name, value in (("probes", options.probes), ("seed", options.seed)):
         if value is not None and value < 0:
@@ -446,6 +453,8 @@ def score_command(args: Sequence[str]) -> None:
 
         mean = score_on_ray(run, options.data, options.out, options.workers, settings)
     print(f"{table.rows} rows in {options.out}, mean log-density {mean:.4f} nats")
+    if warning := advice(run, table):
+        print(f"ndsm: warning: {warning}", file=sys.stderr)
 
 
 def sample_to_folder(run: "Run", options: SampleOptions) -> None:
@@ -457,7 +466,9 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
     # Actors on this machine work in other folders.
     run = Run(run.path.resolve())
     folder = PartFolder(
-        options.out.resolve(), run, Request(options.n, options.seed, options.steps, options.sampler)
+        options.out.resolve(),
+        run,
+        Request(options.n, options.seed, options.steps, options.sampler, noise=options.noise),
     )
     total = len(folder.parts)
     done = total - len(folder.missing())

@@ -4,6 +4,7 @@ A preset (`ndsm/presets/*.yaml`) names what differs from these defaults; the com
 fields (`--train.lr 1e-3`). Every run directory holds the whole resolved tree as `config.yaml`.
 """
 
+import math
 import re
 from importlib import resources
 from pathlib import Path
@@ -126,8 +127,8 @@ class Process(Section):
     """β at the horizon (vp, subvp)."""
     sigma_min: float = Field(0.01, gt=0.0)
     """Noise scale at time 0, data units (ve)."""
-    sigma_max: float = Field(20.0, gt=0.0)
-    """Noise scale at the horizon, data units (ve)."""
+    sigma_max: float | None = Field(20.0, gt=0.0)
+    """Noise scale at the horizon, data units (ve); null: the largest distance between two training rows."""
     horizon: float = Field(0.5, gt=0.0)
     """Final time T, in the process's own time unit (squared data units)."""
     grid: Grid = Grid()
@@ -315,6 +316,9 @@ class Sample(Section):
     few steps that are exact inside a mode (`flow`, second order `flow2`) or of a linear process (`ddim`, `dpmpp-2m`)."""
     steps: int = Field(250, ge=2)
     """Network evaluations per sample."""
+    noise: float | None = Field(None, ge=0.0, le=1.0)
+    """Noise of each step of flow, flow2, ddim, dpmpp-2m and ancestral, from 0 (the probability flow) to 1 (ancestral sampling);
+    the sampler's own if null: 1 for ancestral, 0 for the others."""
 
 
 class Evaluate(Section):
@@ -382,7 +386,8 @@ class Config(Section):
                 f"process.integrator 'exponential' with objective.kind {self.objective.kind!r} needs process.last_dt, the "
                 "size of the recorded example's own step"
             )
-        if self.process.sigma_max <= self.process.sigma_min or self.process.beta_max < self.process.beta_min:
+        largest = self.process.sigma_max or math.inf
+        if largest <= self.process.sigma_min or self.process.beta_max < self.process.beta_min:
             raise ValueError("process.sigma_max and beta_max must lie above sigma_min and beta_min")
         if self.train.times_per_path > self.process.grid.steps:
             raise ValueError(

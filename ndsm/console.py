@@ -115,6 +115,7 @@ LABELS = {
     "class_share_std": "class shares, std of error",
     "mode_std": "samples per mode of 10,000, std of error",
     "off_support": "off the support, share",
+    "log_prob_bound": "log-density of validation rows, at least, nats",
 }
 
 

@@ -21,10 +21,10 @@ from ndsm.figures import samples_figure
 from ndsm.likelihood import LogDensity, log_density_of_rows
 from ndsm.metrics import evaluate
 from ndsm.objectives import Score
-from ndsm.processes import Langevin
+from ndsm.processes import Langevin, Linear
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run, differing_fields
-from ndsm.samplers import Sampler, generate, impute, reverse_times, sample_prior
+from ndsm.samplers import Sampler, find_sampler, generate, impute, reverse_times, sample_prior
 from ndsm.samplers.guidance import Labelled
 from ndsm.tracking import EventFiles
 from ndsm.training import (
@@ -45,6 +45,10 @@ from ndsm.training import (
 
 EXAMPLES = 256
 """Rows of an evaluation that the run keeps."""
+BOUND_ROWS = 500
+"""Validation rows whose log-density is bounded."""
+BOUND_DRAWS = 20
+"""Times drawn for each of them, of two evaluations each."""
 
 
 @dataclass
@@ -273,10 +277,12 @@ class Generator:
         first_chunk: int = 0,
         label: int | None = None,
         guidance: float = 1.0,
+        noise: float | None = None,
     ) -> Iterator[np.ndarray]:
         """n generated rows in model units, (m, d) float32 at a time; steps and sampler are the run's if not given.
 
         Args:
+            noise: as `sample.noise`; the run's, for the run's sampler, if not given.
             label: of all rows; none if not given.
             guidance: strength of `ndsm.samplers.guidance.Labelled`.
 
@@ -300,10 +306,13 @@ class Generator:
             process = process.starting_from(
                 process.mixture.with_weights(torch.tensor(self.component_shares[label]))
             )
-        chosen = sampler or problem.config.sample.sampler
+        own = problem.config.sample
+        if noise is None and sampler in (None, own.sampler):
+            noise = own.noise
+        chosen = find_sampler(sampler or own.sampler, noise)
         times = problem.reverse_times
         if steps is not None or sampler is not None:
-            evaluations = problem.config.sample.steps if steps is None else steps
+            evaluations = own.steps if steps is None else steps
             times = reverse_times(process, chosen, evaluations, problem.end_dt)
         for x in generate(process, score, times, n, seed, self.device, chosen, first_chunk):
             yield x.cpu().numpy()
@@ -361,6 +370,27 @@ class Generator:
         return sample_prior(self.problem.process.to(self.device), n, seed).cpu().numpy()
 
 
+def validation_bound(generator: Generator, dataset: Dataset, seed: int) -> dict[str, float]:
+    """What `metrics.json` holds of the bound of theorem 9.3 on validation rows: nothing of a run whose noising is not
+    linear, or without such rows.
+
+    Keys:
+        log_prob_bound, log_prob_bound_se: a lower bound of their mean log-density under the reverse SDE in nats, in the
+            data's own units, and its standard error over the rows.
+        bits_per_dim_bound: the same as an upper bound of bits per dimension; with data.dequantize of the discrete rows'.
+    """
+    rows = dataset.validation[:BOUND_ROWS]
+    if not isinstance(generator.problem.process, Linear) or len(rows) < 2:
+        return {}
+    found = generator.log_density(dataset.scaling.invert(rows), dataset.scaling, bound=BOUND_DRAWS, seed=seed)
+    level = generator.problem.config.data.dequantize or 1.0
+    return {
+        "log_prob_bound": float(found.log_prob.mean()),
+        "log_prob_bound_se": float(found.log_prob.std(ddof=1)) / len(rows) ** 0.5,
+        "bits_per_dim_bound": float(found.bits_per_dimension(rows.shape[1], level).mean()),
+    }
+
+
 def given_row(names: list[str], given: dict[str, float]) -> np.ndarray:
     """The row (1, d) that has these values in these columns, NaN in the others.
 
@@ -389,7 +419,8 @@ def evaluate_checkpoint(run: Run, config: Config, dataset: Dataset) -> dict[str,
     device = next(trainer.model.parameters()).device
     generator, n, seed = Generator(problem, trainer.ema.eval(), device), config.evaluate.n, config.train.seed
     samples = np.concatenate(list(generator.rows(n, seed)))
-    return {"step": trainer.steps, **evaluate(dataset, samples, generator.prior_rows(n, seed), seed)}
+    metrics = evaluate(dataset, samples, generator.prior_rows(n, seed), seed)
+    return {"step": trainer.steps, **metrics, **validation_bound(generator, dataset, seed)}
 
 
 def evaluate_run(
@@ -418,7 +449,7 @@ def evaluate_run(
             advance(len(part))
     samples, prior = np.concatenate(parts), generator.prior_rows(n, seed)
     with stage("comparing them with the data", None):
-        metrics = evaluate(dataset, samples, prior, seed)
+        metrics = evaluate(dataset, samples, prior, seed) | validation_bound(generator, dataset, seed)
     run.write_evaluation(metrics)
     run.write_examples(samples=samples[:EXAMPLES], prior=prior[:EXAMPLES])
     samples_figure(dataset, samples, prior, run.samples_png, title=run.path.name)

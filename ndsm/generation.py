@@ -30,6 +30,8 @@ class Request:
     sampler: str | None = None
     """Both the run's if not given."""
     chunks_per_file: int = CHUNKS_PER_FILE
+    noise: float | None = None
+    """As `Generator.rows`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class PartFolder:
             write_whole(file, json.dumps(description, indent=1).encode())
             return
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = {"noise": None} | json.loads(file.read_text(encoding="utf-8"))
             differing = [
                 f"{key} ({found[key]} before, {value} now)"
                 for key, value in description.items()
@@ -91,6 +93,7 @@ class PartFolder:
             "seed": request.seed,
             "steps": request.steps or sample.steps,
             "sampler": request.sampler or sample.sampler,
+            "noise": sample.noise if request.noise is None else request.noise,
             "rows_per_chunk": CHUNK,
             "chunks_per_file": request.chunks_per_file,
             "parts": [{**vars(part), "seed": request.seed} for part in self.parts],
@@ -105,6 +108,11 @@ class PartFolder:
         request, scaling = self.request, self.run.scaling()
         with TableWriter(self.path / part.file, self.run.schema()) as out:
             for rows in generator.rows(
-                part.rows, request.seed, request.steps, request.sampler, first_chunk=part.first_chunk
+                part.rows,
+                request.seed,
+                request.steps,
+                request.sampler,
+                first_chunk=part.first_chunk,
+                noise=request.noise,
             ):
                 out.write(scaling.invert(rows))

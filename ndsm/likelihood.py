@@ -160,7 +160,7 @@ def log_density_bound(
     _check_end(process, end)
     start, horizon = torch.tensor([[end], [process.horizon]], dtype=torch.float64)
     nodes, grown = noise_integral(process, end, process.horizon)
-    generators = [torch_stream(seed, "bound", _index(row), 0) for row in y.cpu().numpy()]
+    generators = [torch_stream(seed, "bound", hash_index(row), 0) for row in y.cpu().numpy()]
     uniform = torch.stack([torch.rand(draws, generator=g, dtype=torch.float64) for g in generators], 1)
     noise = torch.stack([torch.randn(draws, y.shape[1], generator=g) for g in generators], 1).to(y)
     parts = (torch.arange(draws)[:, None] + uniform).numpy() / draws * grown[-1]
@@ -252,14 +252,14 @@ def _probes(y: Tensor, count: int, seed: int) -> Tensor:
     """Random signs (count, B, d) from the streams (seed, "probes", hash of the row)."""
     signs = []
     for row in y.cpu().numpy():
-        generator = torch_stream(seed, "probes", _index(row), 0)
+        generator = torch_stream(seed, "probes", hash_index(row), 0)
         signs.append(torch.randint(2, (count, len(row)), generator=generator))
     return torch.stack(signs, 1).to(y).mul_(2).sub_(1)
 
 
-def _index(row: np.ndarray) -> int:
-    """A number of the row's own."""
-    return int.from_bytes(hashlib.blake2s(row.tobytes(), digest_size=8).digest(), "little")
+def hash_index(rows: np.ndarray) -> int:
+    """A stream's index that belongs to these numbers."""
+    return int.from_bytes(hashlib.blake2s(rows.tobytes(), digest_size=8).digest(), "little")
 
 
 def _check_end(process: Process, end: float) -> None:

@@ -9,9 +9,12 @@ from ndsm.data.dataset import dequantised
 from ndsm.data.tables import Table, open_table
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
-from ndsm.likelihood import COLUMNS, linear_process
+from ndsm.likelihood import COLUMNS, hash_index, linear_process
 from ndsm.run import Run
+from ndsm.streams import numpy_stream
 
+GREY = ("digits", "mnist", "c2-mnist", "images")
+"""Data sets whose numbers are grey levels."""
 SCORE_SCHEMA = TableSchema(tuple((name, "double") for name in COLUMNS))
 """What `ndsm score` writes for each row."""
 
@@ -41,11 +44,17 @@ class RowScorer:
         self._level, self._seed = run.config().data.dequantize, seed
         self._settings = {"end": end, "probes": probes, "bound": bound}
 
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
+    def __call__(self, rows: np.ndarray, index: int | None = None) -> np.ndarray:
         """`ndsm.likelihood.COLUMNS` of rows (n, d) in original units, (n, 3); of a run with data.dequantize, of rows
-        with noise of that width added."""
+        with noise of that width added.
+
+        Args:
+            index: of that noise's stream, each batch's own; a hash of the rows if not given.
+        """
         if self._level is not None:
-            rows = dequantised(rows, self._level, self._seed)
+            index = hash_index(rows) if index is None else index
+            # Not the training rows' own stream: the network may know the points that it makes of them by heart.
+            rows = dequantised(rows, self._level, numpy_stream(self._seed, "score noise", index))
         found = self._generator.log_density(rows, self._scaling, seed=self._seed, **self._settings)
         return found.columns(rows.shape[1], self._level or 1.0)
 
@@ -67,12 +76,25 @@ def open_rows(run: Run, path: Path) -> Table:
     return table
 
 
+def advice(run: Run, table: Table) -> str | None:
+    """What has to be known to read the table's bits per dimension, if they are not those of the data's own values."""
+    data = run.config().data
+    first = next(table.batches())
+    whole = bool((first == np.rint(first)).all(0).any())
+    if data.dequantize is not None or not (whole or data.name in GREY):
+        return None
+    return (
+        "bits_per_dim is of a continuous density at whole numbers or grey levels, which can be as low as one likes: expected "
+        "a run trained with data.dequantize, found one without"
+    )
+
+
 def score_table(scorer: RowScorer, table: Table, out: Path) -> float:
     """Write the log-density of each row of a table to `out`; their mean in nats."""
     total = 0.0
     with TableWriter(out, SCORE_SCHEMA) as writer:
-        for rows in table.batches():
-            found = scorer(rows)
+        for index, rows in enumerate(table.batches()):
+            found = scorer(rows, index)
             total += float(found[:, 0].sum())
             writer.write(found)
     return total / table.rows

@@ -5,7 +5,6 @@ training and validation rows are slices of that array, and standardising works i
 first so that neither data.n nor the split depends on the order of the file.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -111,7 +110,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
         source = config.name
 
     if config.dequantize is not None:
-        rows = dequantised(rows, config.dequantize, seed)
+        rows = dequantised(rows, config.dequantize, numpy_stream(seed, "dequantize"))
     held_out = int(len(rows) * config.validation_fraction)
     cut = len(rows) - held_out
     if cut < 2:
@@ -142,15 +141,15 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     )
 
 
-def dequantised(rows: np.ndarray, width: float, seed: int) -> np.ndarray:
+def dequantised(rows: np.ndarray, width: float, noise: np.random.Generator) -> np.ndarray:
     """Rows (n, d) with uniform noise in [0, width) added to every number, float32.
 
-    A row's noise is its own whatever rows are beside it.
+    Row after row takes the next numbers of `noise`: equal rows get different ones.
     """
     out = rows.astype(np.float32)
-    for row in out:
-        index = int.from_bytes(hashlib.blake2s(row.tobytes(), digest_size=8).digest(), "little")
-        row += numpy_stream(seed, "dequantize", index).uniform(0.0, width, len(row)).astype(np.float32)
+    for begin in range(0, len(out), PLACED_ROWS):
+        part = out[begin : begin + PLACED_ROWS]
+        part += noise.uniform(0.0, width, part.shape)
     return out
 
 
@@ -226,7 +225,8 @@ def _load_mnist(config: Data, seed: int, scaling: Scaling | None) -> Dataset:
         position = _shuffled_positions(len(images), n, config.name, seed)
         rows[split], labels[split] = _place(images, position, n), _place(digits, position, n)
         if config.dequantize is not None:
-            rows[split] = dequantised(rows[split], config.dequantize, seed)
+            noise = numpy_stream(seed, f"dequantize {split}")
+            rows[split] = dequantised(rows[split], config.dequantize, noise)
     schema = LATENT_SCHEMA if latent else MNIST_SCHEMA
     train, test = rows["train"], rows["test"]
     scaling, stamp = scale_(

@@ -20,6 +20,9 @@ from ndsm.symmetry import GROUPS
 REACH = 1.2
 """The network sees states up to this many times the distance of the farthest of 4,096 prior draws."""
 
+VALUES_AT_ONCE = 1 << 18
+"""Numbers of the rows that the network sees at once in generation: 334 images of 28x28, whose 32 channels are 34 MB."""
+
 
 class ScoreModel(nn.Module):
     """s(y, t) = -∇V(y) + net(x, t) / sqrt(V(t)), x = (y - c)/r, with either factor optional.
@@ -103,11 +106,23 @@ class ScoreModel(nn.Module):
             x = x * (self.spread / std)[:, None]
         x = x * (self.reach / torch.linalg.vector_norm(x, dim=1, keepdim=True)).clamp(max=1.0)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._reduced):
-            out: Tensor = self.network(x, features)
+            out = self._in_parts(x, features)
         out = out.to(y.dtype)
         if self.scaled:
             out = out / self._process.variance(t).sqrt()[:, None]
         return out
+
+    def _in_parts(self, x: Tensor, features: Tensor) -> Tensor:
+        """The network's output, (B, d), (B, e) → (B, d), for as many rows at once as its memory should hold.
+
+        Where gradients are taken that is all of them: what a part of the rows has computed is kept anyway.
+        """
+        at_once = max(1, VALUES_AT_ONCE // x.shape[1])
+        if torch.is_grad_enabled() or len(x) <= at_once:
+            out: Tensor = self.network(x, features)
+            return out
+        parts = zip(x.split(at_once), features.split(at_once), strict=True)
+        return torch.cat([self.network(*part) for part in parts])
 
     def _features(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The times (B,), and what the network sees of times and labels, (B, e)."""

@@ -12,7 +12,9 @@ also depend on the mode that the completed row is in, of which the mixture knows
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -32,11 +34,12 @@ CORRECTIONS = 5
 """Langevin steps after each step of the reverse SDE."""
 LARGEST = 1.5
 """Largest eigenvalue of Σ Σ_i⁻¹ over the components that a Langevin step takes: beyond 2 it would not be stable."""
+BLOCK = 64
+"""Rows that share a random stream in `impute`."""
 CHUNK_VALUES = 1 << 16
 """Numbers that are drawn at a time: what bounds the memory of the twins' paths."""
 
 
-@torch.no_grad()
 def draw_given(
     process: Process,
     score: Score,
@@ -55,18 +58,27 @@ def draw_given(
         end_dt: size of the last of them.
         generator: on the CPU.
     """
+    return _draw_given(
+        process, score, rows, steps, end_dt, _Streams([generator], [len(rows)], len(rows)), corrections
+    )
+
+
+@torch.no_grad()
+def _draw_given(
+    process: Process,
+    score: Score,
+    rows: Tensor,
+    steps: int,
+    end_dt: float,
+    streams: "_Streams",
+    corrections: int,
+) -> Tensor:
+    """As `draw_given`."""
     mixture = process.mixture if isinstance(process, Langevin) else None
     name = "em" if mixture is None else "exponential"
     times = reverse_grid(process, steps, end_dt, name)
     known = ~rows.isnan()
-    if mixture is None:
-        start = torch.where(known, rows, process.prior.sample(len(rows), generator).to(rows))
-    else:
-        start = mixture.sample_given(rows, known, generator)
-
-    def draw() -> Tensor:
-        return torch.randn(rows.shape, generator=generator).to(rows)
-
+    start, draw = streams.completed(process, rows, known), partial(streams.normal, rows)
     twins = noised(process, start, times[::-1], draw)[::-1]
     x = twins[0]
     for k, (t, u) in enumerate(pairwise(times)):
@@ -91,6 +103,42 @@ def noised(process: Process, start: Tensor, times: np.ndarray, draw: Callable[[]
         integrator.advance(y, process.drift_columns(y, float(t)), draw().T, float(h), float(t))
         path.append(y.T.clone())
     return path
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """A random stream for each block of consecutive rows; what a row gets does not depend on how many its block has."""
+
+    generators: Sequence[torch.Generator]
+    """On the CPU."""
+    counts: list[int]
+    """Rows of each block."""
+    size: int
+    """Rows that are drawn for each block; the first ones are used."""
+
+    def normal(self, rows: Tensor) -> Tensor:
+        """Standard normal numbers like the rows, (B, d)."""
+        shape = (self.size, rows.shape[1])
+        drawn = [
+            torch.randn(shape, generator=g)[:count]
+            for g, count in zip(self.generators, self.counts, strict=True)
+        ]
+        return torch.cat(drawn).to(rows)
+
+    def completed(self, process: Process, rows: Tensor, known: Tensor) -> Tensor:
+        """Rows (B, d) whose unknown numbers are drawn from the mixture given the known ones, or from the prior."""
+        mixture = process.mixture if isinstance(process, Langevin) else None
+        parts = []
+        for generator, y, k in zip(
+            self.generators, rows.split(self.counts), known.split(self.counts), strict=True
+        ):
+            if mixture is None:
+                drawn = torch.where(k, y, process.prior.sample(self.size, generator)[: len(y)].to(y))
+            else:
+                padded = torch.arange(self.size).clamp(max=len(y) - 1)
+                drawn = mixture.sample_given(y[padded], k[padded], generator)[: len(y)]
+            parts.append(drawn)
+        return torch.cat(parts)
 
 
 class _Langevin:
@@ -137,12 +185,19 @@ def impute(
 ) -> Iterator[np.ndarray]:
     """Rows (n, d) with NaN completed `draws` times: draw after draw, (m, d) float32 in model units at a time.
 
-    The stream (seed, "impute", chunk) drives each chunk; its size depends on d alone.
+    The stream (seed, "impute", draw, block) drives the rows of each block of 64: a row's draws do not depend on how many rows
+    follow it, nor on how many draws are made.
     """
     n, d = rows.shape
-    size = max(16, CHUNK_VALUES // d)
-    for chunk, begin in enumerate(range(0, draws * n, size)):
-        taken = rows[np.arange(begin, min(begin + size, draws * n)) % n]
-        generator = torch_stream(seed, "impute", chunk)
-        x = torch.from_numpy(taken.astype(np.float32)).to(device)
-        yield draw_given(process, score, x, steps, end_dt, generator).cpu().numpy()
+    blocks = [(draw, begin) for draw in range(draws) for begin in range(0, n, BLOCK)]
+    at_once = max(1, CHUNK_VALUES // (d * BLOCK))
+    for first in range(0, len(blocks), at_once):
+        part = blocks[first : first + at_once]
+        taken = [rows[begin : begin + BLOCK] for _, begin in part]
+        streams = _Streams(
+            [torch_stream(seed, "impute", draw, begin // BLOCK) for draw, begin in part],
+            [len(block) for block in taken],
+            BLOCK,
+        )
+        x = torch.from_numpy(np.concatenate(taken).astype(np.float32)).to(device)
+        yield _draw_given(process, score, x, steps, end_dt, streams, CORRECTIONS).cpu().numpy()

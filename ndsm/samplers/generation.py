@@ -1,6 +1,7 @@
 """Generation: rows of the prior, in chunks with a random stream each, carried to the data by a sampler."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,17 +39,27 @@ SAMPLERS: dict[SamplerName, Sampler] = {
 }
 
 
-def find_sampler(sampler: str | Sampler) -> Sampler:
+def find_sampler(sampler: str | Sampler, noise: float | None = None) -> Sampler:
     """The sampler of a name; one of your own as it is.
 
+    Args:
+        noise: η of `Flow`, in place of the sampler's own.
+
     Raises:
-        InputError: there is no such name.
+        InputError: there is no such name, or noise for a sampler that is no `Flow`.
     """
-    if not isinstance(sampler, str):
-        return sampler
-    if sampler not in SAMPLERS:
-        raise InputError(f"sample.sampler: expected one of {', '.join(SAMPLERS)}, found {sampler!r}")
-    return SAMPLERS[sampler]
+    if isinstance(sampler, str):
+        if sampler not in SAMPLERS:
+            raise InputError(f"sample.sampler: expected one of {', '.join(SAMPLERS)}, found {sampler!r}")
+        found: Sampler = SAMPLERS[sampler]
+    else:
+        found = sampler
+    if noise is None:
+        return found
+    if not isinstance(found, Flow):
+        known = ", ".join(name for name, one in SAMPLERS.items() if isinstance(one, Flow))
+        raise InputError(f"sample.noise: expected one of the samplers {known}, found {sampler!r}")
+    return replace(found, noise=noise)
 
 
 def reverse_times(process: Process, sampler: str | Sampler, evaluations: int, end_dt: float) -> np.ndarray:
@@ -96,16 +107,24 @@ def generate(
 ) -> Iterator[Tensor]:
     """n generated rows in chunks of at most 4096, (m, d) each; the stream (seed, "sample", chunk) drives each.
 
+    The first rows are the same for a larger n. A sampler whose rows depend on one another says how many go together by an
+    attribute `rows_together`; they are then generated whatever n is.
+
     Args:
         process, score: on `device`.
         times, sampler: as `carry`.
         first_chunk: where to begin; the chunks are those of a longer generation.
     """
+    together: int | None = getattr(find_sampler(sampler), "rows_together", None)
     for chunk, size in enumerate(chunk_sizes(n), first_chunk):
         generator = torch_stream(seed, "sample", chunk, device=device)
         # A whole chunk's numbers are drawn whatever `n` is: the first rows stay the same for a larger n.
-        x = process.prior.sample(CHUNK, generator)[:size]
-        yield carry(process, score, times, x, generator, CHUNK, sampler)
+        x = process.prior.sample(CHUNK, generator)
+        groups = [x[:size]]
+        if together is not None:
+            groups = [x[begin : begin + together] for begin in range(0, size, together)]
+        carried = [carry(process, score, times, y, generator, CHUNK, sampler) for y in groups]
+        yield torch.cat(carried)[:size]
 
 
 def chunk_sizes(n: int) -> list[int]:

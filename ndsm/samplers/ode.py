@@ -77,11 +77,14 @@ class Heun:
 class Adaptive:
     """Dormand and Prince's method with steps chosen by its error estimate: as many evaluations as that takes.
 
-    The error is that of all rows at once: rows agree with those of another batch to about the tolerance.
+    The error is that of all rows at once: rows agree with those of another batch to about the tolerance. `generate` carries
+    as many together as `rows_together`, whatever is asked for.
     """
 
     tolerance: float = 1e-4
     """Error per step, absolute and relative."""
+    rows_together: int = 256
+    """Rows that share their steps."""
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
         """From T to end_dt, then 0, whatever the evaluations."""

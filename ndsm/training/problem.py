@@ -1,5 +1,6 @@
 """A configuration, its data and its mixture, resolved into the objects that train and sample."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,9 +36,9 @@ from ndsm.processes import (
     paths_per_block,
 )
 from ndsm.reference import GaussianMixture
-from ndsm.samplers import reverse_times
+from ndsm.samplers import find_sampler, reverse_times
 from ndsm.stamps import make_stamp
-from ndsm.streams import stream_seed
+from ndsm.streams import numpy_stream, stream_seed
 from ndsm.symmetry import GROUPS
 from ndsm.training.limiter import SamplesPerInsert
 from ndsm.training.weighting import Weight, time_weight
@@ -135,7 +136,9 @@ def make_process(config: Config, mixture: GaussianMixture) -> Process:
         case "subvp":
             return SubVP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension)
         case "ve":
-            return VE(p.horizon, p.sigma_min, p.sigma_max).for_dimension(mixture.dimension)
+            # The prior's variance, which a run keeps, is 1 + σ(T)².
+            largest = p.sigma_max or math.sqrt(float(mixture.covariances[0]) - 1 + p.sigma_min**2)
+            return VE(p.horizon, p.sigma_min, largest).for_dimension(mixture.dimension)
         case "ou":
             return OU(p.horizon).for_dimension(mixture.dimension)
 
@@ -146,7 +149,12 @@ def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
     A linear process ends in its own Gaussian whatever the data are. `data.symmetry` multiplies the components.
     """
     if config.process.kind != "langevin":
-        unfitted = GaussianMixture(torch.ones(1), torch.zeros(1, data.shape[1]), torch.ones(1))
+        variance = 1.0
+        if config.process.kind == "ve" and config.process.sigma_max is None:
+            variance += _largest_scale(config, data) ** 2 - config.process.sigma_min**2
+        unfitted = GaussianMixture(
+            torch.ones(1), torch.zeros(1, data.shape[1]), torch.tensor([variance], dtype=torch.float64)
+        )
         prior = make_process(config, unfitted).mixture
         assert prior is not None
         return prior
@@ -165,6 +173,25 @@ def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
     )
     symmetry = config.data.symmetry
     return mixture if symmetry == "none" else mixture.symmetrised(GROUPS[symmetry])
+
+
+def _largest_scale(config: Config, data: np.ndarray) -> float:
+    """The largest distance between two of the rows (N, d), of `reference.fit_samples` at random if there are more.
+
+    As the largest noise scale it lets a row of noised data become any other (dissertation, technique 6.1).
+
+    Raises:
+        InputError: it is not above process.sigma_min.
+    """
+    order = numpy_stream(config.train.seed, "largest scale").permutation(len(data))
+    rows = torch.from_numpy(data[order[: config.reference.fit_samples]])
+    found = max(float(torch.cdist(part, rows).max()) for part in rows.split(512))
+    if found <= config.process.sigma_min:
+        raise InputError(
+            f"process.sigma_max: expected rows farther apart than process.sigma_min {config.process.sigma_min:g}, found "
+            f"{found:g} at most"
+        )
+    return found
 
 
 def make_problem(config: Config, process: Process, dimension: int, *identity: Any) -> Problem:
@@ -213,7 +240,9 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         process,
         objective,
         spec,
-        reverse_times(process, config.sample.sampler, config.sample.steps, end_dt),
+        reverse_times(
+            process, find_sampler(config.sample.sampler, config.sample.noise), config.sample.steps, end_dt
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from known_laws import PROCESSES, FarModes, ThreeModes
 
 from ndsm.data.scaling import Scaling, Whitening
 from ndsm.errors import InputError
@@ -79,6 +80,25 @@ def test_exact_with_the_exact_score(kind):
     found, error = log_density(case.process, case.score, y, 1e-3)
     assert float((found - case.law(1e-3).log_prob(y)).abs().max()) < 1e-3
     assert (error == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["vp", "ve", "langevin"])
+def test_exact_for_data_of_several_modes(kind):
+    """As above, for modes that overlap under a linear process, and modes that noising does not leave."""
+    case = FarModes() if kind == "langevin" else ThreeModes(PROCESSES[kind])
+
+    def law(t):
+        return case.at(t).to(dtype=torch.float64)
+
+    end, last = 1e-3, law(case.process.horizon)
+    process = case.process._with(last) if kind != "langevin" else case.process
+    if kind == "langevin":
+        # In place of the stationary law, which differs from it by what the horizon leaves of the data.
+        mixture = case.process.mixture.to(dtype=torch.float64)
+        process = Langevin(mixture, horizon=case.process.horizon).starting_from(last)
+    y = law(end).sample(60, torch.Generator().manual_seed(0))
+    found, _ = log_density(process, lambda x, t: law(float(t[0])).score(x), y, end)
+    assert float((found - law(end).log_prob(y)).abs().max()) < 1e-3
 
 
 def test_hutchinsons_estimate_is_unbiased_and_knows_its_error():

@@ -44,6 +44,18 @@ def test_known_numbers_stay_and_missing_ones_follow_them(model):
     assert (model.impute(X, 50) == drawn).all()
 
 
+def test_draws_do_not_depend_on_the_rows_and_draws_that_follow(model):
+    """Nor on whole rows between them, which are not drawn: the noise is a row's own."""
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(150, 3)) * [1, 30, 5] + [100, 0, 7]
+    X[:, 1] = NAN
+    whole = model.impute(X, 3)
+    np.testing.assert_allclose(model.impute(X[:70], 2), whole[:2, :70], rtol=1e-3, atol=1e-2)
+    X = np.insert(X, 5, [101.0, 2.0, 3.0], axis=0)
+    np.testing.assert_allclose(np.delete(model.impute(X, 1), 5, axis=1), whole[:1], rtol=1e-3, atol=1e-2)
+    assert len(np.unique(whole[:, :, 1].round(3))) > 400
+
+
 def test_columns_can_be_given_to_sample(model):
     rows = model.sample(200, given={"x0": 102.0})
     assert rows.shape == (200, 3)

@@ -7,9 +7,17 @@ import pytest
 import torch
 
 from ndsm.errors import InputError
-from ndsm.processes import Langevin, reverse_grid
+from ndsm.processes import VE, VP, Langevin, reverse_grid
 from ndsm.reference import GaussianMixture
-from ndsm.samplers import carry, chunk_sizes, generate, sample_prior
+from ndsm.samplers import (
+    SAMPLERS,
+    carry,
+    chunk_sizes,
+    find_sampler,
+    generate,
+    reverse_times,
+    sample_prior,
+)
 from ndsm.samplers.generation import CHUNK
 from ndsm.samplers.reverse_sde import STEPS
 from ndsm.streams import torch_stream
@@ -166,10 +174,26 @@ def test_whole_chunks_do_not_depend_on_how_many_follow():
     torch.testing.assert_close(rows(2 * CHUNK + 1)[:CHUNK], rows(CHUNK))
 
 
-def test_the_first_rows_do_not_depend_on_how_many_are_asked_for():
-    many = rows(5000)
-    for n in (1, 7, 100, 4095, 4097):
-        torch.testing.assert_close(rows(n), many[:n], rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_first_rows_do_not_depend_on_how_many_are_asked_for(sampler):
+    """For every sampler; the rows that share the steps of an adaptive solver are the same, and so are their numbers."""
+    linear = {
+        "annealed": VE(1.0, 0.05, 5.0),
+        **dict.fromkeys(("reverse-diffusion", "ddim", "dpmpp-2m"), VP(1.0)),
+    }
+    process = linear[sampler].for_dimension(2) if sampler in linear else ornstein_uhlenbeck(1.0)
+
+    def score(y, t):
+        return process.stationary_score(y) - torch.sin(2 * y)
+
+    times = reverse_times(process, sampler, 40, 1e-2)
+
+    def first(n):
+        return torch.cat(list(generate(process, score, times, n, 3, sampler=sampler)))
+
+    many, error = first(5000), 1e-6 if sampler == "ode-adaptive" else 1e-4
+    for n in (1, 7, 300, 4097):
+        torch.testing.assert_close(first(n), many[:n], rtol=error, atol=error)
 
 
 def test_chunks_add_up():
@@ -185,3 +209,13 @@ def test_prior_rows_come_from_the_prior(mean_within):
     mean_within(x, MU)
     mean_within((x - MU) ** 2, V)
     assert torch.equal(sample_prior(ornstein_uhlenbeck(), 10, 2), sample_prior(ornstein_uhlenbeck(), 10, 2))
+
+
+def test_noise_belongs_to_samplers_that_have_it():
+    assert find_sampler("flow", 0.5).noise == 0.5
+    assert find_sampler("ancestral").noise == 1.0
+    assert find_sampler("ancestral", 0.0).noise == 0.0
+    with pytest.raises(
+        InputError, match=r"sample\.noise: expected one of the samplers ancestral, flow, .* found 'em'"
+    ):
+        find_sampler("em", 0.5)

@@ -4,12 +4,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import ndsm
 from ndsm.cli import main
 from ndsm.config import SamplerName
+from ndsm.data import load
 from ndsm.data.dataset import dequantised
+from ndsm.experiment import Generator
+from ndsm.likelihood import LogDensity
+from ndsm.run import Run
 from ndsm.samplers import SAMPLERS
+from ndsm.scoring import RowScorer, open_rows, score_table
+from ndsm.streams import numpy_stream
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +35,21 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_a_trained_density_integrates_to_one(folder):
+def test_a_trained_density_on_thin_arcs_integrates_to_one(train_arcs, tmp_path):
     """By quadrature over a box that holds all of it; within 0.02, in the units of the data."""
-    model = ndsm.load(folder / "run")
-    x0, x1 = np.linspace(-7, 9, 41), np.linspace(250, 800, 41)
+    run = Run(tmp_path / "arcs")
+    small = {"network.width": 32, "network.depth": 2, "reference.n_init": 1, "data.n": 2000}
+    train_arcs(run, {"train.steps": 250, **small})
+    scaling = run.scaling()
+    x0, x1 = (m + s * np.linspace(-3.2, 3.2, 41) for m, s in zip(scaling.mean, scaling.scale, strict=True))
     grid = np.stack(np.meshgrid(x0, x1, indexing="ij"), -1).reshape(-1, 2)
-    density = np.exp(model.score_samples(grid)).reshape(41, 41)
+    found = Generator.of(run).log_density(grid, scaling, end=0.02)
+    density = np.exp(found.log_prob).reshape(41, 41)
     assert np.trapezoid(np.trapezoid(density, x1), x0) == pytest.approx(1.0, abs=0.02)
-    assert density[[0, -1]].max() < 1e-4 * density.max()
+    assert max(density[[0, -1]].max(), density[:, [0, -1]].max()) < 1e-3 * density.max()
+    # It is not that of the mixture it was begun with.
+    prior = run.mixture().log_prob(torch.from_numpy(scaling.apply_(grid.copy())).float()).exp().numpy()
+    assert np.abs(density / density.max() - (prior / prior.max()).reshape(41, 41)).max() > 0.1
 
 
 def test_the_command_writes_what_the_estimator_says(folder, capsys):
@@ -92,23 +106,60 @@ def test_every_sampler_of_the_process_writes_rows(folder, sampler):
     assert np.isfinite(rows).all()
 
 
+def test_noise_is_reached_from_the_command_line(folder):
+    """0 is the sampler's own, 1 another law's rows; a folder of rows made with one noise is not filled with another's."""
+    run, rows = str(folder / "run"), {}
+    for noise in (None, "0", "0.5"):
+        out = str(folder / f"noise-{noise}.npy")
+        extra = [] if noise is None else ["--noise", noise]
+        args = ["sample", run, "--n", "40", "--steps", "12", "--sampler", "flow", "--out", out]
+        assert main([*args, *extra]) == 0
+        rows[noise] = np.load(out)
+    np.testing.assert_array_equal(rows[None], rows["0"])
+    assert not np.isclose(rows["0.5"], rows["0"], rtol=1e-3).all(1).any()
+    args = [
+        "sample",
+        run,
+        "--n",
+        "40",
+        "--steps",
+        "12",
+        "--sampler",
+        "flow",
+        "--local",
+        "--out",
+        str(folder / "many"),
+    ]
+    assert main([*args, "--noise", "0.5"]) == 0
+    np.testing.assert_array_equal(pq.read_table(folder / "many")["x0"], rows["0.5"][:, 0])
+    assert main(args) == 2
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
+        (["sample", "--noise", "1.5"], "--noise: expected a number from 0 to 1, found 1.5"),
+        (
+            ["sample", "--noise", "0.5"],
+            "sample.noise: expected one of the samplers ancestral, flow, flow2, ddim",
+        ),
         (["sample", "--steps", "0"], "--steps: expected at least 2, found 0"),
         (["sample", "--sampler", "ddim"], "'ddim': expected a process whose transition law is known"),
         (
             ["sample", "--sampler", "annealed"],
             "'annealed': expected a process of noise scales (ve), found Langevin",
         ),
-        (["sample", "--given", "x0=1", "--label", "2"], "--given: expected none of --label, --guidance and"),
+        (
+            ["sample", "--given", "x0=1", "--label", "2"],
+            "--given: expected none of --label, --guidance, --sampler and",
+        ),
         (
             ["sample", "--given", "x0=1", "--guidance", "2"],
-            "--given: expected none of --label, --guidance and",
+            "--given: expected none of --label, --guidance, --sampler and",
         ),
         (
             ["sample", "--given", "x0=1", "--sampler", "em"],
-            "--given: expected none of --label, --guidance and",
+            "--given: expected none of --label, --guidance, --sampler and",
         ),
         (
             ["sample", "--guidance", "2"],
@@ -137,12 +188,84 @@ def test_all_names_of_the_configuration_are_samplers():
     assert set(SAMPLERS) == set(SamplerName.__args__)
 
 
-def test_dequantising_noise_is_uniform_and_a_rows_own(mean_within):
-    rows = np.arange(4000, dtype=np.float32).reshape(2000, 2)
-    noisy = dequantised(rows, 0.5, seed=1)
-    noise = noisy - rows
+def test_dequantising_noise_is_uniform_and_spreads_equal_rows(mean_within):
+    """A table of equal rows, whose noise has mean ½ and is independent from row to row; its first rows do not depend on
+    how many follow."""
+    rows = np.full((6000, 2), 3.0, dtype=np.float32)
+    noise = dequantised(rows, 0.5, numpy_stream(1, "noise")) - rows
     assert noise.min() >= 0
     assert noise.max() <= 0.5
     mean_within(noise, 0.25)
-    np.testing.assert_array_equal(dequantised(rows[7:9], 0.5, seed=1), noisy[7:9])
-    assert (dequantised(rows[7:9], 0.5, seed=2) != noisy[7:9]).all()
+    mean_within((noise[1:] - 0.25) * (noise[:-1] - 0.25), 0.0)
+    mean_within(noise.prod(1), 0.25**2)
+    few = dequantised(rows[:9], 0.5, numpy_stream(1, "noise"))
+    np.testing.assert_array_equal(few - rows[:9], noise[:9])
+
+
+@pytest.fixture(scope="module", name="whole_numbers")
+def _whole_numbers(tmp_path_factory):
+    """A run on a table of whole numbers, most of whose rows are equal, with noise of one level added; and the table."""
+    folder = tmp_path_factory.mktemp("whole")
+    counts = np.stack([np.arange(60) % 3 // 2, np.arange(60) % 2], 1)
+    pq.write_table(pa.table({"a": counts[:, 0], "b": counts[:, 1]}), folder / "counts.parquet")
+    options = ["--name", "run", "--out", str(folder), "--local", "--quiet", "--train.steps", "5"]
+    small = [
+        "--train.block-mb",
+        "0.05",
+        "--evaluate.n",
+        "20",
+        "--sample.steps",
+        "60",
+        "--reference.n-components",
+        "2",
+    ]
+    data = ["--data.path", str(folder / "counts.parquet"), "--data.dequantize", "1"]
+    assert main(["train", "vectors", *data, *options, *small]) == 0
+    return folder
+
+
+@pytest.fixture(name="scored")
+def _scored(monkeypatch):
+    """The rows whose log-density is asked for, which is then 0 at once."""
+    seen = []
+
+    def zero(process, score, rows, *_, **__):
+        seen.append(rows)
+        return LogDensity(np.zeros(len(rows)), np.zeros(len(rows)))
+
+    monkeypatch.setattr("ndsm.experiment.log_density_of_rows", zero)
+    return seen
+
+
+def test_training_rows_are_not_scored_at_the_points_that_were_trained_on(whole_numbers, scored):
+    run = Run.open(whole_numbers / "run")
+    data = load(run.config().data, run.config().train.seed, run.scaling())
+    trained = run.scaling().invert(np.concatenate([data.train, data.validation]))
+    assert len(np.unique(trained.round(4), axis=0)) == 60
+    scorer, table = RowScorer(run), open_rows(run, whole_numbers / "counts.parquet")
+    score_table(scorer, table, whole_numbers / "a.parquet")
+    score_table(scorer, table, whole_numbers / "b.parquet")
+    (first, again), counts = scored, np.concatenate(list(table.batches()))
+    np.testing.assert_array_equal(first, again)
+    assert len(np.unique(first, axis=0)) == 60
+    np.testing.assert_array_equal(np.floor(first), counts)
+    # No point that is scored is one that was trained on.
+    assert np.abs(first[:, None] - trained).max(2).min() > 1e-4
+
+
+def test_bits_of_whole_numbers_come_with_a_warning(whole_numbers, folder, scored, capsys):
+    """Where their density is not that of rows with noise added, and nowhere else."""
+    np.save(folder / "whole.npy", np.array([[0.0, 500.0], [1.0, 530.5]], dtype=np.float32))
+    cases = {
+        ("run", "rows.npy"): False,
+        ("run", "whole.npy"): True,
+    }
+    for (run, rows), warned in cases.items():
+        out = str(folder / "warned.parquet")
+        assert main(["score", str(folder / run), str(folder / rows), "--out", out]) == 0
+        said = capsys.readouterr().err
+        assert said.count("\n") == warned
+        assert ("bits_per_dim is of a continuous density at whole numbers" in said) == warned
+    args = ["score", str(whole_numbers / "run"), str(whole_numbers / "counts.parquet")]
+    assert main([*args, "--out", str(folder / "counted.parquet")]) == 0
+    assert capsys.readouterr().err == ""

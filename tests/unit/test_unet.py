@@ -8,6 +8,7 @@ from ndsm.config import load_config
 from ndsm.data import load
 from ndsm.errors import InputError
 from ndsm.experiment import build_problem, start
+from ndsm.likelihood import log_density
 from ndsm.networks import UNet, build_score_model
 from ndsm.objectives import NDSM, gradient_moments
 from ndsm.processes import Langevin, rollout
@@ -54,6 +55,29 @@ def test_images_of_any_side_come_back_in_their_size(side, depth):
         (slope,) = torch.autograd.grad(out[0, pixel], y, retain_graph=True)
         assert slope[0, pixel] != 0
         assert not slope[1].any()
+
+
+def test_the_network_sees_a_bounded_number_of_images_at_once_unless_it_learns(monkeypatch):
+    net, seen = shaken(model(64)), []
+    net.network.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+    y, t = recorded(64, 25)["mean"], torch.full((25,), 0.1)
+    with torch.no_grad():
+        whole = net(y, t)
+        monkeypatch.setattr("ndsm.networks.score.VALUES_AT_ONCE", 10 * 64 + 5)
+        torch.testing.assert_close(net(y, t), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net(y, t), whole, rtol=1e-4, atol=1e-4)
+    assert seen == [25, 10, 10, 5, 25]
+
+
+def test_log_densities_of_images_differentiate_along_directions():
+    """Exact and by random directions, which agree within 4.5 of their standard errors (Student's t, 15 degrees of freedom:
+    4 in 10,000)."""
+    net = shaken(model(64, depth=2)).eval()
+    y = process(64).mixture.sample(1, torch.Generator().manual_seed(1))
+    exact, _ = log_density(process(64), net, y, 0.4, probes=0, tolerance=1e-2)
+    found, error = log_density(process(64), net, y, 0.4, probes=16, tolerance=1e-2)
+    assert float(error) > 0
+    assert abs(float(found - exact)) < 4.5 * float(error)
 
 
 def test_the_papers_size_has_about_a_million_weights():
