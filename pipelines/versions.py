@@ -26,12 +26,14 @@ def software() -> dict[str, str]:
 def check_software(driver: dict[str, str]) -> None:
     """Nothing, if this process has the driver's software.
 
+    Builds of one version for processors and for GPUs (2.14.1+cpu, 2.14.1+cu130) count as the same.
+
     Raises:
         InputError: it has not.
     """
     here = software()
     for name, expected in driver.items():
-        if here.get(name) != expected:
+        if here.get(name, "").split("+")[0] != expected.split("+")[0]:
             raise InputError(
                 f"node {socket.gethostname()} has {name} {here.get(name)}, expected the driver's {expected}: install the "
                 "same version on all nodes"
