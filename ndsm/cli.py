@@ -340,14 +340,17 @@ def train(options: TrainOptions) -> None:
             )
             print("a checkpoint is saved; the same command goes on from there")
             raise Interrupted
-    if last < config.train.steps or run.evaluation() is None:
+    # None of a run that has been trained further since.
+    known = run.evaluation() if last >= config.train.steps else None
+    if known is None:
         show_stage = partial(stage, quiet=quiet)
         metrics = steps.evaluate_run(run, config.evaluate.n, experiment.dataset, show_stage)
         show_evaluation(metrics, options.json)
+    elif options.json:
+        show_evaluation(known, True)
+    if known is None or not run.report_html.is_file():
         with stage("writing the report", quiet=quiet):
             write_report(run, experiment.dataset)
-    elif options.json:
-        show_evaluation(run.evaluation() or {}, True)
     say(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
 
 
@@ -382,6 +385,7 @@ def sample_command(args: Sequence[str]) -> None:
     from ndsm.console import stage
     from ndsm.data import TableWriter
     from ndsm.experiment import Generator, given_row
+    from ndsm.generation import FILE_ROWS
     from ndsm.run import Run
 
     if options.n < 1:
@@ -405,6 +409,12 @@ def sample_command(args: Sequence[str]) -> None:
             raise InputError(f"--given, --label: expected a file as --out, found the folder {options.out}")
         sample_to_folder(run, options)
         return
+    if options.n > FILE_ROWS and not options.given and options.label is None:
+        print(
+            f"a folder as --out, such as {options.out.with_suffix('')}, is filled by all nodes of a Ray cluster, and by the "
+            "same command after a stop",
+            file=sys.stderr,
+        )
     generator, scaling = Generator.of(run), run.scaling()
     with TableWriter(options.out, run.schema()) as out:
         if options.given:

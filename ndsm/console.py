@@ -154,6 +154,10 @@ def print_status(status: dict[str, Any]) -> None:
     )
     if status["failure"]:
         print(f"ended by: {status['failure']}")
+    if status["storage_failure"]:
+        print(
+            f"train.storage does not answer, this is what the folder here tells: {status['storage_failure']}"
+        )
     if status["steps_per_s"]:
         print(f"{status['steps_per_s']:.1f} step/s, {status['eta_seconds']:.0f} s left")
     if "loss" in status:

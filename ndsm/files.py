@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,26 @@ from pathlib import Path
 
 PARTIAL = ".partial"
 """Ending of what is being written, or was by a process that was killed."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write meets on a full disk, beyond a quota, and beyond a limit on a file's size."""
+
+
+@contextmanager
+def needs_room(path: Path | str) -> Iterator[None]:
+    """Has a write that finds no room say what was written, and what helps.
+
+    Raises:
+        OSError: one sentence; or as it was, if something else is wrong.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OSError(
+            f"{path}: expected room on the disk to write it, found none ({os.strerror(error.errno)}); free some, and the "
+            "same command goes on"
+        ) from None
 
 
 @contextmanager
@@ -15,16 +36,20 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     It is flushed to the disk before it is renamed: whenever the process or the machine dies, `path` is the old file
     or the new one. Processes that write the same file at the same time do not disturb each other; the last wins.
+
+    Raises:
+        OSError: it cannot be written; see `needs_room`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        yield partial
-        with partial.open("rb") as f:
-            os.fsync(f.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with needs_room(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            with partial.open("rb") as f:
+                os.fsync(f.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -17,6 +17,7 @@ from ndsm.run import Run
 from ndsm.samplers import CHUNK
 
 CHUNKS_PER_FILE = 64
+FILE_ROWS = CHUNKS_PER_FILE * CHUNK
 """262,144 rows: tens of megabytes of a table with tens of columns, and minutes of work that a crash costs at most."""
 
 

@@ -24,6 +24,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 import warnings
 import zipfile
@@ -37,13 +38,13 @@ import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from ndsm.config import Config, build_config, flatten
 from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
-from ndsm.files import foreign_names, whole_file, write_whole
+from ndsm.files import foreign_names, needs_room, write_whole
 from ndsm.reference import GaussianMixture
 from ndsm.stamps import make_stamp
 from ndsm.storage import Mirror, is_uri
@@ -91,6 +92,18 @@ class Owner:
     """Whether it holds the run's lock."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How far a run has come."""
+
+    last_metrics: dict[str, Any]
+    """The last whole line of `metrics.jsonl`; empty without one."""
+    checkpoint: tuple[int, float] | None
+    """Step and Unix time of the newest checkpoint."""
+    failure: tuple[str, str] | None
+    """Type and message of what ended the training for good."""
+
+
 class Run:
     """The files of one run.
 
@@ -112,6 +125,8 @@ class Run:
         if storage is None or not is_uri(storage):
             return cls(Path(storage or out) / name)
         run = cls(out / name, Mirror.under(storage, name))
+        # The copy is older than the folder in which a run trains.
+        run.check_free()
         try:
             run.pull()
         except OSError as error:
@@ -157,7 +172,7 @@ class Run:
             tree = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             self._write("config.yaml", tree.encode())
             self.push()
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise InputError(
                 f"{self.mirror.uri if self.mirror else self.path}: expected a folder that can be written to, found {error}"
             ) from None
@@ -177,6 +192,21 @@ class Run:
         """Bring the run directory to where its copy stands, if there is one."""
         if self.mirror is not None:
             self.mirror.pull(self.path)
+
+    @contextmanager
+    def beside(self) -> Iterator["Run"]:
+        """The run, to be read while another process may train it: where it has a copy that one, in a folder of its own.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        if self.mirror is None:
+            yield self
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Run(Path(folder) / self.path.name, Mirror(self.mirror.uri))
+            copy.pull()
+            yield copy
 
     def check_there(self) -> None:
         """Nothing, if the run is where it was begun.
@@ -291,7 +321,8 @@ class Run:
     def append_metrics(self, metrics: dict[str, Any]) -> None:
         """Add a line to `metrics.jsonl`."""
         self.check_there()
-        with (self.path / "metrics.jsonl").open("a+b") as f:
+        path = self.path / "metrics.jsonl"
+        with needs_room(path), path.open("a+b") as f:
             # A line that a full disk cut short is no line.
             if end := f.tell():
                 f.seek(end - 1)
@@ -332,9 +363,9 @@ class Run:
         return self._checkpoint_folder / "stop"
 
     def write_failure(self, error: Exception) -> None:
-        """Note what ended the training and would end it again: a retry is of no use."""
+        """Note what ended the training; of the copy nothing else changes, which may be ahead of this folder."""
         self._write("checkpoints/failure.json", json.dumps([type(error).__name__, str(error)]).encode())
-        self.push()
+        self._push_files("checkpoints/failure.json")
 
     def failure(self) -> tuple[str, str] | None:
         """Type and message of what ended the training for good, or None."""
@@ -348,6 +379,8 @@ class Run:
         self.stop_file.parent.mkdir(parents=True, exist_ok=True)
         self.stop_file.unlink(missing_ok=True)
         (self._checkpoint_folder / "failure.json").unlink(missing_ok=True)
+        if self.mirror is not None:
+            self.mirror.delete("checkpoints/failure.json")
         self.push()
 
     # ---- checkpoints ----
@@ -390,8 +423,33 @@ class Run:
         for path in reversed(self._checkpoints()):
             # It may be replaced by a newer one just now.
             with suppress(FileNotFoundError):
-                return int(path.stem.removeprefix("step-")), path.stat().st_mtime
+                return _step_of(path), path.stat().st_mtime
         return None
+
+    def standing(self) -> Standing:
+        """How far the run has come, as far as this folder knows."""
+        return Standing(self.last_metrics(), self.newest_checkpoint(), self.failure())
+
+    def standing_at(self, storage: str) -> Standing:
+        """The same, as far as its copy in the folder of runs at the URI `storage` knows; this folder stays as it is.
+
+        Raises:
+            InputError: the URI is malformed.
+            OSError: the storage does not answer.
+        """
+        mirror = Mirror.under(storage, self.path.name)
+        modified = mirror.modified()
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Run(Path(folder))
+            for name in {"metrics.jsonl", "checkpoints/failure.json"} & modified.keys():
+                mirror.fetch(name, copy.path)
+            last, failure = copy.last_metrics(), copy.failure()
+        checkpoints = [
+            (_step_of(Path(name)), when)
+            for name, when in modified.items()
+            if Path(name).match("checkpoints/step-*.pt")
+        ]
+        return Standing(last, max(checkpoints, default=None), failure)
 
     @property
     def _checkpoint_folder(self) -> Path:
@@ -440,8 +498,10 @@ class Run:
 
     def append_evaluation(self, metrics: dict[str, Any]) -> None:
         """Add a line to `evaluations.jsonl`."""
-        with (self.path / "evaluations.jsonl").open("a", encoding="utf-8") as f:
+        path = self.path / "evaluations.jsonl"
+        with needs_room(path), path.open("a", encoding="utf-8") as f:
             f.write(json.dumps(metrics) + "\n")
+        self._push_files(path.name)
 
     def write_evaluation(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`."""
@@ -479,16 +539,19 @@ class Run:
     def write_report(self, markup: str) -> None:
         """Write `report.html`."""
         self._write("report.html", markup.encode())
+        self._push_files("report.html")
 
     # ---- files ----
 
     def _write(self, name: str, content: bytes) -> None:
         write_whole(self.path / name, content)
 
+    def _push_files(self, *names: str) -> None:
+        if self.mirror is not None:
+            self.mirror.push_files(self.path, *names)
+
     def _save_tensors(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
-        whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        with whole_file(self.path / name) as path:
-            save_file(whole, path)
+        self._write(name, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
     def _read_json(self, name: str) -> Any:
         path = self.path / name
@@ -506,3 +569,7 @@ class Run:
             raise InputError(
                 f"{path}: expected a safetensors file, found {' '.join(str(error).split())}"
             ) from None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.stem.removeprefix("step-"))

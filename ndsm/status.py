@@ -3,7 +3,9 @@
 import time
 from typing import Any
 
+from ndsm.errors import InputError
 from ndsm.run import Run
+from ndsm.storage import is_uri
 
 SHOWN = (
     "loss",
@@ -18,17 +20,27 @@ SHOWN = (
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Where the run stands.
+    """Where the run stands; a run whose `train.storage` is a URI, by what came there last.
 
     Returns:
         `state`: running, finished, failed, or stopped (the same `ndsm train` goes on); `step`, `steps`, `percent`;
         `steps_per_s` and `eta_seconds` while running; `seconds` of training; `SHOWN` once there is a report;
         `restarts` from a checkpoint; `report_age_seconds`; `checkpoint`: {`step`, `age_seconds`} or None;
-        `process`: {`pid`, `host`, `started`, `alive`} or None; `failure`: what ended it for good, or None.
+        `process`: {`pid`, `host`, `started`, `alive`} or None; `failure`: what ended it for good, or None;
+        `storage_failure`: why the URI does not answer, or None.
     """
-    now, steps = time.time(), run.config().train.steps
-    last = run.last_metrics()
-    checkpoint, owner, failure = run.newest_checkpoint(), run.owner(), run.failure()
+    config = run.config().train
+    now, steps, owner, here = time.time(), config.steps, run.owner(), run.standing()
+    last, checkpoint, failure, unanswered = here.last_metrics, here.checkpoint, here.failure, None
+    if config.storage is not None and is_uri(config.storage):
+        try:
+            # Rank 0 may train on another machine.
+            there = run.standing_at(config.storage)
+            last = max(last, there.last_metrics, key=lambda line: line.get("time", 0.0))
+            checkpoint = max(checkpoint, there.checkpoint, key=lambda found: found[1] if found else 0.0)
+            failure = failure or there.failure
+        except (InputError, OSError) as error:
+            unanswered = " ".join(str(error).split())
     step = max(int(last.get("step", 0)), checkpoint[0] if checkpoint else 0)
     alive = owner is not None and owner.alive
     if alive:
@@ -53,4 +65,5 @@ def status(run: Run) -> dict[str, Any]:
         "checkpoint": checkpoint and {"step": checkpoint[0], "age_seconds": now - checkpoint[1]},
         "process": owner and vars(owner),
         "failure": failure and failure[1],
+        "storage_failure": unanswered,
     }

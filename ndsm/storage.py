@@ -1,5 +1,6 @@
 """A copy of a run's folder in any file system that Arrow knows: S3, Google Cloud Storage, HDFS, or a local path."""
 
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from ndsm.errors import InputError
-from ndsm.files import whole_file
+from ndsm.files import PARTIAL, needs_room, whole_file
 
 CHUNK = 1 << 22
 """Bytes copied at a time."""
@@ -23,8 +24,9 @@ def is_uri(storage: str) -> bool:
 class Mirror:
     """The copy at a URI.
 
-    A file appears there whole or not at all: object stores show an object when its upload is complete, and on a local
-    path it is renamed.
+    A file appears there whole or not at all: it is written under another name and moved, on object stores too, since
+    Arrow ends an upload that an exception interrupts as if it were complete. Only one process at a time may `push`; any
+    may `push_files` that no other one writes.
 
     Args:
         uri: of the folder; options of the file system may follow a `?`, such as
@@ -64,40 +66,59 @@ class Mirror:
         """The file system, and the folder's path in it."""
         return self._fs, self._root
 
-    def names(self) -> set[str]:
-        """Files in the copy, relative to it.
+    def modified(self) -> dict[str, float]:
+        """Files in the copy, relative to it, and the Unix time of their last change.
 
         Raises:
             OSError: the storage does not answer.
         """
         selector = pa.fs.FileSelector(self._root, allow_not_found=True, recursive=True)
         found = self._fs.get_file_info(selector)
-        files = (info.path for info in found if info.type == pa.fs.FileType.File)
         return {
-            name for path in files if not (name := path[len(self._root) :].lstrip("/")).endswith(".partial")
+            info.path[len(self._root) :].lstrip("/"): info.mtime_ns / 1e9
+            for info in found
+            if info.type == pa.fs.FileType.File
         }
 
+    def names(self) -> set[str]:
+        """Files in the copy that are whole, relative to it.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        return {name for name in self.modified() if not name.endswith(PARTIAL)}
+
     def push(self, folder: Path) -> None:
-        """Copy the files that have changed since the last push; forget old checkpoints.
+        """Copy the files that have changed since the last push or pull; forget old checkpoints.
 
         Raises:
             OSError: the storage does not take them.
         """
-        files = {
-            str(p.relative_to(folder)): p
-            for p in folder.rglob("*")
-            if p.is_file() and not p.name.endswith(".partial") and p.name not in LOCAL_ONLY
-        }
-        files = {name: p for name, p in files.items() if not name.startswith("checkpoints/ray/")}
+        files = [p for p in folder.rglob("*") if p.is_file() and p.name not in LOCAL_ONLY]
+        names = {str(p.relative_to(folder)) for p in files if not p.name.endswith(PARTIAL)}
+        names = {name for name in names if not name.startswith("checkpoints/ray/")}
         # The configuration comes last: with it there is a run.
-        for name in sorted(files, key=lambda name: (name == "config.yaml", name)):
-            stat = files[name].stat()
-            if self._pushed.get(name) != (stat.st_size, stat.st_mtime_ns):
-                self._upload(files[name], name)
-                self._pushed[name] = (stat.st_size, stat.st_mtime_ns)
-        for name in self.names() - files.keys():
-            if name.startswith("checkpoints/") and not name.startswith("checkpoints/ray/"):
+        self.push_files(folder, *sorted(names, key=lambda name: (name == "config.yaml", name)))
+        for name in self.modified().keys() - names:
+            if name.startswith("checkpoints/step-"):
                 self._fs.delete_file(f"{self._root}/{name}")
+
+    def push_files(self, folder: Path, *names: str) -> None:
+        """Copy those of these files that have changed since the last push or pull, and nothing else.
+
+        Raises:
+            OSError: the storage does not take them.
+        """
+        for name in names:
+            state = _state(folder / name)
+            if self._pushed.get(name) != state:
+                self._upload(folder / name, name)
+                self._pushed[name] = state
+
+    def delete(self, name: str) -> None:
+        """Delete a file of the copy, if it is there."""
+        if self._fs.get_file_info(f"{self._root}/{name}").type == pa.fs.FileType.File:
+            self._fs.delete_file(f"{self._root}/{name}")
 
     def pull(self, folder: Path) -> None:
         """Make `folder` the run that the copy is, if it is one.
@@ -109,31 +130,49 @@ class Mirror:
         if "config.yaml" not in names:
             return
         for name in names:
-            with (
-                self._fs.open_input_stream(f"{self._root}/{name}") as source,
-                whole_file(folder / name) as path,
-                path.open("wb") as target,
-            ):
-                while chunk := source.read(CHUNK):
-                    target.write(chunk)
+            # An old checkpoint may go while this reads.
+            with suppress(FileNotFoundError) if name.startswith("checkpoints/step-") else nullcontext():
+                self.fetch(name, folder)
+                self._pushed[name] = _state(folder / name)
         # A checkpoint that never got there: on another machine it would not be found.
         for checkpoint in (folder / "checkpoints").glob("step-*.pt"):
             if f"checkpoints/{checkpoint.name}" not in names:
                 checkpoint.unlink(missing_ok=True)
 
+    def fetch(self, name: str, folder: Path) -> None:
+        """Copy one file into `folder`.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            OSError: the storage does not answer.
+        """
+        with (
+            self._fs.open_input_stream(f"{self._root}/{name}") as source,
+            whole_file(folder / name) as path,
+            path.open("wb") as target,
+        ):
+            while chunk := source.read(CHUNK):
+                target.write(chunk)
+
     def remove(self) -> None:
         """Delete the copy."""
+        self._pushed.clear()
         if self._fs.get_file_info(self._root).type == pa.fs.FileType.Directory:
             self._fs.delete_dir(self._root)
 
     def _upload(self, file: Path, name: str) -> None:
         target = f"{self._root}/{name}"
-        local = self._fs.type_name == "local"
-        written = f"{target}.partial" if local else target
-        if local:
+        # Object stores have no folders.
+        if self._fs.type_name == "local":
             self._fs.create_dir(target.rpartition("/")[0])
-        with file.open("rb") as source, self._fs.open_output_stream(written) as sink:
-            while chunk := source.read(CHUNK):
-                sink.write(chunk)
-        if local:
-            self._fs.move(written, target)
+        with needs_room(target):
+            with file.open("rb") as source, self._fs.open_output_stream(target + PARTIAL) as sink:
+                while chunk := source.read(CHUNK):
+                    sink.write(chunk)
+            self._fs.move(target + PARTIAL, target)
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Differs once a file was written again."""
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns

@@ -13,10 +13,10 @@ from ndsm.run import Run
 
 
 def evaluate_newest(run: Run, config: Config) -> dict[str, Any] | None:
-    """The metrics of the newest checkpoint, which this machine fetches if it must."""
+    """The metrics of the newest checkpoint."""
     torch.set_num_threads(1)
-    run.pull()
-    return evaluate_checkpoint(run, config, load(config.data, config.train.seed, run.scaling()))
+    with run.beside() as here:
+        return evaluate_checkpoint(here, config, load(config.data, config.train.seed, here.scaling()))
 
 
 class Evaluations:

@@ -109,6 +109,24 @@ def _fixed_seeds():
     np.random.seed(0)
 
 
+@pytest.fixture(scope="module")
+def s3():
+    """A server that speaks S3 on loopback, with a bucket; the URI of a folder in it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        client.create_bucket(Bucket="runs")
+        yield f"s3://runs/all?scheme=http&endpoint_override={host}%3A{port}&region=us-east-1"
+    server.stop()
+
+
 @pytest.fixture(name="mnist_image", scope="session")
 def _mnist_image():
     return mnist_image

@@ -106,3 +106,11 @@ def test_the_command_fills_a_folder(run, tmp_path, capsys):
     assert main(command) == 0
     assert "1 of 1 files are there already" in capsys.readouterr().out
     assert len(columns(tmp_path / "folder")) == 50
+
+
+@pytest.mark.parametrize(("n", "hinted"), [(10_000_000, True), (10_000, False)])
+def test_many_rows_for_one_file_are_told_of_the_folder(run, tmp_path, monkeypatch, capsys, n, hinted):
+    monkeypatch.setattr(Generator, "rows", lambda *args, **settings: iter(()))
+    assert main(["sample", str(run.path), "--n", str(n), "--out", str(tmp_path / "new.parquet")]) == 0
+    told = f"a folder as --out, such as {tmp_path / 'new'}, is filled by all nodes"
+    assert (told in capsys.readouterr().err) == hinted

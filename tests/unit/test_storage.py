@@ -1,14 +1,17 @@
 """Copies of a run at a URI: whole, up to date, and enough to go on from."""
 
+import io
 import shutil
+from pathlib import Path
 
-import boto3
 import pytest
 
+from ndsm.cli import main
 from ndsm.config import load_config
 from ndsm.errors import InputError
 from ndsm.experiment import begin, prepare, train_locally
 from ndsm.run import Run
+from ndsm.status import status
 from ndsm.storage import Mirror
 
 TINY = {
@@ -21,23 +24,6 @@ TINY = {
     "train.device": "cpu",
     "train.checkpoint_seconds": 1e-9,
 }
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """A server that speaks S3 on loopback, with a bucket; the URI of a folder in it."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-        client.create_bucket(Bucket="runs")
-        yield f"s3://runs/all?scheme=http&endpoint_override={host}%3A{port}&region=us-east-1"
-    server.stop()
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -142,3 +128,108 @@ def test_a_place_that_cannot_be_written_to_is_bad_input(tmp_path):
     ):
         with pytest.raises(InputError, match="expected a folder that can be written to"):
             begin(prepare(config(), run))
+
+
+def files_of(storage):
+    """Name and content of every file of the copy."""
+    mirror = Mirror.under(storage, "mine")
+    fs, root = mirror.arrow
+    return {name: fs.open_input_stream(f"{root}/{name}").read() for name in mirror.names()}
+
+
+def test_a_failure_noted_elsewhere_leaves_a_newer_copy_as_it_is(storage, tmp_path, train_arcs):
+    first = Run.at(tmp_path / "here", storage, "mine")
+    train_arcs(first, TINY, stop_at=20)
+    behind = Run.at(tmp_path / "there", storage, "mine")
+    train_arcs(first, TINY)
+    # The event file's last lines come after the last checkpoint.
+    first.push()
+    before = files_of(storage)
+    behind.write_failure(InputError("the drift ran away"))
+    note = {"checkpoints/failure.json": b'["InputError", "the drift ran away"]'}
+    assert files_of(storage) == before | note
+    # Nor does whoever trains lose the note.
+    first.push()
+    assert files_of(storage) == before | note
+    Run.at(tmp_path / "anywhere", storage, "mine").clear_requests()
+    assert files_of(storage) == before
+
+
+def test_an_evaluation_beside_the_training_reads_the_copy_and_touches_no_file(tmp_path, train_arcs):
+    from pipelines.evaluate import evaluate_newest
+
+    run = Run.at(tmp_path, (tmp_path / "far away").as_uri(), "mine")
+    made = train_arcs(run, {**TINY, "evaluate.n": 50, "sample.steps": 100})
+    # As between two checkpoints: a line and a checkpoint that are not in the copy yet.
+    run.append_metrics({"step": 41})
+    shutil.copy(
+        run.path / "checkpoints" / "step-000000040.pt", run.path / "checkpoints" / "step-000000041.pt"
+    )
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}
+    assert evaluate_newest(run, made.config)["step"] == 40
+    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*")} == before
+
+
+def test_an_interrupted_upload_leaves_the_file_that_was_there(storage, tmp_path, monkeypatch):
+    class Torn(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell():
+                raise OSError("torn")
+            return super().read(size)
+
+    mirror, file = Mirror.under(storage, "mine"), tmp_path / "metrics.json"
+    file.write_bytes(b"whole")
+    mirror.push_files(tmp_path, file.name)
+    file.write_bytes(b"this is the longer successor")
+    with monkeypatch.context() as patch:
+        patch.setattr("ndsm.storage.CHUNK", 4)
+        patch.setattr(Path, "open", lambda self, mode: Torn(b"this is the longer successor"))
+        with pytest.raises(OSError, match="torn"):
+            mirror.push_files(tmp_path, file.name)
+    assert files_of(storage) == {file.name: b"whole"}
+    mirror.push_files(tmp_path, file.name)
+    assert files_of(storage) == {file.name: b"this is the longer successor"}
+
+
+def test_status_on_the_driver_shows_what_another_machine_trains(storage, tmp_path, train_arcs, capsys):
+    fields = {**TINY, "train.storage": storage}
+    driver = Run.at(tmp_path / "driver", storage, "mine")
+    begin(prepare(load_config("toy-arcs", fields), driver))
+    worker = Run.at(tmp_path / "worker", storage, "mine")
+    train_arcs(worker, fields)
+    before, copy = sorted(driver.path.rglob("*")), files_of(storage)
+    found, last = status(Run.open(driver.path)), worker.last_metrics()
+    assert (found["step"], found["state"], found["checkpoint"]["step"]) == (40, "finished", 40)
+    assert (found["loss"], found["storage_failure"]) == (last["loss"], None)
+    assert 0 <= found["checkpoint"]["age_seconds"] < 3600
+    worker.write_failure(InputError("the drift ran away"))
+    assert status(Run.open(driver.path))["failure"] == "the drift ran away"
+    assert sorted(driver.path.rglob("*")) == before
+    assert files_of(storage).keys() - {"checkpoints/failure.json"} == copy.keys()
+
+
+def test_status_without_an_answer_tells_what_the_folder_knows(tmp_path, train_arcs, capsys):
+    run = Run(tmp_path / "mine")
+    gone = "s3://runs/all?scheme=http&endpoint_override=127.0.0.1%3A9&region=us-east-1"
+    train_arcs(run, {**TINY, "train.storage": gone})
+    assert main(["status", str(run.path)]) == 0
+    said = capsys.readouterr().out
+    assert "mine: finished, step 40 of 40" in said
+    assert "train.storage does not answer, this is what the folder here tells: " in said
+
+
+def test_the_report_reaches_the_copy_and_is_written_again_where_it_is_missing(tmp_path):
+    storage = (tmp_path / "far away").as_uri()
+    given = {**TINY, "train.storage": storage, "evaluate.n": 50, "sample.steps": 100}
+    options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    command = ["train", "toy-arcs", "--name", "mine", "--out", str(tmp_path / "runs"), "--local", "--quiet"]
+    command += options
+    assert main(command) == 0
+    run, copy = Run(tmp_path / "runs" / "mine"), tmp_path / "far away" / "mine"
+    assert (copy / "report.html").read_bytes() == run.report_html.read_bytes()
+    evaluated = (copy / "metrics.json").stat().st_mtime_ns
+    for folder in (copy, run.path):
+        (folder / "report.html").unlink()
+    assert main(command) == 0
+    assert (copy / "report.html").read_bytes() == run.report_html.read_bytes()
+    assert (copy / "metrics.json").stat().st_mtime_ns == evaluated
