@@ -6,7 +6,7 @@ Along dY/dt = F(Y, t) = -f - ½g² s the law of Y_t has d/dt log p_t(Y_t) = -div
 
 with the prior's density π exact: a mixture's, or a linear process's Gaussian. τ, `end`, is a little above 0, because the
 score of the data itself is not learned: p_τ is a density in its own right (its integral is 1), that of generated rows
-before the final denoising step, and wider than theirs by about 2τ of variance.
+before the final denoising step, and wider than theirs by about V(τ) of variance: 2τ for Langevin noising.
 
 The reverse SDE has another density, which has no such formula; for linear processes `log_density_bound` bounds it from below.
 """

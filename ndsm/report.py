@@ -168,7 +168,8 @@ def _first_screen(
                 "network": f"{config.network.kind}, width {config.network.width}, depth {config.network.depth}",
                 "training": f"{step:,} steps of {config.train.batch_rows} rows",
                 "training time": seconds,
-                "generation": f"{config.sample.sampler}, {config.sample.steps} steps",
+                "generation": f"{config.sample.sampler}, {config.sample.steps} steps"
+                + ("" if config.sample.noise is None else f", noise {config.sample.noise:g}"),
                 "seed": str(config.train.seed),
             }
         )

@@ -139,6 +139,15 @@ def test_links_lead_to_files(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_the_usage_page_lists_every_sampler():
+    from ndsm.samplers import SAMPLERS
+
+    text = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+    table = text.split("## Samplers")[1].split("## Log-densities")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall("`([^`]+)`", "".join(rows))) == sorted(SAMPLERS)
+
+
 def test_options_that_pages_name_are_fields():
     """`section.field` in the text is a field of the configuration, as the reader would type it."""
     from ndsm.config import Config, flatten
