@@ -49,6 +49,7 @@ VP: dict[str, Any] = {
     "process.grid.kind": "uniform",
     "objective": {"kind": "dsm"},
     "train.times_per_path": 1,
+    "sample.sampler": "em",
 }
 LONGER = 2.0
 """Steps of VP + DSM in those of the nonlinear model, whose simulation and second evaluation take the time of the rest."""
