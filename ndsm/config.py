@@ -319,6 +319,13 @@ class Sample(Section):
     noise: float | None = Field(None, ge=0.0, le=1.0)
     """Noise of each step of flow, flow2, ddim, dpmpp-2m and ancestral, from 0 (the probability flow) to 1 (ancestral sampling);
     the sampler's own if null: 1 for ancestral, 0 for the others."""
+    power: float | None = Field(None, gt=0.0)
+    """The same samplers' times are equally spaced in the power-th root of t (of σ/α for linear noising); null: 3 (7)."""
+    signal: float | None = Field(None, ge=0.0, lt=1.0)
+    """They begin where this fraction of the data is left in a mode of the mean variance, at the horizon with 0; null: 0.03 for a
+    mixture's noising in fewer than 30 steps, else 0."""
+    end: float | None = Field(None, gt=0.0)
+    """Their last time before 0; null: process.last_dt, or the first step of the grid."""
 
 
 class Evaluate(Section):

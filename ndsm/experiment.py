@@ -24,7 +24,15 @@ from ndsm.objectives import Score
 from ndsm.processes import Langevin, Linear
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run, differing_fields
-from ndsm.samplers import Sampler, find_sampler, generate, impute, reverse_times, sample_prior
+from ndsm.samplers import (
+    Sampler,
+    configured_sampler,
+    find_sampler,
+    generate,
+    impute,
+    reverse_times,
+    sample_prior,
+)
 from ndsm.samplers.guidance import Labelled
 from ndsm.tracking import EventFiles
 from ndsm.training import (
@@ -307,9 +315,9 @@ class Generator:
                 process.mixture.with_weights(torch.tensor(self.component_shares[label]))
             )
         own = problem.config.sample
-        if noise is None and sampler in (None, own.sampler):
-            noise = own.noise
-        chosen = find_sampler(sampler or own.sampler, noise)
+        # What the run says of its sampler goes with that one only.
+        named = configured_sampler(own) if sampler is None or sampler == own.sampler else sampler
+        chosen = find_sampler(named, noise)
         times = problem.reverse_times
         if steps is not None or sampler is not None:
             evaluations = own.steps if steps is None else steps

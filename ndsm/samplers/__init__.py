@@ -1,12 +1,13 @@
 """Samplers: from the prior back to the data."""
 
-from ndsm.samplers.base import Draw, Sampler
+from ndsm.samplers.base import Draw, Sampler, Spacing
 from ndsm.samplers.conditional import impute
 from ndsm.samplers.generation import (
     CHUNK,
     SAMPLERS,
     carry,
     chunk_sizes,
+    configured_sampler,
     find_sampler,
     generate,
     reverse_times,
@@ -18,8 +19,10 @@ __all__ = [
     "SAMPLERS",
     "Draw",
     "Sampler",
+    "Spacing",
     "carry",
     "chunk_sizes",
+    "configured_sampler",
     "find_sampler",
     "generate",
     "impute",

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ndsm.config import SamplerName
+from ndsm.config import Sample, SamplerName
 from ndsm.errors import InputError
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.samplers.annealed import AnnealedLangevin
-from ndsm.samplers.base import Sampler
+from ndsm.samplers.base import Sampler, Spacing
 from ndsm.samplers.flow import Flow
 from ndsm.samplers.local import LinearKernel, MixtureKernel, kernel_of
 from ndsm.samplers.ode import Adaptive, Heun
@@ -39,14 +40,17 @@ SAMPLERS: dict[SamplerName, Sampler] = {
 }
 
 
-def find_sampler(sampler: str | Sampler, noise: float | None = None) -> Sampler:
+def find_sampler(
+    sampler: str | Sampler, noise: float | None = None, spacing: Spacing | None = None
+) -> Sampler:
     """The sampler of a name; one of your own as it is.
 
     Args:
         noise: η of `Flow`, in place of the sampler's own.
+        spacing: of the times of `Flow`, in place of the sampler's own.
 
     Raises:
-        InputError: there is no such name, or noise for a sampler that is no `Flow`.
+        InputError: there is no such name, or noise or spacing for a sampler that is no `Flow`.
     """
     if isinstance(sampler, str):
         if sampler not in SAMPLERS:
@@ -54,12 +58,25 @@ def find_sampler(sampler: str | Sampler, noise: float | None = None) -> Sampler:
         found: Sampler = SAMPLERS[sampler]
     else:
         found = sampler
-    if noise is None:
+    given = {"noise": noise, "spacing": spacing}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not changes:
         return found
     if not isinstance(found, Flow):
         known = ", ".join(name for name, one in SAMPLERS.items() if isinstance(one, Flow))
-        raise InputError(f"sample.noise: expected one of the samplers {known}, found {sampler!r}")
-    return replace(found, noise=noise)
+        fields = {"noise": "sample.noise", "spacing": "sample.power, signal or end"}[next(iter(changes))]
+        raise InputError(f"{fields}: expected one of the samplers {known}, found {sampler!r}")
+    return replace(found, **changes)
+
+
+def configured_sampler(sample: Sample) -> Sampler:
+    """The sampler of a configuration.
+
+    Raises:
+        InputError: settings for a sampler that does not have them.
+    """
+    spacing = Spacing(sample.power, sample.signal, sample.end)
+    return find_sampler(sample.sampler, sample.noise, None if spacing == Spacing() else spacing)
 
 
 def reverse_times(process: Process, sampler: str | Sampler, evaluations: int, end_dt: float) -> np.ndarray:

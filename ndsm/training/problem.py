@@ -36,7 +36,7 @@ from ndsm.processes import (
     paths_per_block,
 )
 from ndsm.reference import GaussianMixture
-from ndsm.samplers import find_sampler, reverse_times
+from ndsm.samplers import configured_sampler, reverse_times
 from ndsm.stamps import make_stamp
 from ndsm.streams import numpy_stream, stream_seed
 from ndsm.symmetry import GROUPS
@@ -240,9 +240,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         process,
         objective,
         spec,
-        reverse_times(
-            process, find_sampler(config.sample.sampler, config.sample.noise), config.sample.steps, end_dt
-        ),
+        reverse_times(process, configured_sampler(config.sample), config.sample.steps, end_dt),
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ndsm.config import Sample
 from ndsm.errors import InputError
 from ndsm.processes import VE, VP, Langevin, reverse_grid
 from ndsm.reference import GaussianMixture
@@ -13,6 +14,7 @@ from ndsm.samplers import (
     SAMPLERS,
     carry,
     chunk_sizes,
+    configured_sampler,
     find_sampler,
     generate,
     reverse_times,
@@ -219,3 +221,29 @@ def test_noise_belongs_to_samplers_that_have_it():
         InputError, match=r"sample\.noise: expected one of the samplers ancestral, flow, .* found 'em'"
     ):
         find_sampler("em", 0.5)
+
+
+def test_a_configuration_spaces_the_times_of_a_few_step_sampler():
+    mixture = GaussianMixture(torch.tensor([1.0]), torch.zeros(1, 2), torch.tensor([0.25]))
+    process = Langevin(mixture, horizon=2.0)
+
+    def times(**fields):
+        chosen = configured_sampler(Sample(sampler="flow", **fields))
+        return reverse_times(process, chosen, 5, 1e-3)
+
+    usual = times()
+    assert usual[0] == pytest.approx(-0.25 * math.log(0.03))
+    assert usual[-2:] == pytest.approx([1e-3, 0.0])
+    changed = times(power=1.0, signal=0.5, end=0.1)
+    np.testing.assert_allclose(changed, [*np.linspace(-0.25 * math.log(0.5), 0.1, 5), 0.0])
+    assert times(signal=0.0)[0] == 2.0
+    with pytest.raises(
+        InputError, match=r"^sample\.power, signal or end: expected one of the samplers .*flow.*found 'em'$"
+    ):
+        configured_sampler(Sample(sampler="em", power=2.0))
+
+
+def test_a_linear_process_begins_where_the_asked_signal_is_left():
+    process = VP()
+    times = reverse_times(process, configured_sampler(Sample(sampler="ddim", signal=0.1)), 5, 1e-3)
+    assert float(process.log_alpha(torch.tensor([times[0]])).exp()) == pytest.approx(0.1, rel=0.01)
