@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,8 +27,18 @@ class Interrupted(Exception):
     """Ctrl-C, after the run was saved."""
 
 
+@dataclass(kw_only=True)
+class Output:
+    """What a command prints."""
+
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show no progress, only the result."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the result as one JSON object and nothing else."""
+
+
 @dataclass
-class TrainOptions:
+class TrainOptions(Output):
     """Train a preset and evaluate the result; a run of the same name is resumed."""
 
     preset: Annotated[str, tyro.conf.Positional]
@@ -43,14 +52,10 @@ class TrainOptions:
     """Train in this process, without Ray."""
     fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Delete a run of the same name and start over."""
-    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Show no progress, only the result."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the result as one JSON object and nothing else."""
 
 
 @dataclass
-class SampleOptions:
+class SampleOptions(Output):
     """Generate rows with a trained run, in the columns and units of its data."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -79,7 +84,7 @@ class SampleOptions:
 
 
 @dataclass
-class ImputeOptions:
+class ImputeOptions(Output):
     """Complete a table: draw the missing numbers of each row given the others."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -97,21 +102,17 @@ class ImputeOptions:
 
 
 @dataclass
-class EvaluateOptions:
+class EvaluateOptions(Output):
     """Generate rows with a trained run and compare them with its data."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run directory."""
     n: int | None = None
     """Rows to generate, the run's evaluate.n if not given."""
-    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Show no progress, only the result."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the result as one JSON object and nothing else."""
 
 
 @dataclass
-class ReportOptions:
+class ReportOptions(Output):
     """Write a run's report.html: how well it went, curves, mixture, nearest training rows, configuration."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -129,7 +130,7 @@ class StatusOptions:
 
 
 @dataclass
-class ScoreOptions:
+class ScoreOptions(Output):
     """Log-density of each row of a table under a trained run, in nats and bits per dimension."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -152,7 +153,7 @@ class ScoreOptions:
 
 
 @dataclass
-class VarianceOptions:
+class VarianceOptions(Output):
     """Measure the variance of the objectives' per-sample gradients at one set of weights."""
 
     preset: Annotated[str, tyro.conf.Positional]
@@ -169,7 +170,7 @@ class VarianceOptions:
 
 
 @dataclass
-class TuneOptions:
+class TuneOptions(Output):
     """Search for a better configuration than a preset's; started again, the search goes on.
 
     --space.FIELD LOW..HIGH (or A,B,C) searches a field between two numbers or among some values, in place of the
@@ -223,7 +224,7 @@ class ReproduceData:
 
 
 @dataclass
-class ReproduceOptions:
+class ReproduceOptions(Output):
     """Run an experiment of the paper in full: all rows, all seeds; started again, it goes on."""
 
     name: Annotated[
@@ -285,16 +286,14 @@ def train_command(args: Sequence[str]) -> None:
 def train(options: TrainOptions) -> None:
     """Train as the options say, then evaluate."""
     from ndsm import experiment as steps
-    from ndsm.console import TrainingProgress, stage
+    from ndsm.console import TrainingProgress, say, stage
     from ndsm.report import write_report
     from ndsm.run import Run
 
     config = options.config
     name = options.name or Path(options.preset).stem
     run = Run.at(options.out, config.train.storage, name)
-    quiet = options.quiet or options.json
-    say: Callable[[str], None] = (lambda words: None) if quiet else print
-    with stage("reading the data and fitting the mixture", quiet=quiet):
+    with stage("reading the data and fitting the mixture"):
         experiment = steps.prepare(config, run, options.fresh)
     last = 0 if options.fresh else run.last_step()
     last_metrics: dict[str, Any] = {"step": last}
@@ -316,7 +315,7 @@ def train(options: TrainOptions) -> None:
         announce()
     else:
         with (
-            TrainingProgress(config.train.steps, last, quiet) as progress,
+            TrainingProgress(config.train.steps, last) as progress,
             stopping(run.stop_file) as stopped,
         ):
 
@@ -324,16 +323,20 @@ def train(options: TrainOptions) -> None:
                 last_metrics.update(metrics)
                 progress.show(metrics)
 
+            def begun() -> None:
+                announce()
+                progress.warm_up()
+
             if options.local:
                 use_threads()
                 steps.begin(experiment)
-                announce()
+                begun()
                 for record in steps.train_locally(experiment):
                     show(record.metrics)
             else:
                 from pipelines.train import run_on_ray
 
-                run_on_ray(experiment, show, announce, say)
+                run_on_ray(experiment, show, begun, say)
         if stopped() and last_metrics["step"] < config.train.steps:
             print(
                 f"stopped at step {last_metrics['step']} of {config.train.steps}, loss {last_metrics.get('loss')}"
@@ -343,13 +346,12 @@ def train(options: TrainOptions) -> None:
     # None of a run that has been trained further since.
     known = run.evaluation() if last >= config.train.steps else None
     if known is None:
-        show_stage = partial(stage, quiet=quiet)
-        metrics = steps.evaluate_run(run, config.evaluate.n, experiment.dataset, show_stage)
+        metrics = steps.evaluate_run(run, config.evaluate.n, experiment.dataset, stage)
         show_evaluation(metrics, options.json)
     elif options.json:
         show_evaluation(known, True)
     if known is None or not run.report_html.is_file():
-        with stage("writing the report", quiet=quiet):
+        with stage("writing the report"):
             write_report(run, experiment.dataset)
     say(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
 
@@ -382,7 +384,7 @@ def use_threads() -> None:
 def sample_command(args: Sequence[str]) -> None:
     """`ndsm sample`."""
     options = parse("sample", SampleOptions, args)
-    from ndsm.console import stage
+    from ndsm.console import print_result, stage
     from ndsm.data import TableWriter
     from ndsm.experiment import Generator, given_row
     from ndsm.generation import FILE_ROWS
@@ -416,31 +418,34 @@ def sample_command(args: Sequence[str]) -> None:
             file=sys.stderr,
         )
     generator, scaling = Generator.of(run), run.scaling()
+    named = f"sampling {options.n} rows", options.n
     with TableWriter(options.out, run.schema()) as out:
         if options.given:
             row = given_row(run.schema().dimension_names, _values(options.given)).repeat(options.n, 0)
-            out.write(generator.impute(row, scaling, 1, options.seed, options.steps)[0])
-            print(f"{options.n} rows in {options.out}")
-            return
-        generated = generator.rows(
-            options.n,
-            options.seed,
-            options.steps,
-            options.sampler,
-            label=options.label,
-            guidance=options.guidance,
-            noise=options.noise,
-        )
-        with stage(f"sampling {options.n} rows", options.n, quiet=not sys.stderr.isatty()) as advance:
-            for rows in generated:
-                out.write(scaling.invert(rows))
-                advance(len(rows))
-    print(f"{options.n} rows in {options.out}")
+            with stage(*named) as advance:
+                out.write(generator.impute(row, scaling, 1, options.seed, options.steps, advance)[0])
+        else:
+            generated = generator.rows(
+                options.n,
+                options.seed,
+                options.steps,
+                options.sampler,
+                label=options.label,
+                guidance=options.guidance,
+                noise=options.noise,
+            )
+            with stage(*named) as advance:
+                for rows in generated:
+                    out.write(scaling.invert(rows))
+                    advance(len(rows))
+    found = {"out": options.out, "rows": options.n}
+    print_result(found, options.json, lambda: print(f"{options.n} rows in {options.out}"))
 
 
 def score_command(args: Sequence[str]) -> None:
     """`ndsm score`."""
     options = parse("score", ScoreOptions, args)
+    from ndsm.console import print_result, stage
     from ndsm.run import Run
     from ndsm.scoring import RowScorer, advice, open_rows, score_table
 
@@ -456,19 +461,28 @@ def score_command(args: Sequence[str]) -> None:
     settings = {
         "end": options.end, "probes": options.probes, "seed": options.seed, "bound": options.bound
     }  # fmt: skip
+    named = f"scoring {table.rows} rows", table.rows
     if options.workers is None:
-        mean = score_table(RowScorer(run, **settings), table, options.out)
+        scorer = RowScorer(run, **settings)
+        with stage(*named) as advance:
+            mean = score_table(scorer, table, options.out, advance)
     else:
         from pipelines.score import score_on_ray
 
-        mean = score_on_ray(run, options.data, options.out, options.workers, settings)
-    print(f"{table.rows} rows in {options.out}, mean log-density {mean:.4f} nats")
+        with stage(named[0]):
+            mean = score_on_ray(run, options.data, options.out, options.workers, settings)
+    print_result(
+        {"out": options.out, "rows": table.rows, "mean_log_density": mean},
+        options.json,
+        lambda: print(f"{table.rows} rows in {options.out}, mean log-density {mean:.4f} nats"),
+    )
     if warning := advice(run, table):
         print(f"ndsm: warning: {warning}", file=sys.stderr)
 
 
 def sample_to_folder(run: "Run", options: SampleOptions) -> None:
     """Fill a folder with Parquet files, here or on a cluster."""
+    from ndsm.console import print_result, say
     from ndsm.experiment import Generator
     from ndsm.generation import Part, PartFolder, Request
     from ndsm.run import Run
@@ -483,23 +497,27 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
     total = len(folder.parts)
     done = total - len(folder.missing())
     if done:
-        print(f"{done} of {total} files are there already", flush=True)
+        say(f"{done} of {total} files are there already")
 
-    def say(part: Part) -> None:
+    def tell(part: Part) -> None:
         nonlocal done
         done += 1
-        print(f"{done}/{total} {part.file}: {part.rows} rows", flush=True)
+        say(f"{done}/{total} {part.file}: {part.rows} rows")
 
     if options.local:
         generator = Generator.of(run)
         for part in folder.missing():
             folder.make(generator, part)
-            say(part)
+            tell(part)
     elif done < total:
         from pipelines.generate import generate_on_ray
 
-        generate_on_ray(folder, say)
-    print(f"{options.n} rows in {options.out}: {total} files and _generation.json")
+        generate_on_ray(folder, tell)
+    print_result(
+        {"out": options.out, "rows": options.n, "files": total},
+        options.json,
+        lambda: print(f"{options.n} rows in {options.out}: {total} files and _generation.json"),
+    )
 
 
 def _values(given: Sequence[str]) -> dict[str, float]:
@@ -519,6 +537,7 @@ def impute_command(args: Sequence[str]) -> None:
     options = parse("impute", ImputeOptions, args)
     import numpy as np
 
+    from ndsm.console import print_result, stage
     from ndsm.data import TableSchema, TableWriter, open_table
     from ndsm.experiment import Generator
     from ndsm.run import Run
@@ -532,11 +551,17 @@ def impute_command(args: Sequence[str]) -> None:
     named = bool(schema.columns) and options.data.suffix.lower() != ".npy"
     table = open_table(options.data, [name for name, _ in schema.columns] if named else None)
     rows = np.concatenate(list(table.batches(np.float64, missing=True)))
-    drawn = Generator.of(run).impute(rows, scaling, options.draws, options.seed, options.steps)
+    generator, total = Generator.of(run), options.draws * int(np.isnan(rows).any(1).sum())
+    with stage(f"drawing the missing numbers of {total} rows", total) as advance:
+        drawn = generator.impute(rows, scaling, options.draws, options.seed, options.steps, advance)
     with TableWriter(options.out, TableSchema((("draw", "int32"), *table.schema.flat().columns))) as out:
         for k, completed in enumerate(drawn):
             out.write(np.column_stack([np.full(len(rows), k), completed]))
-    print(f"{options.draws} x {len(rows)} rows in {options.out}")
+    print_result(
+        {"out": options.out, "draws": options.draws, "rows": len(rows)},
+        options.json,
+        lambda: print(f"{options.draws} x {len(rows)} rows in {options.out}"),
+    )
 
 
 def evaluate_command(args: Sequence[str]) -> None:
@@ -549,52 +574,44 @@ def evaluate_command(args: Sequence[str]) -> None:
 
     if options.n is not None and options.n < 2:
         raise InputError(f"--n: expected at least 2 rows, found {options.n}")
-    run, show_stage = Run.open(options.run), partial(stage, quiet=options.quiet or options.json)
+    run = Run.open(options.run)
     # Read once for both; where they are not to be had, each says so in its own way.
     dataset, _ = find_data(run, run.config())
-    show_evaluation(evaluate_run(run, options.n, dataset, show_stage), options.json)
+    show_evaluation(evaluate_run(run, options.n, dataset, stage), options.json)
     # It would go on showing the metrics from before.
-    with show_stage("writing the report"):
+    with stage("writing the report"):
         write_report(run, dataset)
 
 
 def show_evaluation(metrics: dict[str, Any], as_json: bool) -> None:
     """Print metrics as a table or, for other programs, as one JSON object."""
-    import json
+    from ndsm.console import print_evaluation, print_result
 
-    from ndsm.console import print_evaluation
-
-    if as_json:
-        print(json.dumps(metrics))
-    else:
-        print_evaluation(metrics)
+    print_result(metrics, as_json, lambda: print_evaluation(metrics))
 
 
 def report_command(args: Sequence[str]) -> None:
     """`ndsm report`."""
     options = parse("report", ReportOptions, args)
+    from ndsm.console import print_result, stage
     from ndsm.report import write_report
     from ndsm.run import Run
 
     run = Run.open(options.run)
-    write_report(run)
-    print(run.report_html)
+    with stage("writing the report"):
+        write_report(run)
+    print_result({"out": run.report_html}, options.json, lambda: print(run.report_html))
 
 
 def status_command(args: Sequence[str]) -> None:
     """`ndsm status`."""
     options = parse("status", StatusOptions, args)
-    import json
-
-    from ndsm.console import print_status
+    from ndsm.console import print_result, print_status
     from ndsm.run import Run
     from ndsm.status import status
 
     found = status(Run.open(options.run))
-    if options.json:
-        print(json.dumps(found))
-    else:
-        print_status(found)
+    print_result(found, options.json, lambda: print_status(found))
 
 
 def bench_command(args: Sequence[str]) -> None:
@@ -610,12 +627,13 @@ def bench_command(args: Sequence[str]) -> None:
         raise InputError(f"--out: expected a folder {options.out.parent}, found none")
     import json
 
-    from ndsm.console import print_variance
+    from ndsm.console import print_result, print_variance, stage
     from ndsm.gradient_variance import gradient_variance
 
     names = [name.strip() for name in options.objectives.split(",")]
-    result = {"preset": options.preset, **gradient_variance(options.config, names, options.n, options.steps)}
-    print_variance(result)
+    found = gradient_variance(options.config, names, options.n, options.steps, stage)
+    result = {"preset": options.preset, **found}
+    print_result(result, options.json, lambda: print_variance(result))
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
@@ -623,7 +641,7 @@ def bench_command(args: Sequence[str]) -> None:
 def reproduce_command(args: Sequence[str]) -> None:
     """`ndsm reproduce`."""
     options = parse("reproduce", ReproduceOptions, args)
-    from ndsm.console import print_study
+    from ndsm.console import print_result, print_study, say
     from ndsm.reproduce import STUDIES, Folder, Job, Result, run_here
 
     if not 0 < options.scale <= 1:
@@ -635,16 +653,14 @@ def reproduce_command(args: Sequence[str]) -> None:
     folder = Folder(path, options.name, study, options.scale, data, options.fresh, methods)
     jobs, runs = folder.missing(), (path / "runs").resolve()
     total = len(folder.jobs)
-    print(f"{study.title}: {total - len(jobs)} of {total} runs done; results in {path}")
+    say(f"{study.title}: {total - len(jobs)} of {total} runs done; results in {path}")
 
     def done(job: Job, result: Result) -> None:
         folder.add(job, result)
         row = result[0][0]
         left = len(folder.missing())
         numbers = ", ".join(f"{key} {row[key]:.4g}" for key in study.shown)
-        print(
-            f"{total - left}/{total} {job.name}: {numbers}, trained {row['train_seconds']:.0f} s", flush=True
-        )
+        say(f"{total - left}/{total} {job.name}: {numbers}, trained {row['train_seconds']:.0f} s")
 
     if options.local:
         run_here(jobs, runs, done)
@@ -653,8 +669,12 @@ def reproduce_command(args: Sequence[str]) -> None:
 
         run_on_ray(jobs, runs, done)
     folder.finish()
-    print_study(study.title, study.shown, folder.groups(), folder.results["floor"])
-    print(f"{path}: results.json, figure.png")
+    print_result(
+        folder.results,
+        options.json,
+        lambda: print_study(study.title, study.shown, folder.groups(), folder.results["floor"]),
+    )
+    say(f"{path}: results.json, figure.png")
 
 
 def tune_command(args: Sequence[str]) -> None:
@@ -664,7 +684,8 @@ def tune_command(args: Sequence[str]) -> None:
     from tuning.command import SearchOptions, tune
 
     name = options.name or Path(options.preset).stem
-    given = {key: value for key, value in vars(options).items() if key not in ("name", "out", "freeze")}
+    own = ("name", "out", "freeze", "quiet")
+    given = {key: value for key, value in vars(options).items() if key not in own}
     frozen = tuple(field.strip() for field in options.freeze.split(",") if field.strip())
     if not tune(SearchOptions(**given, path=options.out / name, ranges=ranges, frozen=frozen)):
         raise Interrupted
@@ -759,11 +780,19 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 
 
 def parse(command: str, kind: type[Any], args: Sequence[str], default: Any = None) -> Any:
-    """The options of a command; a wrong one ends the process with exit code 2."""
+    """The options of a command; a wrong one ends the process with exit code 2.
+
+    What the command shows from here on is what its `Output` asks for.
+    """
     extra = {} if default is None else {"default": default}
-    return tyro.cli(
+    options = tyro.cli(
         kind, args=list(args), prog=f"ndsm {command}", config=(tyro.conf.AvoidSubcommands,), **extra
     )
+    if isinstance(options, Output):
+        from ndsm.console import set_quiet
+
+        set_quiet(options.quiet or options.json)
+    return options
 
 
 def usage() -> str:
@@ -785,6 +814,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"ndsm {version('ndsm')}")
         return 0
+    from ndsm.console import set_quiet
+
     # torch's own, on the first directional derivative.
     warnings.filterwarnings("ignore", message=r".*jit\.script.*", category=FutureWarning)
     try:
@@ -807,6 +838,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    finally:
+        set_quiet(False)
     return 0
 
 

@@ -1,11 +1,12 @@
-"""What a person sees while a run works: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees while a run works: a bar on a terminal, plain lines elsewhere, both on the standard error."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -16,24 +17,59 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 5.0
 """Seconds between plain lines."""
+WARM_UP = "waiting for rollouts"
+
+
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Show no progress from here on, or show it again: what `--quiet` and `--json` of a command do."""
+    global _quiet
+    _quiet = quiet
+
+
+def say(words: str, to: TextIO | None = None) -> None:
+    """A line of progress, nothing if quiet.
+
+    Args:
+        to: where it is printed, the standard output if not given.
+    """
+    if not _quiet:
+        print(words, file=to, flush=True)
+
+
+def print_result(found: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
+    """Print what a command found: as one JSON object for other programs, or as `show` does."""
+    if as_json:
+        print(json.dumps(found, default=str))
+    else:
+        show()
 
 
 @contextmanager
-def stage(name: str, total: int | None = None, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """While a stage of the work lasts: a bar on a terminal, one plain line elsewhere, nothing if quiet.
+def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """While a stage of the work lasts: a bar on a terminal, plain lines elsewhere, nothing if quiet.
 
     Args:
         name: what is done.
         total: of rows or of what else is counted; a bar without an end if it is not known.
-        quiet: show nothing.
 
     Yields:
         What is called with the number done since the last call.
     """
-    if quiet or not sys.stderr.isatty():
-        if not quiet:
-            print(name, flush=True)
-        yield lambda done: None
+    if _quiet or not sys.stderr.isatty():
+        say(name, sys.stderr)
+        done, said = 0, time.monotonic()
+
+        def count(more: int) -> None:
+            nonlocal done, said
+            done += more
+            if total and time.monotonic() - said >= PLAIN_SECONDS:
+                said = time.monotonic()
+                say(f"{name}: {done} of {total}", sys.stderr)
+
+        yield count
         return
     with Progress(
         TextColumn("{task.description}"),
@@ -53,14 +89,13 @@ class TrainingProgress:
     Args:
         steps: of the whole run.
         done: already taken, when the run is resumed.
-        quiet: show nothing.
     """
 
-    def __init__(self, steps: int, done: int = 0, quiet: bool = False) -> None:
-        self._steps, self._quiet = steps, quiet
+    def __init__(self, steps: int, done: int = 0) -> None:
+        self._steps = steps
         self._printed = 0.0
         self._bar: Progress | None = None
-        if sys.stderr.isatty() and not quiet:
+        if sys.stderr.isatty() and not _quiet:
             self._bar = Progress(
                 TextColumn("training"),
                 BarColumn(),
@@ -70,9 +105,7 @@ class TrainingProgress:
                 TimeRemainingColumn(elapsed_when_finished=True),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task(
-                "training", total=steps, completed=done, numbers="waiting for rollouts"
-            )
+            self._task = self._bar.add_task("training", total=steps, completed=done, numbers=WARM_UP)
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -85,10 +118,13 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    def warm_up(self) -> None:
+        """Say that no step is taken before there are enough rollouts; the bar says it from its start."""
+        if self._bar is None:
+            say(WARM_UP, sys.stderr)
+
     def show(self, metrics: dict[str, Any]) -> None:
         """Show one line of metrics."""
-        if self._quiet:
-            return
         step, rate = metrics["step"], metrics["steps_per_s"]
         numbers = (
             f"step {step}/{self._steps}  loss {metrics['loss']:.4g}  {rate:.0f} step/s  "
@@ -101,7 +137,7 @@ class TrainingProgress:
         if now - self._printed < PLAIN_SECONDS and step < self._steps:
             return
         self._printed = now
-        print(f"{numbers}  ETA {(self._steps - step) / max(rate, 1e-9):.0f} s", flush=True)
+        say(f"{numbers}  ETA {(self._steps - step) / max(rate, 1e-9):.0f} s", sys.stderr)
 
 
 LABELS = {

@@ -51,6 +51,15 @@ from ndsm.training import (
     with_labels,
 )
 
+Stage = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+"""Shows a stage of the work by its name and the rows or steps it has, while it lasts; `ndsm.console.stage` is one."""
+
+
+def unseen(name: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    """A stage that nothing shows."""
+    return nullcontext(lambda done: None)
+
+
 EXAMPLES = 256
 """Rows of an evaluation that the run keeps."""
 BOUND_ROWS = 500
@@ -322,8 +331,9 @@ class Generator:
         if steps is not None or sampler is not None:
             evaluations = own.steps if steps is None else steps
             times = reverse_times(process, chosen, evaluations, problem.end_dt)
-        for x in generate(process, score, times, n, seed, self.device, chosen, first_chunk):
-            yield x.cpu().numpy()
+        # Not a generator itself: what is wrong is found by the call, not by the first rows.
+        generated = generate(process, score, times, n, seed, self.device, chosen, first_chunk)
+        return (x.cpu().numpy() for x in generated)
 
     def log_density(
         self, rows: np.ndarray, scaling: Scaling, end: float | None = None, **settings: Any
@@ -340,9 +350,18 @@ class Generator:
         return log_density_of_rows(process, self.model, rows, scaling, chosen, **settings)
 
     def impute(
-        self, rows: np.ndarray, scaling: Scaling, draws: int, seed: int, steps: int | None = None
+        self,
+        rows: np.ndarray,
+        scaling: Scaling,
+        draws: int,
+        seed: int,
+        steps: int | None = None,
+        advance: Callable[[int], None] = lambda done: None,
     ) -> np.ndarray:
         """Rows (n, d) in original units, `draws` times with their NaN drawn given the rest; (draws, n, d), as the rows.
+
+        Args:
+            advance: called with the number of incomplete rows drawn since the last call.
 
         Raises:
             InputError: a row has no number, or rows have another number of columns than the run's or are whitened.
@@ -366,10 +385,13 @@ class Generator:
         if incomplete.any():
             model_rows = scaling.apply_(rows[incomplete].copy())
             process, evaluations = problem.process.to(self.device), steps or problem.config.sample.steps
-            found = impute(
+            found = []
+            for part in impute(
                 process, self.model, model_rows, draws, evaluations, problem.end_dt, seed, self.device
-            )
-            drawn = scaling.invert(np.concatenate(list(found))).reshape(draws, -1, rows.shape[1])
+            ):
+                found.append(part)
+                advance(len(part))
+            drawn = scaling.invert(np.concatenate(found)).reshape(draws, -1, rows.shape[1])
             out[:, incomplete] = np.where(missing[incomplete], drawn, rows[incomplete])
         return out
 
@@ -435,16 +457,14 @@ def evaluate_run(
     run: Run,
     n: int | None = None,
     dataset: Dataset | None = None,
-    stage: Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]] = lambda name, total: (
-        nullcontext(lambda done: None)
-    ),
+    stage: Stage = unseen,
 ) -> dict[str, Any]:
     """Generate, compare with the data, and write `metrics.json` and `samples.png`; the metrics.
 
     Args:
         n: generated rows, `evaluate.n` if not given.
         dataset: the run's data, read again if not given.
-        stage: shows a stage of the work by its name and the rows it has, while it lasts.
+        stage: shows how far it is.
     """
     config = run.config()
     n, seed = n or config.evaluate.n, config.train.seed

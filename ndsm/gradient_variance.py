@@ -1,6 +1,6 @@
 """Variance of the objectives' per-sample gradients at one set of weights: what decides how fast training goes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ndsm.config import Config, build_config, merge
 from ndsm.data import load
 from ndsm.errors import InputError
-from ndsm.experiment import start, training_in_memory, training_problem
+from ndsm.experiment import Stage, start, training_in_memory, training_problem, unseen
 from ndsm.networks import IMAGE_SIDE
 from ndsm.objectives import ClosedFormEpsilon, ConstantEpsilon, Epsilon
 from ndsm.processes import rollout
@@ -40,11 +40,16 @@ CONTENDERS = {
 }
 
 
-def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) -> dict[str, Any]:
+def gradient_variance(
+    config: Config, names: Sequence[str], n: int, steps: int, stage: Stage = unseen
+) -> dict[str, Any]:
     """The table of `ndsm bench variance`.
 
     A model is trained for `steps` steps as the configuration says; at its weights each objective's per-sample
     gradients are taken on n fresh rows of its own.
+
+    Args:
+        stage: shows how far it is.
 
     Returns:
         preset-independent part of the JSON: n, weighting, steps; objectives: total, the mean of |g - E g|²;
@@ -72,37 +77,47 @@ def gradient_variance(config: Config, names: Sequence[str], n: int, steps: int) 
         ),
         "bench variance",
     )
-    data = load(config.data, config.train.seed)
-    mixture, identity = fit_mixture(config, data.train), data.stamp
-    trained = _trained(config, training_problem(config, mixture, identity, data.train_labels), data.train)
+    with stage("reading the data and fitting the mixture", None):
+        data = load(config.data, config.train.seed)
+        mixture, identity = fit_mixture(config, data.train), data.stamp
+    with stage(f"training for {steps} steps", steps) as advance:
+        problem = training_problem(config, mixture, identity, data.train_labels)
+        trained = _trained(problem, data.train, advance)
     table: dict[str, Any] = {}
     optimum: dict[str, Any] = {}
     base: tuple[Tensor, float] | None = None
     for k, name in enumerate(["ndsm-eps0", *(x for x in names if x != "ndsm-eps0")]):
-        contender = CONTENDERS[name]
-        own = build_config(merge(config.model_dump(mode="json"), {"objective.kind": contender.kind}), name)
-        problem = training_problem(own, mixture, identity, data.train_labels)
-        trainer, _ = start(problem, None)
-        trainer.model.load_state_dict(trained.state_dict())
-        rows = fresh_rows(problem, data.train, n, 2 * k)
-        epsilon: Epsilon = ConstantEpsilon(contender.epsilon or 0.0)
-        if contender.epsilon is None:
-            epsilon = closed = ClosedFormEpsilon(problem.t_min, problem.process.horizon, memory=1.0)
-            other = fresh_rows(problem, data.train, n, 2 * k + 1)
-            moments = trainer.gradient_moments(other)
-            closed.update(other["t"], moments.linear, moments.cv_cv, lambda x: x)
-            t = torch.logspace(np.log10(problem.t_min), np.log10(problem.process.horizon), 40)
-            optimum[name] = {"t": t.tolist(), "eps": closed(t).tolist()}
-        total, mean = _variance(trainer, rows, epsilon)
-        order = rows["t"].argsort()
-        fifths = [
-            _variance(trainer, {key: v[part] for key, v in rows.items()}, epsilon)[0]
-            for part in order.chunk(FIFTHS)
-        ]
-        if base is None:
-            base = (mean, total)
-        gap = float((mean - base[0]).norm()) / ((total + base[1]) / n) ** 0.5
-        table[name] = {"total": total, "fifths": fifths, "mean_gap_se": gap if name != "ndsm-eps0" else 0.0}
+        with stage(f"gradients of {n} rows by {name}", None):
+            contender = CONTENDERS[name]
+            own = build_config(
+                merge(config.model_dump(mode="json"), {"objective.kind": contender.kind}), name
+            )
+            problem = training_problem(own, mixture, identity, data.train_labels)
+            trainer, _ = start(problem, None)
+            trainer.model.load_state_dict(trained.state_dict())
+            rows = fresh_rows(problem, data.train, n, 2 * k)
+            epsilon: Epsilon = ConstantEpsilon(contender.epsilon or 0.0)
+            if contender.epsilon is None:
+                epsilon = closed = ClosedFormEpsilon(problem.t_min, problem.process.horizon, memory=1.0)
+                other = fresh_rows(problem, data.train, n, 2 * k + 1)
+                moments = trainer.gradient_moments(other)
+                closed.update(other["t"], moments.linear, moments.cv_cv, lambda x: x)
+                t = torch.logspace(np.log10(problem.t_min), np.log10(problem.process.horizon), 40)
+                optimum[name] = {"t": t.tolist(), "eps": closed(t).tolist()}
+            total, mean = _variance(trainer, rows, epsilon)
+            order = rows["t"].argsort()
+            fifths = [
+                _variance(trainer, {key: v[part] for key, v in rows.items()}, epsilon)[0]
+                for part in order.chunk(FIFTHS)
+            ]
+            if base is None:
+                base = (mean, total)
+            gap = float((mean - base[0]).norm()) / ((total + base[1]) / n) ** 0.5
+            table[name] = {
+                "total": total,
+                "fifths": fifths,
+                "mean_gap_se": gap if name != "ndsm-eps0" else 0.0,
+            }
     return {
         "n": n,
         "steps": steps,
@@ -137,9 +152,11 @@ def fresh_rows(problem: Problem, data: np.ndarray, n: int, index: int) -> dict[s
     return problem.spec.layout.split(rows[chosen])
 
 
-def _trained(config: Config, problem: Problem, data: np.ndarray) -> torch.nn.Module:
+def _trained(problem: Problem, data: np.ndarray, advance: Callable[[int], None]) -> torch.nn.Module:
     """The model after `train.steps` steps, in this process."""
+    done = 0
     with training_in_memory(problem, data) as (trainer, records):
-        for _ in records:
-            pass
+        for record in records:
+            advance(record.step - done)
+            done = record.step
     return trainer.model

@@ -113,7 +113,7 @@ def log_density(
         raise InputError(
             f"log-density: expected a prior with log_prob(y), found {type(process.prior).__name__} without one"
         )
-    _check_end(process, end)
+    check_end(process, end)
     rows, d = y.shape
     count = (0 if d <= EXACT_UP_TO else PROBES) if probes is None else probes
     directions = _probes(y, count, seed) if count else torch.eye(d).to(y)[:, None, :]
@@ -157,7 +157,7 @@ def log_density_bound(
     linear = linear_process(process)
     if draws < 2:
         raise InputError(f"bound of the log-density: expected at least 2 draws, found {draws}")
-    _check_end(process, end)
+    check_end(process, end)
     start, horizon = torch.tensor([[end], [process.horizon]], dtype=torch.float64)
     nodes, grown = noise_integral(process, end, process.horizon)
     generators = [torch_stream(seed, "bound", hash_index(row), 0) for row in y.cpu().numpy()]
@@ -262,7 +262,12 @@ def hash_index(rows: np.ndarray) -> int:
     return int.from_bytes(hashlib.blake2s(rows.tobytes(), digest_size=8).digest(), "little")
 
 
-def _check_end(process: Process, end: float) -> None:
+def check_end(process: Process, end: float) -> None:
+    """Nothing, if the density can be taken at this time.
+
+    Raises:
+        InputError: it cannot.
+    """
     if not 0 < end < process.horizon:
         raise InputError(
             f"log-density: expected an end time between 0 and T = {process.horizon:g}, found {end:g}"

@@ -38,9 +38,6 @@ CHUNK = 500
 SHIFT = 2
 """Pixels by which the classifier's training images are moved at most."""
 
-Say = Callable[[str], None]
-"""Takes a line about how far a training is."""
-
 
 @dataclass(frozen=True)
 class LabelledImages:
@@ -71,7 +68,7 @@ class Pretrained(Generic[Network]):
 
 
 def classifier(
-    name: str, train: LabelledImages, test: LabelledImages, epochs: int = 3, say: Say = print
+    name: str, train: LabelledImages, test: LabelledImages, epochs: int = 3
 ) -> Pretrained[ImageClassifier]:
     """A ResNet18 trained on `train`; `facts["accuracy"]` is its share of right answers on `test`.
 
@@ -89,7 +86,7 @@ def classifier(
             return nn.functional.cross_entropy(network(moved), labels, label_smoothing=0.05)
 
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2, fused=True)
-        _optimise(name, loss, train, optimizer, epochs=epochs, batch=256, peak=3e-3, say=say)
+        _optimise(name, loss, train, optimizer, epochs=epochs, batch=256, peak=3e-3)
         answers = Pretrained(network.eval(), {}).apply(network, test.images).argmax(1)
         return {"accuracy": float((answers == test.labels).mean()), "classes": classes}
 
@@ -97,7 +94,7 @@ def classifier(
 
 
 def autoencoder(
-    name: str, train: LabelledImages, test: LabelledImages, epochs: int = 50, say: Say = print
+    name: str, train: LabelledImages, test: LabelledImages, epochs: int = 50
 ) -> Pretrained[Autoencoder]:
     """The paper's autoencoder, trained as the paper says (section 5.1) for the mean squared error, which it leaves open;
     `facts["mse"]` is that error per pixel on `test`.
@@ -111,7 +108,7 @@ def autoencoder(
             return nn.functional.mse_loss(network(images), images)
 
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-5, fused=True)
-        _optimise(name, loss, train, optimizer, epochs=epochs, batch=256, peak=None, say=say)
+        _optimise(name, loss, train, optimizer, epochs=epochs, batch=256, peak=None)
         seen = Pretrained(network.eval(), {}).apply(network, test.images)
         return {"mse": float(((seen - test.images) ** 2).mean())}
 
@@ -158,16 +155,21 @@ def _optimise(
     epochs: int,
     batch: int,
     peak: float | None,
-    say: Say,
 ) -> None:
     """Epochs of the optimiser; with a `peak`, its learning rate rises to it and falls to 0 (one cycle)."""
+    # Only those who train need what a terminal needs.
+    from ndsm.console import stage
+
     generator = torch_stream(SEED, f"{name} batches")
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
     steps = max(1, len(images) // batch)
     cycle = peak and torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=epochs * steps)
-    with all_cores():
-        for epoch in range(epochs):
-            order, total = torch.randperm(len(images), generator=generator), 0.0
+    with (
+        all_cores(),
+        stage(f"training {name} (once, kept in {cache_folder()})", epochs * steps) as advance,
+    ):
+        for _ in range(epochs):
+            order = torch.randperm(len(images), generator=generator)
             for chosen in order[: steps * batch].split(batch):
                 optimizer.zero_grad()
                 value = loss(images[chosen], labels[chosen], generator)
@@ -175,10 +177,7 @@ def _optimise(
                 optimizer.step()
                 if cycle:
                     cycle.step()
-                total += float(value.detach())
-            say(
-                f"training {name} (once, kept in {cache_folder()}): epoch {epoch + 1}/{epochs}, loss {total / steps:.4f}"
-            )
+                advance(1)
 
 
 def _kept(

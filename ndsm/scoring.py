@@ -1,5 +1,6 @@
 """Tables of log-densities: each row of a table under a finished run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from ndsm.data.dataset import dequantised
 from ndsm.data.tables import Table, open_table
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
-from ndsm.likelihood import COLUMNS, hash_index, linear_process
+from ndsm.likelihood import COLUMNS, check_end, hash_index, linear_process
 from ndsm.run import Run
 from ndsm.streams import numpy_stream
 
@@ -27,7 +28,7 @@ class RowScorer:
         bound: draws for a lower bound of the reverse SDE's density in place of the probability flow's.
 
     Raises:
-        InputError: as `Generator.of`; or the run has no such bound.
+        InputError: as `Generator.of`; or the run has no such bound, or no density at `end`.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class RowScorer:
         self._generator, self._scaling = Generator.of(run), run.scaling()
         if bound is not None:
             linear_process(self._generator.problem.process)
+        if end is not None:
+            check_end(self._generator.problem.process, end)
         self._level, self._seed = run.config().data.dequantize, seed
         self._settings = {"end": end, "probes": probes, "bound": bound}
 
@@ -89,12 +92,19 @@ def advice(run: Run, table: Table) -> str | None:
     )
 
 
-def score_table(scorer: RowScorer, table: Table, out: Path) -> float:
-    """Write the log-density of each row of a table to `out`; their mean in nats."""
+def score_table(
+    scorer: RowScorer, table: Table, out: Path, advance: Callable[[int], None] = lambda done: None
+) -> float:
+    """Write the log-density of each row of a table to `out`; their mean in nats.
+
+    Args:
+        advance: called with the number of rows done since the last call.
+    """
     total = 0.0
     with TableWriter(out, SCORE_SCHEMA) as writer:
         for index, rows in enumerate(table.batches()):
             found = scorer(rows, index)
             total += float(found[:, 0].sum())
             writer.write(found)
+            advance(len(rows))
     return total / table.rows

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ndsm.config import Config
+from ndsm.console import print_result, say
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError
 from ndsm.experiment import training_problem
@@ -53,6 +54,7 @@ class SearchOptions:
     seeds: int
     pool_gb: float
     fresh: bool
+    json: bool = False
 
 
 def tune(options: SearchOptions) -> bool:
@@ -99,7 +101,7 @@ def tune(options: SearchOptions) -> bool:
         folder.begin(settings)
         announce(options, folder, space, split, metric, concurrent)
         if found.dashboard:
-            print(f"Ray dashboard: {found.dashboard}", flush=True)
+            say(f"Ray dashboard: {found.dashboard}")
         with gently_interrupted(folder) as interrupted:
             if sum(r.status in FINISHED for r in folder.records()) < plan.trials:
                 if options.search == "pbt":
@@ -111,7 +113,7 @@ def tune(options: SearchOptions) -> bool:
                 run_finalists(plan, setting, dataset, options.finalists, options.seeds)
         summary = summarise(options.preset, options.config.data.root, plan, setting, dataset)
     summary.write()
-    report(summary, folder, interrupted())
+    report(summary, folder, interrupted(), options.json)
     return not interrupted()
 
 
@@ -188,12 +190,11 @@ def announce(
     records = folder.records()
     ended = sum(r.status in FINISHED for r in records)
     if records:
-        print(f"resuming {folder.path.name}: {ended} of {options.trials} trials have ended")
-    print(
+        say(f"resuming {folder.path.name}: {ended} of {options.trials} trials have ended")
+    say(
         f"{options.preset}: {options.search} over {len(space.parameters)} fields, {options.trials} trials of "
         f"{options.scale:g} x the preset's training time, {concurrent} at once; scored by {metric} on "
-        f"{len(split.validation)} of the training rows; results in {folder.path}",
-        flush=True,
+        f"{len(split.validation)} of the training rows; results in {folder.path}"
     )
 
 
@@ -210,15 +211,14 @@ def told(plan: Plan) -> Callable[[TrialRecord], None]:
             else f" {record.score:.4g} at {record.scores[-1].share:.0%} of its steps"
         )
         reason = f": {record.reason}" if record.status in ("failed", "invalid") else ""
-        line = f"{time.monotonic() - started:6.0f} s  {record.name} {record.status}{score}{reason}"
-        print(line, file=console, flush=True)
+        say(f"{time.monotonic() - started:6.0f} s  {record.name} {record.status}{score}{reason}", console)
 
     return show
 
 
-def report(summary: Summary, folder: SearchFolder, interrupted: bool) -> None:
+def report(summary: Summary, folder: SearchFolder, interrupted: bool, as_json: bool) -> None:
     """Say how it ended."""
-    print(summary.sentence())
+    print_result(summary.to_json(), as_json, lambda: print(summary.sentence()))
     if interrupted:
-        print("stopped; the same command goes on from here")
-    print(f"{folder.path}: best.yaml, summary.json, tune-report.html; TensorBoard logs in {folder.ray}")
+        say("stopped; the same command goes on from here")
+    say(f"{folder.path}: best.yaml, summary.json, tune-report.html; TensorBoard logs in {folder.ray}")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ndsm.config import Config
+from ndsm.console import say
 from ndsm.data import Dataset
 from ndsm.experiment import Generator
 from tuning.folder import SearchFolder, TrialFolder, TrialRecord
@@ -62,7 +63,7 @@ def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, se
             if trial.read().status == "running":
                 waiting.append((trial.path, finalist_config(plan, record, seed)))
     if waiting:
-        print(f"{len(waiting)} runs of the preset and the best {len(chosen)} on fresh seeds", flush=True)
+        say(f"{len(waiting)} runs of the preset and the best {len(chosen)} on fresh seeds")
     # One at a time where each run has a cluster of workers of its own, of which Ray does not know here.
     at_once, cpus = (1, 0) if setting.nested else (len(waiting), 1)
     run_tasks(run_finalist, (alone, held_out), waiting, at_once, cpus)

@@ -4,6 +4,7 @@ import statistics
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import yaml
@@ -163,57 +164,59 @@ class Summary:
                 front.append((time, score, record))
         return front
 
+    def to_json(self) -> dict[str, Any]:
+        """What `summary.json` holds."""
+        best = self.best
+        share, importance = self.importance()
+        return {
+            "preset": self.preset,
+            "metric": self.metric,
+            "sentence": self.sentence(),
+            "best": None if best is None else best.number,
+            "improvement": self.improvement,
+            "trials": [
+                {
+                    "number": r.number,
+                    "status": r.status,
+                    "reason": r.reason,
+                    "score": r.score,
+                    "share": r.scores[-1].share if r.scores else 0.0,
+                    "time": r.time,
+                    "steps": r.steps,
+                    "cost": r.cost,
+                    "starts": r.starts,
+                    "params": r.params,
+                    "changes": r.changes,
+                    "floor": r.metrics.get(f"{self.metric}_floor"),
+                    "prior": r.metrics.get("prior"),
+                }
+                for r in self.records
+            ],
+            "finalists": [
+                {
+                    "number": f.record.number,
+                    "seeds": f.seeds,
+                    "score": f.chosen_by,
+                    "held_out": f.held_out,
+                    "train_seconds": f.seconds,
+                    "floor": f.floor,
+                    "steps": self.config(f.record).train.steps,
+                }
+                for f in self.finalists
+            ],
+            "importance": {"share": share, "fields": importance},
+            "blocks": {
+                "made": sum(r.blocks_made for r in self.records),
+                "read": sum(r.blocks_read for r in self.records),
+            },
+        }
+
     def write(self) -> None:
         """Write best.yaml, summary.json and tune-report.html."""
         best = self.best
         if best is not None:
             self.folder.write_text("best.yaml", preset_text(self.config(best), self.sentence()))
-        share, importance = self.importance()
-        self.folder.write_json(
-            "summary.json",
-            {
-                "preset": self.preset,
-                "metric": self.metric,
-                "sentence": self.sentence(),
-                "best": None if best is None else best.number,
-                "improvement": self.improvement,
-                "trials": [
-                    {
-                        "number": r.number,
-                        "status": r.status,
-                        "reason": r.reason,
-                        "score": r.score,
-                        "share": r.scores[-1].share if r.scores else 0.0,
-                        "time": r.time,
-                        "steps": r.steps,
-                        "cost": r.cost,
-                        "starts": r.starts,
-                        "params": r.params,
-                        "changes": r.changes,
-                        "floor": r.metrics.get(f"{self.metric}_floor"),
-                        "prior": r.metrics.get("prior"),
-                    }
-                    for r in self.records
-                ],
-                "finalists": [
-                    {
-                        "number": f.record.number,
-                        "seeds": f.seeds,
-                        "score": f.chosen_by,
-                        "held_out": f.held_out,
-                        "train_seconds": f.seconds,
-                        "floor": f.floor,
-                        "steps": self.config(f.record).train.steps,
-                    }
-                    for f in self.finalists
-                ],
-                "importance": {"share": share, "fields": importance},
-                "blocks": {
-                    "made": sum(r.blocks_made for r in self.records),
-                    "read": sum(r.blocks_read for r in self.records),
-                },
-            },
-        )
+        self.folder.write_json("summary.json", self.to_json())
         self.folder.write_text("tune-report.html", tune_page(self))
 
 

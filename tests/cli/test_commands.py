@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ndsm.cli import main
+from ndsm.config import preset_names
+from ndsm.reproduce import STUDIES
 
 TINY = [
     "--data.n", "400", "--train.steps", "60", "--train.batch-rows", "32", "--train.block-mb", "0.02",
@@ -208,6 +212,80 @@ def test_kill_9_of_the_driver_then_the_run_goes_on_from_the_last_checkpoint(tmp_
     out, err = process.communicate(timeout=90)
     assert f"resuming toy-arcs at step {last}" in out
     assert process.returncode == 130, err
+
+
+def test_each_command_prints_one_object_and_nothing_else(table_run, monkeypatch, capsys):
+    monkeypatch.chdir(table_run)
+    columns = {"temperature": [20.0, 18.0], "count": [7, 20], "pressure": [1000.0, 990.0]}
+    pq.write_table(pa.table(columns), "few.parquet")
+    pq.write_table(pa.table({**columns, "pressure": [None, 990.0]}), "gaps.parquet")
+    sample, given = ["sample", "runs/mine", "--n", "20", "--steps", "100"], ["--given", "temperature=20"]
+    bench = [
+        "bench",
+        "variance",
+        "toy-arcs",
+        "--data.n",
+        "300",
+        "--n",
+        "100",
+        "--steps",
+        "5",
+        "--objectives",
+        "ndsm-eps0",
+    ]
+    expected = [
+        ([*sample, "--out", "j.npy"], {"out": "j.npy", "rows": 20}),
+        ([*sample, "--out", "g.npy", *given], {"out": "g.npy", "rows": 20}),
+        ([*sample, "--out", "parts", "--local"], {"out": "parts", "rows": 20, "files": 1}),
+        (["score", "runs/mine", "few.parquet"], {"out": "logp.parquet", "rows": 2}),
+        (["impute", "runs/mine", "gaps.parquet", "--steps", "5"], {"out": "imputed.parquet", "draws": 1, "rows": 2}),
+        (["report", "runs/mine"], {"out": "runs/mine/report.html"}),
+        ([*bench, "--reference.n-init", "1", "--train.block-mb", "0.02"], {"preset": "toy-arcs", "n": 100}),
+    ]  # fmt: skip
+    for args, known in expected:
+        assert main([*args, "--json"]) == 0
+        printed = capsys.readouterr()
+        found = json.loads(printed.out)
+        assert {key: found[key] for key in known} == known
+        # Warnings are not progress.
+        assert all(line.startswith("ndsm: warning: ") for line in printed.err.splitlines())
+
+
+def test_quiet_commands_print_their_result_alone(table_run, monkeypatch, capsys):
+    monkeypatch.chdir(table_run)
+    assert main(["report", "runs/mine", "--quiet"]) == 0
+    assert capsys.readouterr() == ("runs/mine/report.html\n", "")
+    # What is not quiet says what it does, beside its result.
+    assert main(["report", "runs/mine"]) == 0
+    assert capsys.readouterr() == ("runs/mine/report.html\n", "writing the report\n")
+
+
+def test_an_experiment_is_run_to_its_table_and_taken_up_again(tmp_path, monkeypatch, capsys):
+    tiny = {"data.n": 200, "reference.n_init": 1, "sample.steps": 40, "train.block_mb": 0.1}
+    study = STUDIES["fig2"]
+    study = replace(study, runs=1, rows=(("ndsm-eps0", {}),), fields={**study.fields, **tiny})
+    monkeypatch.setitem(STUDIES, "fig2", study)
+    monkeypatch.chdir(tmp_path)
+    command = ["reproduce", "fig2", "--scale", "0.0004", "--local"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "0 of 1 runs done; results in reproduce/fig2" in out
+    assert "1/1 ndsm-eps0" in out
+    assert "true data (floor)" in out
+    assert {"results.json", "figure.png"} <= {p.name for p in (tmp_path / "reproduce" / "fig2").iterdir()}
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["row"] for row in found["rows"]] == ["prior", "ndsm-eps0"]
+    assert found["rows"][1]["steps"] == 100
+
+
+def test_version_and_presets(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ndsm {version('ndsm')}\n"
+    assert main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == preset_names()
+    assert all(len(line.split()) > 3 for line in lines)
 
 
 def test_bench_variance_writes_the_promised_json(tmp_path):

@@ -39,6 +39,15 @@ def test_bash_completes(script, line, expected):
     assert set(done.stdout.split()) == expected
 
 
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_reads_its_script(capsys):
+    assert main(["completion", "zsh"]) == 0
+    script = capsys.readouterr().out
+    ask = f"autoload -U +X compinit && compinit -u -D\n{script}\nwhence -w _ndsm"
+    done = subprocess.run(["zsh", "-f", "-c", ask], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("_ndsm: function", "")
+
+
 def test_every_command_is_completed(script):
     text = script.read_text()
     assert all(f"        {name}) " in text for name in COMMANDS)

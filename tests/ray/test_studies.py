@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from ndsm.cli import main
 from ndsm.config import build_config, merge
 from ndsm.errors import InputError
 from ndsm.reproduce import STUDIES, run_job
@@ -29,6 +31,13 @@ def test_tasks_give_the_rows_and_points_of_this_process(ray_cluster, tmp_path):
         for a, b in zip(found[job.name][0], rows, strict=True):
             assert {**a, "train_seconds": 0} == {**b, "train_seconds": 0}
         np.testing.assert_array_equal(found[job.name][1], samples)
+
+
+def test_doctor_says_what_the_cluster_has(ray_cluster, capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in out
+    assert "Ray answers: 4 CPUs, 0 GPUs" in out
 
 
 def test_a_failing_run_leaves_the_others_and_ends_with_its_own_error(ray_cluster, tmp_path):

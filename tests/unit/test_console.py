@@ -4,6 +4,7 @@ import io
 import json
 import sys
 
+import pytest
 from rich.console import Console
 
 from ndsm import console
@@ -11,6 +12,12 @@ from ndsm.cli import main
 from ndsm.console import TrainingProgress, stage
 
 LINE = {"step": 10, "loss": 1.0, "steps_per_s": 5.0, "rollout_rows_per_s": 7.0, "stall_fraction": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _heard():
+    yield
+    console.set_quiet(False)
 
 
 class Terminal(io.StringIO):
@@ -21,10 +28,19 @@ class Terminal(io.StringIO):
 def test_a_stage_is_one_plain_line_without_a_terminal(capsys):
     with stage("sampling 5 rows", 5) as advance:
         advance(5)
-    with stage("unheard", quiet=True) as advance:
+    console.set_quiet(True)
+    with stage("unheard") as advance:
         advance(1)
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("sampling 5 rows\n", "")
+    assert (captured.out, captured.err) == ("", "sampling 5 rows\n")
+
+
+def test_a_long_stage_says_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
+    with stage("sampling 5 rows", 5) as advance:
+        advance(2)
+        advance(3)
+    assert capsys.readouterr().err.splitlines()[1:] == ["sampling 5 rows: 2 of 5", "sampling 5 rows: 5 of 5"]
 
 
 def test_a_stage_is_a_bar_that_fills_on_a_terminal(monkeypatch, capsys):
@@ -40,12 +56,18 @@ def test_a_stage_is_a_bar_that_fills_on_a_terminal(monkeypatch, capsys):
 
 
 def test_quiet_training_shows_nothing(capsys):
-    with TrainingProgress(10, quiet=True) as progress:
-        progress.show(LINE)
-    assert capsys.readouterr().out == ""
+    console.set_quiet(True)
     with TrainingProgress(10) as progress:
+        progress.warm_up()
         progress.show(LINE)
-    assert "step 10/10" in capsys.readouterr().out
+    assert capsys.readouterr().err == ""
+    console.set_quiet(False)
+    with TrainingProgress(10) as progress:
+        progress.warm_up()
+        progress.show(LINE)
+    waiting, step = capsys.readouterr().err.splitlines()
+    assert waiting == "waiting for rollouts"
+    assert "step 10/10" in step
 
 
 def test_json_is_all_that_is_printed(tmp_path, monkeypatch, capsys):

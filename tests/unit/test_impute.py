@@ -100,6 +100,7 @@ def test_a_table_is_completed_from_the_command_line(run, tmp_path, capsys):
             assert drawn == [value] * 4 if value is not None else len(set(drawn)) == 4
     assert main(["sample", str(run), "--n", "5", "--given", "x2=3.5", "--out", str(tmp_path / "s.csv")]) == 0
     assert (tmp_path / "s.csv").read_text(encoding="utf-8").count("3.5\n") == 5
+    capsys.readouterr()
     assert main(["sample", str(run), "--given", "x2", "--out", str(tmp_path / "t.csv")]) == 2
     assert capsys.readouterr().err == "ndsm: --given: expected NAME=VALUE with a number, found 'x2'\n"
     assert not (tmp_path / "t.csv").exists()
