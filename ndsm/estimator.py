@@ -107,7 +107,7 @@ class NDSM(BaseEstimator):
             )
         config = self._resolve(0 if classes is None else len(classes))
         dataset = self._dataset(rows, config, getattr(X, "columns", None))
-        data = describe_data(dataset, dataset.stamp)
+        data = {**describe_data(dataset, dataset.stamp), "fitted": "in Python"}
         if classes is not None:
             data["classes"] = classes.tolist()
         if self.process is None:

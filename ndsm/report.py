@@ -463,11 +463,19 @@ def _memorisation(run: Run, dataset: Dataset | None, missing: str | None) -> lis
 
 
 def _configuration(run: Run, config: Config) -> list[Markup]:
-    command = f"ndsm train {run.path / 'config.yaml'} --name {run.path.name}-again"
+    if run.data().get("fitted"):
+        # Its rows were an array: no command can read them.
+        repeat = [
+            note("Fitted in Python, by ndsm.NDSM(...).fit(X): the same call on the same rows repeats it.")
+        ]
+    else:
+        repeat = [
+            code(f"ndsm train {run.path / 'config.yaml'} --name {run.path.name}-again"),
+            note("The same versions on the same kind of machine give bitwise the same model."),
+        ]
     return [
         heading("To repeat it"),
-        code(command),
-        note("The same versions on the same kind of machine give bitwise the same model."),
+        *repeat,
         heading("Versions"),
         facts(run.versions()) if run.versions() else note("Not noted when the run was begun."),
         fold(

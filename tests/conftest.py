@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from ndsm.config import load_config
-from ndsm.experiment import Experiment, begin, prepare, train_locally
+from ndsm.data import load
+from ndsm.experiment import Experiment, begin, build_problem, prepare, train_locally
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run
+from ndsm.training import fit_mixture
 
 # Test machines are shared, and every tensor here is small.
 torch.set_num_threads(1)
@@ -26,6 +29,16 @@ def pytest_xdist_make_scheduler(config, log):
             return "ray" if nodeid.startswith("tests/ray/") else super()._split_scope(nodeid)
 
     return OneCluster(config, log)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What tests counted, and how many were skipped for what reason."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
+    skipped = Counter(report.longrepr[2] for report in terminalreporter.getreports("skipped"))
+    for reason, count in skipped.items():
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
 
 
 def random_mixture(
@@ -92,6 +105,26 @@ def mnist_root(tmp_path_factory):
             header = b"".join(int(x).to_bytes(4, "big") for x in (0x800 + array.ndim, *array.shape))
             (raw / f"{split}-{name}-ubyte").write_bytes(header + array.tobytes())
     return folder
+
+
+@pytest.fixture
+def search(tmp_path):
+    """A search around toy-arcs of which nothing has run yet: its plan, its setting and the data."""
+    from tuning.scoring import Scorer, search_split
+    from tuning.search import Plan
+    from tuning.space import make_space
+    from tuning.trial import Setting
+
+    base = load_config("toy-arcs", {"data.n": 400, "reference.n_init": 1, "train.steps": 1000})
+    dataset = load(base.data, 0)
+    split = search_split(dataset, 0.2, "swd2")
+    free = {"train.lr": "1e-4..1e-2", "network.width": "32,64"}
+    usual = make_space(base, split.train.shape, {}).describe()
+    frozen = {f for f in usual if f not in free and not f.startswith("objective.epsilon.values")}
+    space = make_space(base, split.train.shape, free, (*sorted(frozen), "objective.epsilon.values"))
+    preset = build_problem(base, fit_mixture(base, split.train), split.stamp)
+    setting = Setting(tmp_path / "search", preset, Scorer(split, "swd2", 100, 0), 0.5, 0)
+    return Plan(space, 8), setting, dataset
 
 
 @pytest.fixture(scope="session", autouse=True)

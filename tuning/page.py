@@ -197,10 +197,9 @@ def _epsilon(summary: "Summary") -> Iterable[Markup]:
         yaxis_title="ε",
     )
     figure.update_xaxes(type="log")
-    yield plot(
-        figure,
-        f"ε goes from {values[0]:.3g} at t = {t[0]:.2g} to {values[-1]:.3g} at the horizon {t[-1]:.2g}.",
-    )
+    numbers = table("ε(t)", ("t", "ε"), [(float(t[i]), values[i]) for i in range(0, len(t), 20)])
+    says = f"ε goes from {values[0]:.3g} at t = {t[0]:.2g} to {values[-1]:.3g} at the horizon {t[-1]:.2g}."
+    yield plot(figure, says, numbers)
 
 
 def _trials(summary: "Summary") -> Iterable[Markup]:

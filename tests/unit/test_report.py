@@ -1,6 +1,9 @@
 """The report: its numbers mean what they say, and what a run does not have is said, not guessed."""
 
+import html
 import json
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from itertools import pairwise
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import ndsm
 from ndsm.cli import main
 from ndsm.diagnosis import diagnosis_rows, epsilon_curve, nearest_rows, time_profile
 from ndsm.experiment import build_problem, evaluate_run, start
@@ -107,6 +111,23 @@ def test_changed_data_are_not_used(run):
 )
 def test_verdict_compares_with_mixture_and_floor(model, prior, floor, words):
     assert words in verdict({"swd2": model, "swd2_floor": floor, "prior": {"swd2": prior}})
+
+
+def test_the_command_on_the_page_gives_the_same_weights(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = html.unescape(re.search(r"<code>(ndsm train .*)</code>", build_report(run))[1])
+    assert main([*shlex.split(command)[1:], "--local", "--quiet"]) == 0
+    for name in ("model.safetensors", "model-raw.safetensors"):
+        again = tmp_path / "runs" / "arcs-again" / name
+        assert again.read_bytes() == (run.path / name).read_bytes()
+
+
+def test_a_model_of_an_array_says_where_it_was_fitted(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 2))
+    ndsm.NDSM(2, max_steps=2, random_state=0).fit(rows).save(tmp_path / "mine")
+    page = build_report(Run(tmp_path / "mine"))
+    assert "Fitted in Python" in page
+    assert "ndsm train" not in page
 
 
 def test_report_command_writes_the_page(run, capsys):

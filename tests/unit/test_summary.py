@@ -5,31 +5,9 @@ import json
 import pytest
 
 from ndsm.config import load_config
-from ndsm.data import load
-from ndsm.experiment import build_problem
-from ndsm.training import fit_mixture
 from tuning.folder import Score, SearchFolder, TrialRecord
-from tuning.scoring import Scorer, search_split
-from tuning.search import Plan
-from tuning.space import make_space
 from tuning.summary import summarise
-from tuning.trial import RUNGS, Setting
-
-TINY = {"data.n": 400, "reference.n_init": 1, "train.steps": 1000}
-FREE = {"train.lr": "1e-4..1e-2", "network.width": "32,64"}
-
-
-@pytest.fixture
-def search(tmp_path):
-    base = load_config("toy-arcs", TINY)
-    dataset = load(base.data, 0)
-    split = search_split(dataset, 0.2, "swd2")
-    usual = make_space(base, split.train.shape, {}).describe()
-    frozen = {f for f in usual if f not in FREE and not f.startswith("objective.epsilon.values")}
-    space = make_space(base, split.train.shape, FREE, (*sorted(frozen), "objective.epsilon.values"))
-    preset = build_problem(base, fit_mixture(base, split.train), split.stamp)
-    setting = Setting(tmp_path / "search", preset, Scorer(split, "swd2", 100, 0), 0.5, 0)
-    return Plan(space, 8), setting, dataset
+from tuning.trial import RUNGS
 
 
 def ended(number, lr, scores, width=64, cost=1.0, status="done", **changes):
@@ -84,7 +62,7 @@ def test_a_preset_that_nothing_beats_is_the_best(search):
     assert summary.best.number == 0
     assert summary.improvement == 0
     assert summary.sentence().startswith("the preset was not beaten")
-    assert summary.config(summary.best) == load_config("toy-arcs", TINY)
+    assert summary.config(summary.best) == search[1].preset.config
 
 
 def test_a_preset_whose_runs_failed_does_not_hide_the_best(search):
