@@ -131,7 +131,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_visible(run, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ndsm.files.os.fsync", full_disk)
-    monkeypatch.setattr("ndsm.run.save_file", full_disk)
     trainer.steps = 21
     with pytest.raises(OSError, match="No space"):
         run.save_checkpoint(trainer, Resume())
