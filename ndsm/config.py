@@ -334,8 +334,8 @@ class Evaluate(Section):
     n: int = Field(10_000, ge=2)
     """Generated rows."""
     seconds: float | None = Field(None, gt=0.0)
-    """Between evaluations of the newest checkpoint beside the training, by a Ray task on a CPU that nobody uses; null:
-    only at the end."""
+    """Between evaluations of the newest checkpoint during the training, by a Ray task on a CPU that nobody uses, or in a
+    pause of the training with --local; null: only at the end."""
 
 
 class Config(Section):

@@ -5,6 +5,8 @@ the step where the run stands, `saved` keeps the run directory up to date while 
 compares with the data.
 """
 
+import io
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -203,7 +205,7 @@ def start(
 
 def saved(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Record]:
     """The same records, each after the run directory has taken it up."""
-    with EventFiles(run, trainer.steps) as events:
+    with EventFiles(run.tensorboard, trainer.steps) as events:
         for record in records:
             run.append_metrics(record.metrics)
             events.scalars(record.metrics)
@@ -224,6 +226,8 @@ def train_locally(
 ) -> Iterator[Record]:
     """Train in this process, simulating on one thread; yields each record once it is saved.
 
+    With `evaluate.seconds` training pauses now and then for an evaluation; the time counts as training's.
+
     Args:
         watch: called with each record and the trainer as it then is.
         make_block: gives block number i, if it need not be simulated here.
@@ -240,11 +244,38 @@ def train_locally(
         )
         records = train(trainer, replay, problem, resume, stop=run.stop_file.exists, milestones=milestones)
         try:
-            for record in saved(records, trainer, run):
+            for record in evaluated(saved(records, trainer, run), run, problem, experiment.dataset):
                 watch(record, trainer)
                 yield record
         finally:
             replay.source.close()
+
+
+def evaluated(records: Iterator[Record], run: Run, problem: Problem, dataset: Dataset) -> Iterator[Record]:
+    """The same records; after a checkpoint, every `evaluate.seconds`, the run is evaluated before training goes on.
+
+    At most half of the time goes into evaluations, however long they take.
+    """
+    least = problem.config.evaluate.seconds
+    if least is None:
+        yield from records
+        return
+    pause, ended = least, time.monotonic()
+    with EventFiles(run.tensorboard_evaluations) as events:
+        for record in records:
+            yield record
+            started = time.monotonic()
+            if record.checkpoint and not record.final and started - ended >= pause:
+                if found := evaluate_checkpoint(run, problem, dataset):
+                    note_evaluation(run, events, *found)
+                ended = time.monotonic()
+                pause = max(least, ended - started)
+
+
+def note_evaluation(run: Run, events: EventFiles, metrics: dict[str, Any], picture: bytes) -> None:
+    """Add what `evaluate_checkpoint` found to `evaluations.jsonl` and TensorBoard."""
+    events.evaluation(metrics, io.BytesIO(picture), metrics["step"])
+    run.append_evaluation(metrics)
 
 
 @contextmanager
@@ -436,21 +467,23 @@ def given_row(names: list[str], given: dict[str, float]) -> np.ndarray:
     return row
 
 
-def evaluate_checkpoint(run: Run, config: Config, dataset: Dataset) -> dict[str, Any] | None:
-    """The metrics of the newest checkpoint's averaged weights and its `step`; None before the first checkpoint.
+def evaluate_checkpoint(run: Run, problem: Problem, dataset: Dataset) -> tuple[dict[str, Any], bytes] | None:
+    """The metrics of the newest checkpoint's averaged weights with its `step`, and a PNG of the samples; None before the
+    first checkpoint.
 
     Writes nothing: the run may be training.
     """
     checkpoint = run.load_checkpoint()
     if checkpoint is None:
         return None
-    problem = build_problem(config, run.mixture(), run.data()["fingerprint"])
     trainer, _ = start(problem, checkpoint)
     device = next(trainer.model.parameters()).device
-    generator, n, seed = Generator(problem, trainer.ema.eval(), device), config.evaluate.n, config.train.seed
-    samples = np.concatenate(list(generator.rows(n, seed)))
-    metrics = evaluate(dataset, samples, generator.prior_rows(n, seed), seed)
-    return {"step": trainer.steps, **metrics, **validation_bound(generator, dataset, seed)}
+    generator = Generator(problem, trainer.ema.eval(), device)
+    n, seed, picture = problem.config.evaluate.n, problem.config.train.seed, io.BytesIO()
+    samples, prior = np.concatenate(list(generator.rows(n, seed))), generator.prior_rows(n, seed)
+    samples_figure(dataset, samples, prior, picture, title=f"{run.path.name}, step {trainer.steps}")
+    metrics = evaluate(dataset, samples, prior, seed) | validation_bound(generator, dataset, seed)
+    return {"step": trainer.steps, **metrics}, picture.getvalue()
 
 
 def evaluate_run(
@@ -481,7 +514,7 @@ def evaluate_run(
     run.write_evaluation(metrics)
     run.write_examples(samples=samples[:EXAMPLES], prior=prior[:EXAMPLES])
     samples_figure(dataset, samples, prior, run.samples_png, title=run.path.name)
-    with EventFiles(run) as events:
+    with EventFiles(run.tensorboard_evaluations) as events:
         events.evaluation(metrics, run.samples_png, config.train.steps)
     run.push()
     return metrics

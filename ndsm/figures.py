@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -22,7 +22,7 @@ _BINS = 40
 
 
 def samples_figure(
-    dataset: Dataset, samples: np.ndarray, prior: np.ndarray, path: Path, title: str = ""
+    dataset: Dataset, samples: np.ndarray, prior: np.ndarray, path: Path | BinaryIO, title: str = ""
 ) -> None:
     """Nothing; writes a PNG of data, samples and the mixture alone to `path`.
 
@@ -32,7 +32,7 @@ def samples_figure(
         dataset: the data; its scaling brings all rows to original units.
         samples: (n, d) generated rows, model units.
         prior: (n', d) rows of the fitted mixture, model units.
-        path: file to write; its folder is made if needed.
+        path: file to write; its folder is made if needed. Or an open one.
         title: line above the panels.
     """
     # Not at the top: `import ndsm` should stay fast. Figure objects, not pyplot: no global state, no display.
@@ -61,7 +61,8 @@ def samples_figure(
         _histograms(figure, rows, names)
     if title:
         figure.suptitle(title, fontsize=13)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(path, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, format="png")
 
 

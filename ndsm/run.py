@@ -7,11 +7,12 @@
     model.safetensors, model-raw.safetensors  EMA weights; raw weights
     metrics.jsonl                             one line per report
     metrics.json                              the last evaluation
-    evaluations.jsonl                         one line per evaluation beside the training
+    evaluations.jsonl                         one line per evaluation during the training
     samples.png                               generated rows beside data
     examples.safetensors                      a few of the evaluation's rows
     report.html                               all of this on a page
-    tensorboard/                              the same numbers as scalars, the last samples as a picture
+    tensorboard/                              the same numbers as scalars
+    tensorboard/evaluation/                   those of evaluations, and pictures of their samples
     checkpoints/step-000000123.pt             what resuming needs; the newest two are kept
     checkpoints/owner.json                    the process that trains, or trained last; locked while it lives
 
@@ -497,11 +498,12 @@ class Run:
     # ---- results ----
 
     def append_evaluation(self, metrics: dict[str, Any]) -> None:
-        """Add a line to `evaluations.jsonl`."""
+        """Add a line to `evaluations.jsonl`; with it a copy gets the event files of evaluations."""
         path = self.path / "evaluations.jsonl"
         with needs_room(path), path.open("a", encoding="utf-8") as f:
             f.write(json.dumps(metrics) + "\n")
-        self._push_files(path.name)
+        events = (str(p.relative_to(self.path)) for p in self.tensorboard_evaluations.glob("*"))
+        self._push_files(path.name, *events)
 
     def write_evaluation(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`."""
@@ -525,6 +527,11 @@ class Run:
     def tensorboard(self) -> Path:
         """Folder of the event files."""
         return self.path / "tensorboard"
+
+    @property
+    def tensorboard_evaluations(self) -> Path:
+        """Folder of the event files of evaluations."""
+        return self.tensorboard / "evaluation"
 
     @property
     def samples_png(self) -> Path:

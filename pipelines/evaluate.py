@@ -6,33 +6,36 @@ from typing import Any
 import ray
 import torch
 
-from ndsm.config import Config
 from ndsm.data import load
-from ndsm.experiment import evaluate_checkpoint
+from ndsm.experiment import evaluate_checkpoint, note_evaluation
 from ndsm.run import Run
+from ndsm.tracking import EventFiles
+from ndsm.training import Problem
 
 
-def evaluate_newest(run: Run, config: Config) -> dict[str, Any] | None:
-    """The metrics of the newest checkpoint."""
+def evaluate_newest(run: Run, problem: Problem) -> tuple[dict[str, Any], bytes] | None:
+    """The metrics of the newest checkpoint, and a picture of its samples."""
     torch.set_num_threads(1)
+    config = problem.config
     with run.beside() as here:
-        return evaluate_checkpoint(here, config, load(config.data, config.train.seed, here.scaling()))
+        return evaluate_checkpoint(here, problem, load(config.data, config.train.seed, here.scaling()))
 
 
 class Evaluations:
-    """Starts an evaluation now and then, one at a time, and notes the result in `evaluations.jsonl`.
+    """Starts an evaluation now and then, one at a time, and notes the result in `evaluations.jsonl` and TensorBoard.
 
     The task asks Ray for one CPU, and waits until nobody uses one. An evaluation that fails is left out: training is worth
     more.
 
     Args:
         run: to evaluate.
-        config: with its `evaluate.seconds` and `evaluate.n`.
+        problem: with its configuration's `evaluate.seconds` and `evaluate.n`.
     """
 
-    def __init__(self, run: Run, config: Config) -> None:
-        self._run, self._config = Run(run.path.resolve(), run.mirror), config
-        self._seconds = config.evaluate.seconds
+    def __init__(self, run: Run, problem: Problem) -> None:
+        self._run, self._problem = Run(run.path.resolve(), run.mirror), problem
+        self._seconds = problem.config.evaluate.seconds
+        self._events = EventFiles(run.tensorboard_evaluations) if self._seconds is not None else None
         self._task = ray.remote(num_cpus=1, max_retries=0)(evaluate_newest)
         self._running: Any = None
         self._started, self._seen = time.monotonic(), 0
@@ -45,19 +48,21 @@ class Evaluations:
             if ray.wait([self._running], timeout=0)[0]:
                 self._take_up()
         elif time.monotonic() - self._started > self._seconds:
-            self._running, self._started = self._task.remote(self._run, self._config), time.monotonic()
+            self._running, self._started = self._task.remote(self._run, self._problem), time.monotonic()
 
     def stop(self) -> None:
         """End what is running."""
         if self._running is not None:
             ray.cancel(self._running, force=True)
+        if self._events is not None:
+            self._events.close()
 
     def _take_up(self) -> None:
         try:
-            metrics = ray.get(self._running)
+            found = ray.get(self._running)
         except ray.exceptions.RayError:
-            metrics = None
+            found = None
         self._running = None
-        if metrics is not None and metrics["step"] > self._seen:
-            self._seen = metrics["step"]
-            self._run.append_evaluation(metrics)
+        if self._events is not None and found is not None and found[0]["step"] > self._seen:
+            self._seen = found[0]["step"]
+            note_evaluation(self._run, self._events, *found)

@@ -89,7 +89,7 @@ def train_on_ray(
         Exception: what ended the training.
     """
     config = problem.config.train
-    pool, evaluations = SimulatorPool(problem, data, found, simulators), Evaluations(run, problem.config)
+    pool, evaluations = SimulatorPool(problem, data, found, simulators), Evaluations(run, problem)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_seconds)
     # The state to resume from is the run's own checkpoint; Ray keeps only its bookkeeping here.
     if run.mirror is None:

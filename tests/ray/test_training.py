@@ -316,3 +316,12 @@ def test_evaluations_beside_the_training_see_its_checkpoints(ray_cluster, tmp_pa
     assert steps
     assert steps == sorted(set(steps))
     assert all(line["n"] == 50 and line["swd2"] > 0 for line in lines)
+    assert pictured_steps(made.run) == steps
+
+
+def pictured_steps(run: Run) -> list[int]:
+    """Steps whose samples TensorBoard shows."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    shown = events.EventAccumulator(str(run.tensorboard_evaluations)).Reload()
+    assert [e.step for e in shown.Scalars("evaluation/swd2")] == [e.step for e in shown.Images("samples")]
+    return [e.step for e in shown.Images("samples")]

@@ -106,6 +106,23 @@ def test_tensorboard_shows_the_lines_of_the_metrics(half):
         assert found == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
 
 
+def test_with_local_training_pauses_for_evaluations_with_their_pictures(tmp_path, train_arcs):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    often = {"train.checkpoint_seconds": 1e-9, "evaluate.seconds": 1e-9, "evaluate.n": 50, "sample.steps": 70}
+    run = Run(tmp_path / "watched")
+    train_arcs(run, {**TINY, **often})
+    found = [json.loads(line) for line in (run.path / "evaluations.jsonl").read_text().splitlines()]
+    # Of checkpoints on the way; the end has the evaluation that the run is judged by.
+    assert found[0]["step"] == 10
+    assert found[-1]["step"] < TINY["train.steps"]
+    assert all(line["n"] == 50 and line["swd2"] > 0 for line in found)
+    shown = events.EventAccumulator(str(run.tensorboard_evaluations)).Reload()
+    assert [e.step for e in shown.Images("samples")] == [line["step"] for line in found]
+    assert [e.value for e in shown.Scalars("evaluation/swd2")] == [
+        pytest.approx(line["swd2"], rel=1e-6) for line in found
+    ]
+
+
 def test_the_counters_of_every_line_add_up(half):
     lines = half.metrics_since(0)[0]
     assert len(lines) >= 2
