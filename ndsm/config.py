@@ -241,7 +241,7 @@ class Train(Section):
     workers: int | str = 1
     """Training workers (data-parallel), one CPU or GPU each; or "min,max": as many as the cluster has room for."""
     simulators: int | Literal["auto"] = 1
-    """Simulator actors, one CPU each; 0 simulates on a thread of each worker; `auto` measures what is needed when
+    """Simulator actors, one CPU each; 0 simulates on a thread and the device of each worker; `auto` measures what is needed when
     training starts, and adds or removes some while the workers wait or do not."""
     max_failures: int = Field(3, ge=-1)
     """How often the workers are restarted from the last checkpoint after a failure; -1 sets no limit."""

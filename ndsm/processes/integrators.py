@@ -43,7 +43,7 @@ class Exponential:
 
     def coefficients(self, h: np.ndarray, t: np.ndarray) -> tuple[Tensor, Tensor]:
         """A and S of n steps along the axes of each component, (n, r, K) each."""
-        return self._tables(_column(h))
+        return self._tables(_column(h).to(self._modes.variance.device))
 
     def _tables(self, h: Tensor | float) -> tuple[Tensor, Tensor]:
         v = self._modes.variance

@@ -30,8 +30,8 @@ class Modes:
 
     def __init__(self, mixture: GaussianMixture | None, start: Tensor) -> None:
         paths = start.shape[1]
-        self.component = torch.zeros(paths, dtype=torch.long)
-        self.variance = torch.full((1, 1), torch.inf)
+        self.component = torch.zeros(paths, dtype=torch.long, device=start.device)
+        self.variance = torch.full((1, 1), torch.inf, device=start.device)
         # (K or 1, d, d) axes of the components in columns, or None if they are the coordinates'.
         self._axes: Tensor | None = None
         if mixture is None:

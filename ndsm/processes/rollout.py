@@ -6,7 +6,8 @@ anywhere, makes the identical block again.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ from ndsm.processes.integrators import INTEGRATORS, EulerMaruyama, IntegratorNam
 from ndsm.processes.langevin import Langevin, Process
 from ndsm.processes.modes import Modes
 from ndsm.processes.tangent import MirroredPaths, make_chain
+from ndsm.stamps import make_stamp
 from ndsm.streams import torch_stream
 
+CPU = torch.device("cpu")
 ONE_STEP = ("mean", "noise", "t", "std")
 """What the one-step objectives record: μ_{N-1}, Z_N, t_N, σ_{N-1}."""
 WHOLE_PATH = ("state", "mirror", "weight", "probe", "tangent", "mirror_tangent", "t", "std", "chance")
@@ -69,7 +72,7 @@ class RolloutSpec:
     """What a simulator needs besides the data: it travels by value to every actor.
 
     Args:
-        process: the forward process, on the device that simulates.
+        process: the forward process, on `device`.
         times: grid t_0..t_n, (n + 1,).
         last_dt: Δt_N of the recorded example's own step, or None for the grid's step.
         times_per_path: recorded times of each trajectory, without repetition.
@@ -97,16 +100,45 @@ class RolloutSpec:
     """(N,) int16, of the data's rows, if they are recorded."""
     label_dropout: float = 0.0
     """Share of the recorded labels that are dropped."""
+    device: torch.device = CPU
+    """That simulates."""
 
     @property
     def rows(self) -> int:
         """Rows per block."""
         return self.paths * self.times_per_path
 
+    def on(self, device: torch.device) -> "RolloutSpec":
+        """What a simulator on another device needs; itself for the device that it has.
+
+        Another kind of device draws and rounds other numbers, so its blocks carry a stamp of their own.
+        """
+        if device == self.device:
+            return self
+        stamp = make_stamp(self.stamp, device.type)
+        return replace(self, process=self.process.to(device), device=device, stamp=stamp)
+
 
 def paths_per_block(block_mb: float, layout: RowLayout, times_per_path: int) -> int:
     """Trajectories that fill a block of `block_mb` MB of float32 rows; at least 16."""
     return max(16, int(block_mb * 2**20 / 4 / layout.width / times_per_path))
+
+
+class Draws(NamedTuple):
+    """Where a block's random numbers come from."""
+
+    choices: torch.Generator
+    """Rows, times and labels; always a processor's."""
+    noise: torch.Generator
+    """The rest, on the device that simulates; the same as `choices` if that is a processor."""
+
+    @classmethod
+    def of(cls, spec: RolloutSpec, index: int) -> "Draws":
+        """The streams of block number `index`."""
+        choices = torch_stream(spec.seed, "rollout", index)
+        if spec.device.type == "cpu":
+            return cls(choices, choices)
+        return cls(choices, torch_stream(spec.seed, "rollout-noise", index, device=spec.device))
 
 
 def recorded_steps(paths: int, steps: int, per_path: int, generator: torch.Generator) -> list[Tensor]:
@@ -142,64 +174,65 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
     """Block number `index`: (spec.rows, spec.layout.width) float32.
 
     Trajectories start from rows of `data`, (N, d), drawn with replacement (Algorithm 1). They are simulated
-    in groups, each on its own shift of the time grid, so that all times occur and not just the grid's own.
+    in groups, each on its own shift of the time grid, so that all times occur and not just the grid's own. On a GPU
+    the states stay there until the block is done.
 
     Raises:
         InputError: a trajectory left the finite numbers, or the drift returned a wrong shape or dtype.
     """
-    generator = torch_stream(spec.seed, "rollout", index)
+    draws = Draws.of(spec, index)
     if spec.rows_from == "kernel":
-        return _draw(spec, data, index, generator)
-    block = torch.empty(spec.rows, spec.layout.width)
-    start = torch.randint(len(data), (spec.paths,), generator=generator).numpy()
+        return _draw(spec, data, index, draws)
+    block = torch.empty(spec.rows, spec.layout.width, device=spec.device)
+    start = torch.randint(len(data), (spec.paths,), generator=draws.choices).numpy()
     groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths, data.shape[1]))))
     parts = block.split([len(group) * spec.times_per_path for group in groups])
     simulate = _simulate_with_tangents if "tangent" in spec.layout.records else _simulate
     for group, part in zip(groups, parts, strict=True):
-        shift = 1.0 - spec.jitter * float(torch.rand((), generator=generator))
-        y = torch.from_numpy(data[group].T.copy())
+        shift = 1.0 - spec.jitter * float(torch.rand((), generator=draws.choices))
+        y = torch.from_numpy(data[group].T.copy()).to(spec.device)
         named = spec.layout.split(part)
-        paths = simulate(spec, y, shifted_grid(spec.times, shift), named, generator)
-        _record_labels(spec, group[paths.numpy()], named, generator)
+        paths = simulate(spec, y, shifted_grid(spec.times, shift), named, draws)
+        _record_labels(spec, group[paths.cpu().numpy()], named, draws)
         _check_finite(part, spec, index)
-    return block.numpy()
+    return block.cpu().numpy()
 
 
-def _draw(spec: RolloutSpec, data: np.ndarray, index: int, generator: torch.Generator) -> np.ndarray:
+def _draw(spec: RolloutSpec, data: np.ndarray, index: int, draws: Draws) -> np.ndarray:
     """A block of rows from the process's kernel, each at a time of its own, as likely as on the grid."""
-    rows = torch.empty(spec.rows, spec.layout.width)
-    start = torch.randint(len(data), (spec.rows,), generator=generator).numpy()
+    rows = torch.empty(spec.rows, spec.layout.width, device=spec.device)
+    start = torch.randint(len(data), (spec.rows,), generator=draws.choices).numpy()
     nodes = np.arange(len(spec.times))
-    u = torch.rand(spec.rows, generator=generator, dtype=torch.float64).numpy()
+    u = torch.rand(spec.rows, generator=draws.choices, dtype=torch.float64).numpy()
     least = spec.last_dt or float(spec.times[1])
     t = torch.from_numpy(np.maximum(np.interp(u * nodes[-1], nodes, spec.times), least)).float()
-    mean, std = spec.process.kernel(torch.from_numpy(data[start]), t)
-    noise = torch.empty_like(mean).normal_(generator=generator)
+    t = t.to(spec.device)
+    mean, std = spec.process.kernel(torch.from_numpy(data[start]).to(spec.device), t)
+    noise = torch.empty_like(mean).normal_(generator=draws.noise)
     named = spec.layout.split(rows)
-    _fill(named, {"mean": mean, "noise": noise, "t": t, "std": std}, generator)
-    _record_labels(spec, start, named, generator)
+    _fill(named, {"mean": mean, "noise": noise, "t": t, "std": std}, draws)
+    _record_labels(spec, start, named, draws)
     _check_finite(rows, spec, index)
-    return rows.numpy()
+    return rows.cpu().numpy()
 
 
-def _fill(out: dict[str, Tensor], values: dict[str, Tensor], generator: torch.Generator) -> None:
+def _fill(out: dict[str, Tensor], values: dict[str, Tensor], draws: Draws) -> None:
     """Copy the values to where they are recorded, and draw a probe if there is to be one."""
     for name, value in values.items():
         out[name].copy_(value)
     if "probe" in out and "probe" not in values:
-        out["probe"].copy_(torch.randn(out["probe"].shape, generator=generator))
+        probe = out["probe"]
+        probe.copy_(torch.randn(probe.shape, generator=draws.noise, device=probe.device))
 
 
-def _record_labels(
-    spec: RolloutSpec, start: np.ndarray, out: dict[str, Tensor], generator: torch.Generator
-) -> None:
+def _record_labels(spec: RolloutSpec, start: np.ndarray, out: dict[str, Tensor], draws: Draws) -> None:
     """Write the labels of the rows that the recorded examples started from, some dropped; nothing without labels."""
     if LABEL not in out:
         return
     if spec.labels is None:
         raise InputError("network.classes: expected data with labels, found none")
     labels = torch.from_numpy(spec.labels[start]).float()
-    kept = torch.rand(len(labels), generator=generator) >= spec.label_dropout
+    kept = torch.rand(len(labels), generator=draws.choices) >= spec.label_dropout
     out[LABEL].copy_(torch.where(kept, labels, -1.0))
 
 
@@ -210,7 +243,7 @@ def group_size(paths: int, dimension: int) -> int:
 
 
 def _simulate(
-    spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], generator: torch.Generator
+    spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], draws: Draws
 ) -> Tensor:
     """Run the columns y, (d, B), along the grid and write their recorded examples to `out`; the path of each.
 
@@ -218,22 +251,23 @@ def _simulate(
     (end of section 3.1), so one evaluation of the drift serves both.
     """
     d, paths = y.shape
-    recording = recorded_steps(paths, len(times) - 1, spec.times_per_path, generator)
+    recording = recorded_steps(paths, len(times) - 1, spec.times_per_path, draws.choices)
+    recording = [recorded.to(y.device) for recorded in recording]
     counts = torch.tensor([len(recorded) for recorded in recording])
     h = np.diff(times)
     own_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
     # Columns, as the state: one transposed copy at the end is cheaper than one at every step.
-    mean = torch.empty(d, int(counts.sum()))
+    mean = y.new_empty(d, int(counts.sum()))
     noise = torch.empty_like(mean)
     if spec.last_dt is not None:
-        noise.normal_(generator=generator)
+        noise.normal_(generator=draws.noise)
     modes = None if spec.integrator == "euler-maruyama" else Modes(spec.process.mixture, y)
     integrator = INTEGRATORS[spec.integrator](spec.process, modes)  # type: ignore[arg-type]
     z, position = torch.empty_like(y), 0
     for n, recorded in enumerate(recording):
         t = float(times[n])
         f = spec.process.drift_columns(y, t)
-        z.normal_(generator=generator)
+        z.normal_(generator=draws.noise)
         if m := len(recorded):
             here = slice(position, position + m)
             chosen, slope = y.index_select(1, recorded), f.index_select(1, recorded)
@@ -249,12 +283,12 @@ def _simulate(
         "t": torch.from_numpy(times[:-1] + own_dt).repeat_interleave(counts),
         "std": torch.from_numpy(sigma * np.sqrt(own_dt)).repeat_interleave(counts),
     }
-    _fill(out, values, generator)
+    _fill(out, values, draws)
     return torch.cat(recording)
 
 
 def _simulate_with_tangents(
-    spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], generator: torch.Generator
+    spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], draws: Draws
 ) -> Tensor:
     """As `_simulate`, recording what the path objective needs (`ndsm.processes.tangent`).
 
@@ -262,8 +296,9 @@ def _simulate_with_tangents(
     """
     process = spec.process
     assert isinstance(process, Langevin)
-    recording = recorded_steps(y.shape[1], len(times) - 1, spec.times_per_path, generator)
-    moving = MirroredPaths(process, y, generator)
+    recording = recorded_steps(y.shape[1], len(times) - 1, spec.times_per_path, draws.choices)
+    recording = [recorded.to(y.device) for recorded in recording]
+    moving = MirroredPaths(process, y, draws.noise)
     modes, h, t = moving.modes, np.diff(times), times[:-1]
     chain = own = make_chain(modes.variance, *INTEGRATORS[spec.integrator](process, modes).coefficients(h, t))
     own_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
@@ -273,17 +308,17 @@ def _simulate_with_tangents(
     seen, own_z, z = [], [], torch.empty_like(y)
     for n, recorded in enumerate(recording):
         moving.look(float(t[n]))
-        z.normal_(generator=generator)
+        z.normal_(generator=draws.noise)
         if len(recorded):
             seen.append(moving.seen(recorded))
             if spec.last_dt is None:
                 own_z.append(z.index_select(1, recorded))
         moving.advance(chain, n, z)
     paths = torch.cat(recording)
-    noise = torch.cat(own_z, 1) if own_z else torch.empty(len(y), len(paths)).normal_(generator=generator)
+    noise = torch.cat(own_z, 1) if own_z else y.new_empty(len(y), len(paths)).normal_(generator=draws.noise)
     steps = torch.arange(len(h)).repeat_interleave(torch.tensor([len(recorded) for recorded in recording]))
-    *columns, std = moving.recorded(own, steps, paths, seen, noise)
-    chance = torch.rand(len(paths), generator=generator)
+    *columns, std = moving.recorded(own, steps.to(y.device), paths, seen, noise)
+    chance = torch.rand(len(paths), generator=draws.noise, device=y.device)
     values = (*columns, torch.from_numpy(t + own_dt)[steps], std, chance)
     for name, value in zip(WHOLE_PATH, values, strict=True):
         out[name].copy_(value if name in SCALARS else value.T)

@@ -47,6 +47,7 @@ def make_chain(variance: Tensor, a: Tensor, s: Tensor, before: Tensor | None = N
         variance: v, (r, K).
         a, s: A and S, (n, r, K) or (n, 1, 1).
     """
+    a, s = a.to(variance.device), s.to(variance.device)
     c, added = 1 - a / variance, s * s
     squared = c * c
     if before is None:
@@ -84,20 +85,21 @@ class MirroredPaths:
     """
 
     def __init__(self, process: Langevin, start: Tensor, generator: torch.Generator) -> None:
-        d, paths = start.shape
+        (d, paths), device = start.shape, start.device
         self._process = process
         self.modes = Modes(process.mixture, start)
         # A path and its mirror share what does not depend on the noise, as their probe; the mirror's M is -M.
-        self._both = self.modes.take(_twice(paths))
+        self._both = self.modes.take(_twice(paths, device))
         self._state, self._m = start.repeat(1, 2), torch.zeros_like(start)
         self._score = torch.empty_like(self._state)
         if self.modes.isotropic:
-            axis = torch.zeros(paths, dtype=torch.long)
-            probe = torch.randint(2, (d, paths), generator=generator).float().mul_(2).sub_(1)
+            axis = torch.zeros(paths, dtype=torch.long, device=device)
+            signs = torch.randint(2, (d, paths), generator=generator, device=device)
+            probe = signs.float().mul_(2).sub_(1)
         else:
-            axis = torch.randint(d, (paths,), generator=generator)
-            chosen = torch.zeros(d, paths)
-            chosen[axis, torch.arange(paths)] = d**0.5
+            axis = torch.randint(d, (paths,), generator=generator, device=device)
+            chosen = torch.zeros(d, paths, device=device)
+            chosen[axis, torch.arange(paths, device=device)] = d**0.5
             probe = self.modes.from_axes(chosen)
         self._probe = probe.repeat(1, 2)
         # Of each column, the entry of a table (r, K) along its probe.
@@ -164,7 +166,7 @@ class MirroredPaths:
         weight = modes.from_axes(noise.addcmul(contraction, m).div_(after))
         noise = modes.from_axes(noise)
         state, score = (_joined(parts) for parts in zip(*(part[1:3] for part in seen), strict=True))
-        modes.take(_twice(len(paths))).add_scaled(state, a.repeat(1, 2), score)
+        modes.take(_twice(len(paths), paths.device)).add_scaled(state, a.repeat(1, 2), score)
         y, mirror = state.chunk(2, 1)
         y.add_(noise)
         mirror.sub_(noise)
@@ -175,7 +177,7 @@ class MirroredPaths:
             # Once tangents are carried they stay so: these are the last examples, and then their mirrors.
             n = tangent.shape[1] // 2
             first = len(paths) - n
-            those = first + _twice(n)
+            those = first + _twice(n, paths.device)
             kept, added = (_along(table, entry[those]) for table in (chain.kept, chain.added))
             modes.take(those).add_scaled(tangent, a.index_select(1, those), curvature)
             tangent.mul_(kept).addcmul_(probe.index_select(1, those), added)
@@ -189,9 +191,9 @@ def _joined(parts: tuple[Tensor, ...]) -> Tensor:
     return torch.cat(parts, 2).flatten(1)
 
 
-def _twice(n: int) -> Tensor:
+def _twice(n: int, device: torch.device) -> Tensor:
     """0..n-1 and again, (2n,)."""
-    return torch.arange(n).repeat(2)
+    return torch.arange(n, device=device).repeat(2)
 
 
 def _along(table: Tensor, entry: Tensor) -> Tensor:

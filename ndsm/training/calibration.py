@@ -18,6 +18,8 @@ class Costs:
 
     block: float
     """To simulate a block, by one CPU."""
+    own_block: float
+    """To simulate a block, by the worker's own device."""
     step: float
     """Of one optimiser step."""
     use: float
@@ -52,14 +54,17 @@ def measure_costs(
         # Reading a number waits for a GPU to have done its work.
         float(trainer.step(rows)[0])
 
-    block_seconds = _median_seconds(lambda: rollout(problem.spec, data, 0), seconds, clock)
+    block_seconds = own_seconds = _median_seconds(lambda: rollout(problem.spec, data, 0), seconds, clock)
+    if device.type != "cpu":
+        spec = problem.spec.on(device)
+        own_seconds = _median_seconds(lambda: rollout(spec, data, 0), seconds, clock)
     step_seconds = _median_seconds(lambda: step(1), seconds, clock)
     learning = 0.0
     if trainer.epsilon.learns:
         # As at step 0.
         learning = max(0.0, _median_seconds(lambda: step(0), seconds, clock) - step_seconds)
     uses = limiter.block_rows * limiter.samples_per_insert / limiter.batch_rows
-    return Costs(block_seconds, step_seconds, uses * step_seconds, learning)
+    return Costs(block_seconds, own_seconds, step_seconds, uses * step_seconds, learning)
 
 
 def _median_seconds(action: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:

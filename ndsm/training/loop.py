@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ndsm.processes import rollout
+from ndsm.processes.rollout import CPU
 from ndsm.training.problem import Problem
 from ndsm.training.replay import BlockSource, Replay, ThreadSource
 from ndsm.training.step import Trainer
@@ -94,12 +95,18 @@ def local_source(
     resume: Resume,
     rank: int = 0,
     make_block: Callable[[int], np.ndarray] | None = None,
+    device: torch.device = CPU,
 ) -> Callable[[int], ThreadSource]:
-    """Opens a source for worker `rank` on a thread of this process, which simulates or asks `make_block` for an index."""
+    """Opens a source for worker `rank` on a thread of this process, which simulates or asks `make_block` for an index.
+
+    Args:
+        device: that simulates, the worker's own.
+    """
+    spec = problem.spec.on(device)
 
     def make(number: int) -> np.ndarray:
         index = block_index(resume, rank, number)
-        return rollout(problem.spec, data, index) if make_block is None else make_block(index)
+        return rollout(spec, data, index) if make_block is None else make_block(index)
 
     return lambda first: ThreadSource(make, first, problem.config.train.window)
 

@@ -6,6 +6,7 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.experiment import Generator, begin, prepare, train_locally
+from ndsm.processes import rollout
 from ndsm.run import Run
 
 pytestmark = [
@@ -55,12 +56,38 @@ def test_reduced_precision_and_compilation_train_on_the_gpu(field, tmp_path):
 
 
 def test_the_first_steps_agree_with_the_processors(tmp_path):
-    """The same blocks and batches: only rounding differs."""
+    """On the same blocks and batches, which a processor simulates: only rounding differs."""
     losses = {}
     for device in ("cpu", "cuda"):
         run = Run(tmp_path / device)
         fields = {**SHORT, "train.steps": 3, "train.device": device}
         experiment = prepare(load_config("digits", fields), run)
         begin(experiment)
-        losses[device] = [record.metrics["loss"] for record in train_locally(experiment)][-1]
+        spec, rows = experiment.problem.spec, experiment.dataset.train
+        records = train_locally(
+            experiment, make_block=lambda index, spec=spec, rows=rows: rollout(spec, rows, index)
+        )
+        losses[device] = [record.metrics["loss"] for record in records][-1]
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["path", "ndsm", "mixture-dsm"])
+def test_the_gpu_simulates_the_same_law(kind, tmp_path, mean_within):
+    """Repeatable, with other numbers than a processor's from the same starts at the same times; of each recorded quantity
+    the mean and the mean square agree within 4 SE of their difference."""
+    fields = {**SHORT, "objective": {"kind": kind}, "train.times_per_path": 1, "train.device": "cuda"}
+    experiment = prepare(load_config("digits", fields), Run(tmp_path / "run"))
+    spec, data = experiment.problem.spec, experiment.dataset.train
+    own = spec.on(torch.device("cuda"))
+    assert own.stamp != spec.stamp
+    found = rollout(own, data, 0)
+    assert found.tobytes() == rollout(own, data, 0).tobytes()
+    parts = [spec.layout.split(torch.from_numpy(block)) for block in (found, rollout(spec, data, 0))]
+    for name in spec.layout.records:
+        ours, theirs = (part[name].double().reshape(len(found), -1) for part in parts)
+        if name in ("t", "std"):
+            torch.testing.assert_close(ours, theirs)
+            continue
+        assert not torch.equal(ours, theirs)
+        for power in (1, 2):
+            mean_within((ours**power - theirs**power).mean(1), 0.0)

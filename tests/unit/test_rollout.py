@@ -1,11 +1,13 @@
 """The simulation: blocks are functions of their index, and follow the law of the Euler-Maruyama chain."""
 
 import math
+import queue
 
 import numpy as np
 import pytest
 import torch
 
+from ndsm.config import load_config
 from ndsm.errors import InputError
 from ndsm.processes import (
     Langevin,
@@ -19,6 +21,7 @@ from ndsm.processes.rollout import recorded_steps, shifted_grid
 from ndsm.reference import GaussianMixture
 from ndsm.stamps import make_stamp
 from ndsm.streams import numpy_stream, torch_stream
+from ndsm.training import Resume, block_index, loop, make_problem
 
 RECORDS = ("mean", "noise", "t", "std")
 
@@ -49,6 +52,30 @@ def test_the_same_index_is_the_same_block_bit_by_bit():
     first = rollout(spec, x, 7)
     rollout(spec, x, 8)
     assert first.tobytes() == rollout(spec, x, 7).tobytes()
+
+
+def test_another_device_has_a_stamp_of_its_own():
+    """Its numbers differ, so its blocks must not be taken for a processor's; a processor's stay as they are."""
+    mixture = mixture_of_two()
+    spec = make_spec(Langevin(drift=lambda y, t: -mixture.score(y), prior=mixture))
+    other = spec.on(torch.device("cuda"))
+    assert (other.device.type, other.rows, other.stamp == spec.stamp) == ("cuda", spec.rows, False)
+    assert other.stamp == spec.on(torch.device("cuda", 1)).stamp
+    assert spec.on(torch.device("cpu")) is spec
+
+
+def test_a_worker_without_simulators_simulates_on_its_own_device(monkeypatch):
+    config = load_config("toy-arcs", {"objective.kind": "ndsm", "train.block_mb": 0.02})
+    problem = make_problem(config, Langevin(mixture_of_two()), 2, "none")
+    seen = queue.Queue()
+    monkeypatch.setattr(loop, "rollout", lambda spec, rows, index: seen.put((spec.device, index)))
+    # The one device beside the processor that every machine has; it holds no numbers.
+    meta = torch.device("meta")
+    source = loop.local_source(problem, data(), Resume(2), 1, device=meta)(3)
+    try:
+        assert seen.get(timeout=30) == (meta, block_index(Resume(2), 1, 3))
+    finally:
+        source.close()
 
 
 def test_another_index_is_another_block():

@@ -166,7 +166,9 @@ def test_an_evaluation_beside_the_training_reads_the_copy_and_touches_no_file(tm
         run.path / "checkpoints" / "step-000000040.pt", run.path / "checkpoints" / "step-000000041.pt"
     )
     before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}
-    assert evaluate_newest(run, made.config)["step"] == 40
+    found = evaluate_newest(run, made.problem)
+    assert found is not None
+    assert found[0]["step"] == 40
     assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*")} == before
 
 
