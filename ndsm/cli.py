@@ -305,6 +305,7 @@ def train(options: TrainOptions) -> None:
         elif last:
             say(f"resuming {name} at step {last}")
         else:
+            assert mixture is not None
             rows, d = experiment.dataset.train.shape
             say(
                 f"{name}: {rows} rows of dimension {d}, {mixture.n_components} {mixture.covariance_type} components, "

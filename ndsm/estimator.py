@@ -308,8 +308,11 @@ class NDSM(BaseEstimator):
         self.n_features_in_ = self._scaling.dimensions
 
 
-def load(path: str | Path) -> NDSM:
+def load(path: str | Path, *, process: Langevin | None = None) -> NDSM:
     """The fitted model of a finished run directory, whichever way it was trained.
+
+    Args:
+        process: the one of a run that `pipelines.train.train` trained with a process of your own.
 
     Raises:
         InputError: there is no finished run at `path`.
@@ -323,6 +326,8 @@ def load(path: str | Path) -> NDSM:
         config=config,
         random_state=config.train.seed,
         device=config.train.device,
+        process=process,
     )
-    model._take(run.mixture(), run.data(), None, Generator.of(run))
+    mixture = run.mixture() if process is None else None
+    model._take(mixture, run.data(), None, Generator.of(run, process))
     return model

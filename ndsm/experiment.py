@@ -76,7 +76,8 @@ class Experiment:
 
     run: Run
     dataset: Dataset
-    mixture: GaussianMixture
+    mixture: GaussianMixture | None
+    """None with a process of the caller's own."""
     problem: Problem
     fingerprint: str
     """Hash of the rows."""
@@ -89,12 +90,17 @@ class Experiment:
         return self.problem.config
 
 
-def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
+def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | None = None) -> Experiment:
     """Check everything that can be wrong with the input, and find where the run stands; writes nothing.
+
+    Args:
+        process: in place of the one of the configuration and its fitted mixture; see `own_process`.
 
     Raises:
         InputError: bad data or settings; or the run exists with another configuration or other data.
     """
+    if process is not None:
+        config = own_process(config, process)
     run.check_free()
     known = run.exists() and not fresh
     if known and (fields := differing_fields(run.config(), config)):
@@ -113,8 +119,17 @@ def prepare(config: Config, run: Run, fresh: bool = False) -> Experiment:
             f"{run.path} was begun with other data: the rows of {config.data.path or config.data.name} have changed "
             "since; give the run another --name, or start it over with --fresh"
         )
-    mixture = run.mixture() if known else fit_mixture(config, dataset.train)
-    problem = training_problem(config, mixture, identity, dataset.train_labels)
+    if process is None:
+        mixture = run.mixture() if known else fit_mixture(config, dataset.train)
+        problem = training_problem(config, mixture, identity, dataset.train_labels)
+    else:
+        if known and run.has_mixture:
+            raise InputError(
+                f"{run.path}: expected a run with a process of your own, found one of a fitted mixture; choose another folder"
+            )
+        mixture = None
+        problem = make_problem(config, process, dataset.train.shape[1], identity)
+        problem = with_labels(problem, dataset.train_labels)
     for workers in config.train.worker_range:
         problem.limiter(workers)
     return Experiment(run, dataset, mixture, problem, identity, fresh)
@@ -130,6 +145,22 @@ def begin(experiment: Experiment) -> None:
         data |= describe_labels(experiment.problem, experiment.dataset.train)
         run.begin(experiment.config, data, experiment.mixture)
     run.clear_requests()
+
+
+def own_process(config: Config, process: Langevin) -> Config:
+    """The configuration of a run with a process of the caller's own, of which only the horizon is a setting.
+
+    A run folder holds no code, and so not the drift: whoever resumes or reads the run has to bring the same one.
+
+    Raises:
+        InputError: the configuration's process is a linear one.
+    """
+    if config.process.kind != "langevin":
+        raise InputError(
+            f"process.kind: expected langevin for a process of your own, found {config.process.kind}"
+        )
+    changed = config.process.model_copy(update={"horizon": process.horizon})
+    return config.model_copy(update={"process": changed})
 
 
 def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> Problem:
@@ -238,10 +269,10 @@ def train_locally(
         trainer, resume = start(problem, run.load_checkpoint())
         if trainer.steps >= problem.config.train.steps:
             return
-        source = local_source(problem, experiment.dataset.train, resume, make_block=make_block)
-        replay = open_replay(
-            problem, resume, trainer.steps, source, device=next(trainer.model.parameters()).device
-        )
+        device = next(trainer.model.parameters()).device
+        rows = experiment.dataset.train
+        source = local_source(problem, rows, resume, make_block=make_block, device=device)
+        replay = open_replay(problem, resume, trainer.steps, source, device=device)
         records = train(trainer, replay, problem, resume, stop=run.stop_file.exists, milestones=milestones)
         try:
             for record in evaluated(saved(records, trainer, run), run, problem, experiment.dataset):
@@ -283,7 +314,8 @@ def training_in_memory(problem: Problem, data: np.ndarray) -> Iterator[tuple[Tra
     """A fresh trainer and the records of its training on rows (N, d), simulated on one thread; nothing is written."""
     trainer, resume = start(problem, None)
     device = next(trainer.model.parameters()).device
-    replay = open_replay(problem, resume, 0, local_source(problem, data, resume), device=device)
+    source = local_source(problem, data, resume, device=device)
+    replay = open_replay(problem, resume, 0, source, device=device)
     try:
         yield trainer, train(trainer, replay, problem, resume)
     finally:
@@ -301,17 +333,23 @@ class Generator:
     """Of the mixture's components among each label's rows, if labels were learned."""
 
     @classmethod
-    def of(cls, run: Run) -> "Generator":
+    def of(cls, run: Run, own: Langevin | None = None) -> "Generator":
         """The generator of a finished run.
+
+        Args:
+            own: the process of a run that was trained with the caller's own.
 
         Raises:
             InputError: the run has no weights yet, or its files are damaged.
         """
-        config, mixture = run.config(), run.mixture()
+        config = run.config()
         # A run trained on a GPU can be sampled where there is none.
         device = pick_device("cpu" if config.train.device == "cpu" else "auto")
         data = run.data()
-        problem = build_problem(config, mixture, data["fingerprint"])
+        if own is None:
+            problem = build_problem(config, run.mixture(), data["fingerprint"])
+        else:
+            problem = make_problem(config, own, data["dimension"], data["fingerprint"])
         model = problem.model(device)
         run.load_weights(model)
         return cls(problem, model.eval(), device, data.get("component_shares"))

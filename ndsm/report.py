@@ -72,7 +72,7 @@ def build_report(run: Run, dataset: Dataset | None = None) -> str:
     missing = None
     if dataset is None:
         dataset, missing = find_data(run, config)
-    mixture = run.mixture() if (run.path / "reference.safetensors").is_file() else None
+    mixture = run.mixture() if run.has_mixture else None
     lines = run.metrics_since(0)[0]
     metrics = run.evaluation()
     balance = [_class_balance(metrics)] if metrics and metrics.get("class_share") else []

@@ -309,8 +309,22 @@ class Run:
         known = (self.path / "versions.json").is_file()
         return self._read_json("versions.json") if known else {}
 
+    @property
+    def has_mixture(self) -> bool:
+        """Whether the run has a fitted mixture: not, if it was trained with a process of the caller's own."""
+        return (self.path / "reference.safetensors").is_file()
+
     def mixture(self) -> GaussianMixture:
-        """The fitted mixture."""
+        """The fitted mixture.
+
+        Raises:
+            InputError: the run has none, or its file is damaged.
+        """
+        if self.exists() and not self.has_mixture:
+            raise InputError(
+                f"{self.path}: expected a fitted mixture, found none: if the run was trained with a process of your own, read it "
+                "with ndsm.load(path, process=...)"
+            )
         tensors = self._load_tensors("reference.safetensors")
         try:
             return GaussianMixture.from_tensors(tensors, self._read_json("reference.json")["covariance_type"])

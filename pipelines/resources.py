@@ -1,6 +1,7 @@
 """What a run asks of the cluster, against what the cluster has."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ndsm.config import Train
@@ -27,9 +28,13 @@ class Cluster:
     """Of the custom resource `sim`."""
     dashboard: str | None = None
     """Address of Ray's dashboard, if it runs and this process has connected to the cluster."""
+    metrics: str | None = None
+    """Address of this node's metrics for Prometheus, likewise."""
 
     @classmethod
-    def of(cls, resources: dict[str, float], dashboard: str | None = None) -> "Cluster":
+    def of(
+        cls, resources: dict[str, float], dashboard: str | None = None, metrics: str | None = None
+    ) -> "Cluster":
         """From what `ray.cluster_resources()` returns."""
         return cls(
             resources.get("CPU", 0),
@@ -38,7 +43,15 @@ class Cluster:
             resources.get(TRAINER),
             resources.get(SIMULATOR),
             dashboard,
+            metrics,
         )
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Say where the cluster can be watched, if this process has connected to it."""
+        if self.dashboard:
+            say(f"Ray dashboard: {self.dashboard}")
+        if self.metrics:
+            say(f"Metrics for Prometheus: {self.metrics}")
 
     def worker_resources(self, use_gpu: bool) -> dict[str, float]:
         """What each training worker asks for."""
@@ -111,16 +124,20 @@ MARGIN = 1.25
 """Simulators are to be able to make so many times what the workers use."""
 
 
-def simulators_needed(block_seconds: float, use_seconds: float, workers: int, most: int) -> int:
+def simulators_needed(
+    block_seconds: float, use_seconds: float, workers: int, most: int, own_seconds: float | None = None
+) -> int:
     """Simulators with which the workers do not wait; 0 if each worker should simulate by itself.
 
     Args:
         block_seconds: of one CPU to simulate a block.
         use_seconds: in which one worker uses a block up.
         most: simulators that there is room for.
+        own_seconds: of a worker's own device to simulate a block, if that is not such a CPU.
     """
     load = block_seconds / use_seconds
-    return 0 if load <= IN_WORKER else min(most, max(1, math.ceil(MARGIN * load * workers)))
+    own = load if own_seconds is None else own_seconds / use_seconds
+    return 0 if own <= IN_WORKER else min(most, max(1, math.ceil(MARGIN * load * workers)))
 
 
 class SimulatorScaling:

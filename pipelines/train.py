@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,14 @@ import torch.distributed as dist
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 
-from ndsm.config import Train
+from ndsm.config import Config, Train
+from ndsm.console import say
 from ndsm.errors import InputError
-from ndsm.experiment import Experiment, begin, saved, start
+from ndsm.experiment import Experiment, begin, prepare, saved, start
+from ndsm.processes import Langevin
 from ndsm.run import Run
-from ndsm.training import BlockSource, Flags, Problem, Record, block_index, local_source, open_replay, train
+from ndsm.training import BlockSource, Flags, Problem, Record, block_index, local_source, open_replay
+from ndsm.training import train as training
 from ndsm.training.calibration import Costs, measure_costs
 from pipelines.board import Membership, open_board
 from pipelines.evaluate import Evaluations
@@ -36,12 +40,47 @@ GLOO_SECONDS = 60
 """After which a worker stops waiting for another one that has died without closing its connections."""
 
 
+def train(
+    config: Config,
+    path: str | Path,
+    *,
+    process: Langevin | None = None,
+    fresh: bool = False,
+    on_metrics: Callable[[dict[str, Any]], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Train on Ray what the configuration says, as `ndsm train` does, and with a process of your own if one is given.
+
+    Returns when `train.steps` are done; `ndsm.load(path, process=process)` is then the fitted model. Called again, it goes
+    on from the last checkpoint. The process is sent to every node: its class is either defined in the script itself or
+    in a module that all nodes can import. Evaluations beside the training see it too.
+
+    Args:
+        config: with its data, e.g. `load_config("vectors", {"data.path": "rows.npy", "train.simulators": 2})`.
+        path: the run directory; on several machines a path they all see.
+        process: in place of the fitted mixture's, in standardised units, e.g. `ndsm.Langevin(drift=f, prior=p)`. Its
+            drift is simulated by `train.simulators` actors with a core each.
+        fresh: delete a run that is there and start over.
+        on_metrics: called with each new line of `metrics.jsonl`.
+        say: told what was decided by measurement, and where the cluster can be watched.
+
+    Raises:
+        InputError: bad data or settings, or the run does not fit the cluster; nothing is written.
+        Exception: what ended the training.
+    """
+    run_on_ray(prepare(config, Run(Path(path)), fresh, process), on_metrics, say=say)
+
+
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """The cluster at RAY_ADDRESS, or a local one that is stopped at the end."""
+def cluster(tell: Callable[[str], None] = say) -> Iterator[Cluster]:
+    """The cluster at RAY_ADDRESS, or a local one that is stopped at the end.
+
+    Args:
+        tell: told where it can be watched.
+    """
     # Ray Train's log lines and Ray's own belong into Ray's log files, not between our lines.
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONSOLE_LOGGING", "0")
-    started, dashboard = not ray.is_initialized(), None
+    started, dashboard, metrics = not ray.is_initialized(), None, None
     if started:
         options: dict[str, Any] = {
             "log_to_driver": False,
@@ -55,13 +94,25 @@ def cluster() -> Iterator[Cluster]:
             # and wait minutes for it if it has died since.
             context = ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", **options)
         dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
+        metrics = metrics_address()
     for name in ("ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        yield Cluster.of(ray.cluster_resources(), dashboard)
+        found = Cluster.of(ray.cluster_resources(), dashboard, metrics)
+        found.tell(tell)
+        yield found
     finally:
         if started:
             ray.shutdown()
+
+
+def metrics_address() -> str | None:
+    """Where this node's agent exports metrics for Prometheus, if it does; every node has one."""
+    here = ray.get_runtime_context().get_node_id()
+    for node in ray.nodes():
+        if node["NodeID"] == here and node.get("MetricsExportPort"):
+            return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    return None
 
 
 def train_on_ray(
@@ -232,7 +283,8 @@ def worker(settings: dict[str, Any]) -> None:
             return block_index(resume, rank, number)
 
         if not members.total:
-            return local_source(problem, ray.get(settings["data"][0]), resume, rank)(first)
+            data = ray.get(settings["data"][0])
+            return local_source(problem, data, resume, rank, device=device)(first)
         window = problem.config.train.window
         return Ingest(
             members.look, index_of, first, window, problem.spec.stamp, others=lambda: members.others
@@ -261,7 +313,7 @@ def worker(settings: dict[str, Any]) -> None:
     except InputError as error:
         run.write_failure(error)
         return
-    records = train(
+    records = training(
         trainer, replay, problem, resume, agree=agree_on(rank, world, device),
         stop=lambda: stopped or run.stop_file.exists(), urgent=urgent, total=total,
     )  # fmt: skip
@@ -324,7 +376,7 @@ def run_on_ray(
         Exception: what ended the training.
     """
     problem, config, run = experiment.problem, experiment.config.train, experiment.run
-    with cluster() as found:
+    with cluster(say) as found:
         block_bytes = problem.spec.rows * problem.spec.layout.width * 4
         use_gpu, simulators = uses_gpu(config, found), config.first_simulators
         check_budget(found, config, simulators, block_bytes, experiment.dataset.train.nbytes, use_gpu)
@@ -334,8 +386,6 @@ def run_on_ray(
             if config.simulators == "auto":
                 simulators = calibrated(problem, data, found, use_gpu, say)
             on_start()
-            if found.dashboard:
-                say(f"Ray dashboard: {found.dashboard}")
             train_on_ray(problem, run, data, on_metrics, found, simulators, use_gpu)
 
 
@@ -363,7 +413,7 @@ def calibrated(problem: Problem, data: Any, found: Cluster, use_gpu: bool, say: 
         ray.remote(num_cpus=cpus, num_gpus=gpus, resources=resources)(measure).remote(data)
     )
     room = found.room_for_simulators(most)
-    count = simulators_needed(costs.block, costs.use, most, room)
+    count = simulators_needed(costs.block, costs.use, most, room, costs.own_block)
     say(
         f"train.simulators auto: a block takes {costs.block:.3g} s and is used up in {costs.use:.3g} s, steps take "
         f"{costs.step:.3g} s: {f'{count} simulators' if count else 'each worker simulates by itself'}"

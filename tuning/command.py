@@ -100,8 +100,6 @@ def tune(options: SearchOptions) -> bool:
             folder.remove()
         folder.begin(settings)
         announce(options, folder, space, split, metric, concurrent)
-        if found.dashboard:
-            say(f"Ray dashboard: {found.dashboard}")
         with gently_interrupted(folder) as interrupted:
             if sum(r.status in FINISHED for r in folder.records()) < plan.trials:
                 if options.search == "pbt":

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,16 @@ import psutil
 import pytest
 import torch
 
+import ndsm
+import pipelines.train
 from ndsm.config import load_config
 from ndsm.errors import InputError
 from ndsm.experiment import Experiment, begin, prepare, start, train_locally
-from ndsm.processes import rollout
+from ndsm.processes import Langevin, rollout
 from ndsm.run import Run
 from ndsm.training import Resume, block_index, open_replay
+from pipelines.instruments import COUNTS, GAUGES
+from pipelines.train import metrics_address
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -317,6 +323,72 @@ def test_evaluations_beside_the_training_see_its_checkpoints(ray_cluster, tmp_pa
     assert steps == sorted(set(steps))
     assert all(line["n"] == 50 and line["swd2"] > 0 for line in lines)
     assert pictured_steps(made.run) == steps
+
+
+def test_an_own_drift_trains_on_simulators_as_in_one_process(ray_cluster, tmp_path):
+    """The public function sends the drift to the actors; the weights are bitwise those of one process, and the folder is
+    read with the same process."""
+
+    class Well:
+        """Of exp(-V), V(x) = (x² - 1)² in each coordinate; defined here, so that it travels by value."""
+
+        def drift(self, y, t):
+            return 4 * y * (y**2 - 1)
+
+        def sample(self, n, generator):
+            return (
+                1
+                - 2 * torch.randint(2, (n, 2), generator=generator)
+                + 0.3 * torch.randn(n, 2, generator=generator)
+            )
+
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(0, 1, (400, 2)).astype(np.float32))
+    fields = {
+        **{name: value for name, value in TINY.items() if name != "data.n"},
+        "data.path": str(tmp_path / "rows.npy"),
+        "train.steps": 400,
+        "train.simulators": 2,
+        "sample.steps": 50,
+    }
+    config = load_config("vectors", fields)
+    well = Well()
+    process = Langevin(drift=well.drift, prior=well, horizon=0.5)
+    lines: list[dict] = []
+    pipelines.train.train(config, tmp_path / "ray", process=process, on_metrics=lines.append)
+    assert (lines[-1]["step"], lines[-1]["simulators"]) == (400, 2)
+    local = prepare(config, Run(tmp_path / "local"), process=process)
+    begin(local)
+    for _ in train_locally(local):
+        pass
+    assert_same_weights(Run(tmp_path / "ray"), local.run)
+    rows = ndsm.load(tmp_path / "ray", process=process).sample(50)
+    assert np.isfinite(rows).all()
+    # A run that is there goes on; this one is done.
+    pipelines.train.train(config, tmp_path / "ray", process=process)
+
+
+def test_prometheus_finds_a_runs_numbers_where_the_console_says(ray_cluster, tmp_path):
+    address = metrics_address()
+    assert address is not None
+    train_with_ray(ray_cluster, experiment(tmp_path, "shown", **{"train.steps": 3000}))
+    names = {f"ray_ndsm_{name}" for name in GAUGES} | {f"ray_ndsm_{name}_total" for name in COUNTS}
+    expected = {"ray_ndsm_loss", "ray_ndsm_step", "ray_ndsm_blocks_received_total"}
+    assert expected <= names
+    text, deadline = "", time.monotonic() + 60
+    while not all(f"\n{name}{{" in text for name in expected) and time.monotonic() < deadline:
+        time.sleep(0.5)
+        text = scraped(address)
+    assert [name for name in expected if f"\n{name}{{" not in text] == []
+    found = {name for name in re.findall(r"^(ray_ndsm_\w+)\{", text, re.MULTILINE)}
+    assert found <= names | {"ray_ndsm_step_seconds"}
+
+
+def scraped(address: str) -> str:
+    """What Prometheus would read; Ray asks for its token."""
+    token = Path.home() / ".ray" / "auth_token"
+    headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token.is_file() else {}
+    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=10) as answer:
+        return answer.read().decode()
 
 
 def pictured_steps(run: Run) -> list[int]:

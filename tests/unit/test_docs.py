@@ -14,7 +14,11 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:ndsm|python|make) [^`]+)`")
 STEPS = 30
 """Training steps of a block: enough to run all of its code, not to make its numbers good."""
-SKIPPED: dict[str, str] = {}
+SKIPPED = {
+    "# Two simulators, on this machine or on the cluster at RAY_ADDRESS.": (
+        "starts Ray; tests/ray/test_training.py trains an own drift there"
+    ),
+}
 """Python blocks that are not run, by their first line, and why."""
 
 

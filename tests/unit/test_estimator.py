@@ -15,6 +15,9 @@ from sklearn.utils.estimator_checks import (
 
 import ndsm
 from ndsm.config import load_config
+from ndsm.errors import InputError
+from ndsm.experiment import begin, prepare, train_locally
+from ndsm.run import Run
 
 SETTINGS = {"max_steps": 10, "batch_rows": 50, "sample_steps": 220, "device": "cpu", "random_state": 4}
 SMALL = {"data.path": "X", "train.block_mb": 0.05, "network.width": 8, "network.depth": 1}
@@ -227,6 +230,34 @@ class StandardNormal:
 
     def sample(self, n, generator):
         return torch.randn(n, self.d, generator=generator)
+
+
+def test_a_run_with_a_drift_of_ones_own_is_resumed_and_read_with_it(tmp_path):
+    """The folder holds no code: the same process reads it, and no other run is mistaken for one of its kind."""
+    np.save(tmp_path / "rows.npy", data().astype(np.float32))
+    fields = {**SMALL, "data.path": str(tmp_path / "rows.npy"), "train.steps": 10, "sample.steps": 50}
+    config = load_config("vectors", fields)
+    process = ndsm.Langevin(drift=lambda y, t: y, prior=StandardNormal(2), horizon=1.5)
+    run = Run(tmp_path / "own")
+    made = prepare(config, run, process=process)
+    begin(made)
+    list(train_locally(made))
+    assert run.config().process.horizon == 1.5
+    assert prepare(config, run, process=process).problem.spec.stamp == made.problem.spec.stamp
+    model = ndsm.load(run.path, process=process)
+    assert model.mixture_ is None
+    assert np.isfinite(model.sample(20)).all()
+    with pytest.raises(InputError, match=r"read it with ndsm\.load\(path, process=\.\.\.\)"):
+        ndsm.load(run.path)
+    linear = load_config("vectors", {**fields, "process.kind": "vp", "objective.kind": "dsm"})
+    with pytest.raises(
+        InputError, match=r"process\.kind: expected langevin for a process of your own, found vp"
+    ):
+        prepare(linear, Run(tmp_path / "linear"), process=process)
+    fitted_config = load_config("vectors", {**fields, "process.horizon": 1.5})
+    begin(prepare(fitted_config, Run(tmp_path / "fitted")))
+    with pytest.raises(InputError, match="expected a run with a process of your own, found one of a fitted"):
+        prepare(fitted_config, Run(tmp_path / "fitted"), process=process)
 
 
 def test_a_drift_of_ones_own_trains_with_every_simulated_objective():

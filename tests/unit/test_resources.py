@@ -81,6 +81,21 @@ def test_simulators_follow_from_the_costs_of_a_block_and_its_use(block, use, wor
     assert simulators_needed(block, use, workers, most) == expected
 
 
+def test_a_worker_simulates_by_itself_if_its_own_device_is_fast_enough():
+    assert simulators_needed(0.2, 0.1, 2, 8, own_seconds=0.01) == 0
+    assert simulators_needed(0.2, 0.1, 2, 8, own_seconds=0.011) == 5
+
+
+def test_the_console_says_where_to_watch_what_runs():
+    told = []
+    Cluster.of({}, "http://127.0.0.1:8265", "http://127.0.0.1:5/metrics").tell(told.append)
+    Cluster.of({}).tell(told.append)
+    assert told == [
+        "Ray dashboard: http://127.0.0.1:8265",
+        "Metrics for Prometheus: http://127.0.0.1:5/metrics",
+    ]
+
+
 class TestScaling:
     """The policy drives a model of a run: r blocks/s wanted, each simulator makes m a second."""
 
