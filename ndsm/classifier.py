@@ -10,17 +10,11 @@ from torch import Tensor, nn
 
 from ndsm.errors import InputError
 from ndsm.networks import MLP, TimeEmbedding
-from ndsm.processes import LABEL, ONE_STEP, Process, RolloutSpec, RowLayout, forward_grid, rollout
-from ndsm.processes.integrators import IntegratorName
-from ndsm.processes.linear import Linear
+from ndsm.processes import LABEL, Process, one_step_batches
 from ndsm.streams import torch_stream
 
-GRID_STEPS = 60
-"""Of the simulation."""
-TIMES_PER_PATH = 5
-PATHS = 512
-REUSE = 4
-"""Times that a simulated row is learned from."""
+FIRST_TIME = 1 / 6000
+"""The smallest time that is learned, as a share of T."""
 
 
 class NoiseAwareClassifier(nn.Module):
@@ -92,35 +86,22 @@ def fit_classifier(
     known = np.asarray(labels)
     if not np.issubdtype(known.dtype, np.integer) or known.min() < 0:
         raise InputError(f"labels: expected whole numbers from 0 on, found {known.dtype} from {known.min()}")
-    linear = isinstance(process, Linear)
-    integrator: IntegratorName = "euler-maruyama" if linear or process.mixture is None else "exponential"
-    times = forward_grid(process, "geometric", GRID_STEPS, None, integrator)
-    layout = RowLayout((*ONE_STEP, LABEL), rows.shape[1])
-    spec = RolloutSpec(
-        process, times, None, TIMES_PER_PATH, PATHS, layout, seed, rows_from="kernel" if linear else "path",
-        integrator=integrator, labels=known.astype(np.int16),
-    )  # fmt: skip
+    t_min = process.horizon * FIRST_TIME
+    batches = one_step_batches(process, rows, t_min, batch_rows, seed, known.astype(np.int16))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(seed, "classifier").initial_seed())
         model = NoiseAwareClassifier(
             process,
             int(known.max()) + 1,
-            float(times[1]),
+            t_min,
             width,
             depth,
             torch_stream(seed, "classifier inputs"),
         )
     optimiser = torch.optim.Adam(model.parameters(), lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    generator, data, block = torch_stream(seed, "classifier batches"), rows.astype(np.float32), -1
-    left: list[Tensor] = []
     for _ in range(steps):
-        if not left:
-            block += 1
-            simulated = torch.from_numpy(rollout(spec, data, block))
-            order = torch.cat([torch.randperm(len(simulated), generator=generator) for _ in range(REUSE)])
-            left = list(simulated[order].split(batch_rows))
-        named = layout.split(left.pop())
+        named = next(batches)
         states = named["mean"] + named["std"][:, None] * named["noise"]
         loss = nn.functional.cross_entropy(model(states, named["t"]), named[LABEL].long())
         optimiser.zero_grad()

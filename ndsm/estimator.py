@@ -1,9 +1,10 @@
 """The front door in Python: a scikit-learn estimator that trains in this process, without Ray."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
@@ -13,6 +14,7 @@ from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.data.dataset import scale_
 from ndsm.errors import InputError
 from ndsm.experiment import (
+    Denoised,
     Generator,
     build_problem,
     describe_data,
@@ -24,6 +26,9 @@ from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run
+from ndsm.samplers import configured_sampler
+from ndsm.samplers.final import FinalDraw
+from ndsm.second_order import fit_second_order
 from ndsm.training import fit_mixture, make_problem, with_labels
 
 DEFAULT_PRESET = "vectors"
@@ -145,6 +150,7 @@ class NDSM(BaseEstimator):
         given: dict[str, float] | None = None,
         label: Any = None,
         guidance: float = 1.0,
+        final: Literal["mean", "draw"] = "mean",
     ) -> np.ndarray:
         """n_samples generated rows in the units of X, (n_samples, d) float32.
 
@@ -152,6 +158,7 @@ class NDSM(BaseEstimator):
             given: values of some columns by name (x0, x1, ... of an array); the others are drawn given these.
             label: one of `classes_`: rows of that label.
             guidance: how far they lean towards it, 1 for the label's own law.
+            final: the last step: the mean of the clean row given the noisy one, or a normal draw with its covariance.
 
         Calls with the same fitted model and n give the same rows, as `random_state` fixed them.
         """
@@ -166,12 +173,18 @@ class NDSM(BaseEstimator):
                 raise InputError("sample: expected either given or label, found both")
             names = TableSchema.from_json(self._data["schema"]).dimension_names
             return self.impute(given_row(names, given).repeat(n_samples, 0))[0].astype(np.float32)
+        if final not in ("mean", "draw"):
+            raise InputError(f"final: expected 'mean' or 'draw', found {final!r}")
+        way = configured_sampler(self.config_.sample)
+        # It knows no labels.
+        second_order = self._generator.second_order if label is None else None
         rows = np.concatenate(
             list(
                 self._generator.rows(
                     n_samples,
                     self.config_.train.seed,
                     self.sample_steps,
+                    FinalDraw(way, second_order) if final == "draw" else None,
                     label=None if label is None else self.classes_.index(label),
                     guidance=guidance,
                 )
@@ -187,10 +200,7 @@ class NDSM(BaseEstimator):
         Raises:
             ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns.
         """
-        check_is_fitted(self, "n_features_in_")
-        rows = check_array(X, dtype=np.float32, estimator=self)
-        if rows.shape[1] != self.n_features_in_:
-            raise InputError(f"X: expected {self.n_features_in_} columns, found {rows.shape[1]}")
+        rows = self._rows(X)
         return self._generator.log_density(rows, self._scaling, seed=self.config_.train.seed).log_prob
 
     def score(self, X: Any, y: None = None) -> float:
@@ -214,6 +224,49 @@ class NDSM(BaseEstimator):
             rows, self._scaling, n_draws, self.config_.train.seed, self.sample_steps
         )
 
+    def fit_second_order(self, X: Any, *, rank: int = 4, steps: int = 4000) -> Self:
+        """Train a second-order score on the rows X that the model was fitted on (`ndsm.second_order`); returns self.
+
+        `denoise` and `sample(final="draw")` then use it in place of the network's Jacobian. It is not saved with the model.
+
+        Args:
+            rank: columns of its low-rank part, at most n_features_in_; 0 for a diagonal.
+            steps: of the optimiser.
+
+        Raises:
+            ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns, or the rank is negative.
+        """
+        rows = self._scaling.apply_(self._rows(X).copy())
+        generator, problem = self._generator, self._generator.problem
+        model = problem.model(torch.device("cpu"))
+        model.load_state_dict(generator.model.state_dict())
+        generator.second_order = fit_second_order(
+            model,
+            problem.process.to("cpu"),
+            rows,
+            problem.end_dt,
+            rank=rank,
+            steps=steps,
+            seed=self.config_.train.seed,
+        ).to(generator.device)
+        return self
+
+    def denoise(self, X: Any, t: float, rank: int = 0) -> Denoised:
+        """Mean, standard deviation and factors of the covariance of the clean rows given noisy ones X, (n, d), in X's units.
+
+        By the second-order score if one was trained, else by the network's Jacobian, at n_features_in_ backward passes.
+
+        Args:
+            t: how noisy: X is what the process makes of clean rows by time t. As t → 0 a mixture's process adds noise of variance
+                2t in standardised units.
+            rank: columns of the factors, the largest principal axes; a trained second-order score has its own.
+
+        Raises:
+            ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns, t is not a time of the process, or
+                the process is a drift of your own.
+        """
+        return self._generator.denoise(self._rows(X), self._scaling, t, rank)
+
     def save(self, path: str | Path) -> None:
         """Write a run directory, which `ndsm.load` and `ndsm sample` read.
 
@@ -232,6 +285,14 @@ class NDSM(BaseEstimator):
         run.save_weights(self._generator.model, self._raw)
 
     # ---- inside ----
+
+    def _rows(self, X: Any) -> np.ndarray:
+        """X as finite float32 rows with the model's columns, (n, d)."""
+        check_is_fitted(self, "n_features_in_")
+        rows = check_array(X, dtype=np.float32, estimator=self)
+        if rows.shape[1] != self.n_features_in_:
+            raise InputError(f"X: expected {self.n_features_in_} columns, found {rows.shape[1]}")
+        return np.asarray(rows)
 
     def _resolve(self, classes: int = 0) -> Config:
         """The configuration of this estimator's settings, for so many labels."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ from ndsm.samplers import (
     sample_prior,
 )
 from ndsm.samplers.guidance import Labelled
+from ndsm.samplers.posterior import Posterior
+from ndsm.second_order import SecondOrderScore
 from ndsm.tracking import EventFiles
 from ndsm.training import (
     Problem,
@@ -68,6 +70,8 @@ BOUND_ROWS = 500
 """Validation rows whose log-density is bounded."""
 BOUND_DRAWS = 20
 """Times drawn for each of them, of two evaluations each."""
+DENOISED_ROWS = 1024
+"""Noisy rows that are denoised at a time."""
 
 
 @dataclass
@@ -322,6 +326,17 @@ def training_in_memory(problem: Problem, data: np.ndarray) -> Iterator[tuple[Tra
         replay.source.close()
 
 
+class Denoised(NamedTuple):
+    """What noisy rows say of the clean ones, in the rows' units; all float64."""
+
+    mean: np.ndarray
+    """Of each clean number given the noisy row, (n, d)."""
+    std: np.ndarray
+    """Its standard deviation, (n, d)."""
+    factors: np.ndarray
+    """F, (n, d, r): F Fᵀ is the part of the covariance that is told beyond its diagonal."""
+
+
 @dataclass
 class Generator:
     """A trained run, ready to make rows."""
@@ -331,6 +346,8 @@ class Generator:
     device: torch.device
     component_shares: list[list[float]] | None = None
     """Of the mixture's components among each label's rows, if labels were learned."""
+    second_order: SecondOrderScore | None = None
+    """A second-order score of the model, if one was trained."""
 
     @classmethod
     def of(cls, run: Run, own: Langevin | None = None) -> "Generator":
@@ -463,6 +480,41 @@ class Generator:
             drawn = scaling.invert(np.concatenate(found)).reshape(draws, -1, rows.shape[1])
             out[:, incomplete] = np.where(missing[incomplete], drawn, rows[incomplete])
         return out
+
+    def denoise(self, rows: np.ndarray, scaling: Scaling, t: float, rank: int = 0) -> Denoised:
+        """The clean rows given noisy ones (n, d) in original units, see `ndsm.samplers.posterior`.
+
+        Args:
+            t: the time that the process needs to make them so noisy.
+            rank: columns of the factors; a second-order score that was trained has its own.
+
+        Raises:
+            InputError: t is not a time of the process, the process is a drift of your own, or the columns are not the model's.
+        """
+        problem, d = self.problem, scaling.dimensions
+        if rows.shape[1] != d:
+            raise InputError(f"expected {d} columns, as the model has, found {rows.shape[1]}")
+        if not 0 < t <= problem.process.horizon:
+            raise InputError(f"t: expected above 0 and at most {problem.process.horizon:g}, found {t:g}")
+        if rank < 0:
+            raise InputError(f"rank: expected 0 or more, found {rank}")
+        if problem.process.mixture is None and not isinstance(problem.process, Linear):
+            raise InputError(
+                "denoise: expected the process of a mixture or a linear one, found a drift of your own"
+            )
+        posterior = Posterior(problem.process.to(self.device), cast(Score, self.model), self.second_order)
+        noisy = torch.from_numpy(scaling.apply_(rows.astype(np.float32))).to(self.device)
+        found = []
+        for x in noisy.split(DENOISED_ROWS):
+            with torch.no_grad():
+                m = posterior.mean(x, t)
+            c = posterior.covariance(x, t, min(rank, d))
+            found.append([part.double().cpu().numpy() for part in (m, c.own, c.factors)])
+        mean, own, factors = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        # Model units are a linear map of the original ones.
+        to_original = scaling.invert(np.eye(d)) - scaling.mean
+        factors = np.einsum("nir,ij->njr", factors, to_original)
+        return Denoised(scaling.invert(mean), np.sqrt(own @ to_original**2 + (factors**2).sum(2)), factors)
 
     def prior_rows(self, n: int, seed: int) -> np.ndarray:
         """n rows of the mixture alone in model units, (n, d) float32."""

@@ -1,5 +1,6 @@
 """Forward processes, their time grids, and the simulation that records training examples."""
 
+from ndsm.processes.batches import one_step_batches
 from ndsm.processes.grids import geometric_grid, uniform_grid
 from ndsm.processes.langevin import Langevin, Prior, Process, forward_grid, reverse_grid
 from ndsm.processes.linear import OU, VE, VP, Linear, SubVP
@@ -31,6 +32,7 @@ __all__ = [
     "SubVP",
     "forward_grid",
     "geometric_grid",
+    "one_step_batches",
     "paths_per_block",
     "reverse_grid",
     "rollout",

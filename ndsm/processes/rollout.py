@@ -81,7 +81,8 @@ class RolloutSpec:
         seed: the run's seed.
         rows_from: `path` simulates, `kernel` draws from the known transition law.
         jitter: each group of trajectories moves its grid by up to this fraction of a step.
-        integrator: scheme of the grid's steps; an example's own step of size last_dt is Euler-Maruyama's.
+        integrator: scheme of the grid's steps; an example's own step of size last_dt is Euler-Maruyama's, and so is the
+            grid's step as one-step objectives record it, unless the modes are spherical (its std is a number).
     """
 
     process: Process
@@ -263,7 +264,9 @@ def _simulate(
         noise.normal_(generator=draws.noise)
     modes = None if spec.integrator == "euler-maruyama" else Modes(spec.process.mixture, y)
     integrator = INTEGRATORS[spec.integrator](spec.process, modes)  # type: ignore[arg-type]
-    z, position = torch.empty_like(y), 0
+    exact = modes is not None and modes.isotropic and spec.last_dt is None
+    tables = integrator.coefficients(h, times[:-1]) if exact else None
+    stds, z, position = [], torch.empty_like(y), 0
     for n, recorded in enumerate(recording):
         t = float(times[n])
         f = spec.process.drift_columns(y, t)
@@ -271,17 +274,24 @@ def _simulate(
         if m := len(recorded):
             here = slice(position, position + m)
             chosen, slope = y.index_select(1, recorded), f.index_select(1, recorded)
-            torch.sub(chosen, slope, alpha=float(own_dt[n]), out=mean[:, here])
+            if tables is None:
+                torch.sub(chosen, slope, alpha=float(own_dt[n]), out=mean[:, here])
+            else:
+                assert modes is not None
+                a, s = (table[n][:, modes.column[recorded]] for table in tables)
+                torch.addcmul(chosen, a, slope, value=-1, out=mean[:, here])
+                stds.append(s[0])
             if spec.last_dt is None:
                 noise[:, here] = z.index_select(1, recorded)
             position += m
         integrator.advance(y, f, z, float(h[n]), t)
     sigma = np.array([spec.process.diffusion(float(t)) for t in times[:-1]])
+    std = torch.from_numpy(sigma * np.sqrt(own_dt)).repeat_interleave(counts)
     values = {
         "mean": mean.T,
         "noise": noise.T,
         "t": torch.from_numpy(times[:-1] + own_dt).repeat_interleave(counts),
-        "std": torch.from_numpy(sigma * np.sqrt(own_dt)).repeat_interleave(counts),
+        "std": torch.cat(stds) if stds else std,
     }
     _fill(out, values, draws)
     return torch.cat(recording)

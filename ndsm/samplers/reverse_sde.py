@@ -100,7 +100,7 @@ class ReverseSDE:
         """As `Sampler`."""
         for t, h in zip(times[:-1], times[:-1] - times[1:], strict=True):
             s = score_at(score, x, t)
-            z = None if t == times[-2] else draw()
+            z = None if h == t else draw()
             x = STEPS[self.name](process, x, s, float(t), float(h), z)
         return x
 

@@ -71,6 +71,12 @@ def test_posterior_moments_of_gaussian_data_are_bayes_rule(make):
     posterior = Posterior(process, score)
     torch.testing.assert_close(posterior.mean(x, t), mean, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(posterior.variance(x, t), variance.expand(5, 3), rtol=1e-4, atol=1e-6)
+    if make is langevin:
+        # The second-order score of a stationary law is -Σ⁻¹ at all times: a diagonal below its eigenvalues and the rest.
+        values, axes = torch.linalg.eigh(-torch.linalg.inv(COVARIANCE))
+        alpha, beta = values[0].expand(5, 3), (axes * (values - values[0]).sqrt()).expand(5, 3, 3)
+        found = Posterior(process, score, lambda y, t: (alpha, beta)).variance(x, t)
+        torch.testing.assert_close(found, variance.expand(5, 3), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

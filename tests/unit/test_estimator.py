@@ -294,3 +294,55 @@ def test_a_wrong_drift_is_one_sentence_before_training(drift, sentence):
 def test_a_prior_that_cannot_be_sampled_is_refused():
     with pytest.raises(ndsm.InputError, match=r"needs a prior with sample\(n, generator\), found object"):
         ndsm.Langevin(drift=lambda y, t: y, prior=object())
+
+
+def test_denoising_knows_the_posterior_of_gaussian_rows_in_their_own_units():
+    """Rows N(5, (j + 1)²) in each column and a mixture of one: Y_0 given Y_t is N(5 + a (Y_t - 5), (1 - a²)(j + 1)²), a = exp(-t)
+    in standardised units, to 15 % of a standard deviation for the fit."""
+    rows, t, a = data(), 0.3, np.exp(-0.3)
+    model = estimator(max_steps=1).set_params(n_components=1).fit(rows)
+    noisy = np.array([[5.0, 5.0], [6.0, 3.0]])
+    spread = np.array([1.0, 2.0])
+    before = noisy.copy()
+    found = model.denoise(noisy, t, rank=1)
+    std = np.sqrt(1 - a**2) * spread
+    np.testing.assert_array_equal(noisy, before)
+    np.testing.assert_allclose((found.mean - 5 - a * (noisy - 5)) / spread, 0, atol=0.15)
+    np.testing.assert_allclose(found.std / std, 1, atol=0.15)
+    assert found.factors.shape == (2, 2, 1)
+    assert ((found.factors**2).sum(2) <= found.std**2 + 1e-6).all()
+    trained = model.fit_second_order(rows, rank=1, steps=100).denoise(noisy, t)
+    np.testing.assert_allclose(trained.std / std, 1, atol=0.3)
+    drawn = model.sample(50, final="draw")
+    assert np.isfinite(drawn).all()
+    assert not np.array_equal(drawn, model.sample(50))
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda m: m.denoise(data(3), 0.1), "expected 2 columns, found 3"),
+        (lambda m: m.denoise(data(), 9.0), "t: expected above 0 and at most 1, found 9"),
+        (lambda m: m.denoise(data(), 0.1, rank=-1), "rank: expected 0 or more, found -1"),
+        (lambda m: m.sample(2, final="median"), "final: expected 'mean' or 'draw', found 'median'"),
+    ],
+)
+def test_what_cannot_be_denoised_is_one_sentence(fitted, call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(fitted)
+
+
+def test_whitened_rows_are_denoised_with_the_variance_of_their_own_columns(monkeypatch):
+    """std² is the diagonal of M (diag(own) + F Fᵀ) Mᵀ for the map M from model units to the rows'."""
+    from ndsm.samplers.posterior import Covariance, Posterior
+
+    rows = data() @ np.array([[1.0, 0.8], [0.0, 1.0]])
+    config = load_config("vectors", {**SMALL, "data.whiten": "within-mode"})
+    model = estimator(config=config, max_steps=1).fit(rows)
+    own, factors = torch.tensor([[0.1, 0.2]]), torch.tensor([[[0.3], [-0.4]]])
+    monkeypatch.setattr(Posterior, "covariance", lambda self, x, t, rank: Covariance(own, factors))
+    found = model.denoise(rows[:1], 0.1)
+    scaling = model._scaling
+    m = scaling.whitening.colour * scaling.scale
+    whole = m.T @ (np.diag(own[0]) + factors[0].numpy() @ factors[0].numpy().T) @ m
+    np.testing.assert_allclose(found.std[0] ** 2, whole.diagonal(), rtol=1e-5)
