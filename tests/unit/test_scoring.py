@@ -12,7 +12,7 @@ from ndsm.config import SamplerName
 from ndsm.data import load
 from ndsm.data.dataset import dequantised
 from ndsm.experiment import Generator
-from ndsm.likelihood import LogDensity
+from ndsm.likelihood import LogDensity, log_density
 from ndsm.run import Run
 from ndsm.samplers import SAMPLERS
 from ndsm.scoring import RowScorer, open_rows, score_table
@@ -36,20 +36,19 @@ def folder(tmp_path_factory):
 
 
 def test_a_trained_density_on_thin_arcs_integrates_to_one(train_arcs, tmp_path):
-    """By quadrature over a box that holds all of it; within 0.02, in the units of the data."""
+    """By quadrature over a box that holds all of it; within 0.02, in model units."""
     run = Run(tmp_path / "arcs")
-    small = {"network.width": 32, "network.depth": 2, "reference.n_init": 1, "data.n": 2000}
-    train_arcs(run, {"train.steps": 250, **small})
-    scaling = run.scaling()
-    x0, x1 = (m + s * np.linspace(-3.2, 3.2, 41) for m, s in zip(scaling.mean, scaling.scale, strict=True))
-    grid = np.stack(np.meshgrid(x0, x1, indexing="ij"), -1).reshape(-1, 2)
-    found = Generator.of(run).log_density(grid, scaling, end=0.02)
-    density = np.exp(found.log_prob).reshape(41, 41)
-    assert np.trapezoid(np.trapezoid(density, x1), x0) == pytest.approx(1.0, abs=0.02)
+    small = {"network.width": 32, "network.depth": 2, "data.n": 2000, "train.block_mb": 0.2}
+    train_arcs(run, {"train.steps": 250, "reference.n_init": 1, **small})
+    generator, x = Generator.of(run), torch.linspace(-3.2, 3.2, 41)
+    grid, process = torch.cartesian_prod(x, x), generator.problem.process
+    found, _ = log_density(process, generator.model, grid, 0.02, tolerance=1e-3)
+    density = found.exp().reshape(41, 41)
+    assert float(torch.trapezoid(torch.trapezoid(density, x), x)) == pytest.approx(1.0, abs=0.02)
     assert max(density[[0, -1]].max(), density[:, [0, -1]].max()) < 1e-3 * density.max()
     # It is not that of the mixture it was begun with.
-    prior = run.mixture().log_prob(torch.from_numpy(scaling.apply_(grid.copy())).float()).exp().numpy()
-    assert np.abs(density / density.max() - (prior / prior.max()).reshape(41, 41)).max() > 0.1
+    prior = process.prior.log_prob(grid).exp().reshape(41, 41)
+    assert (density / density.max() - prior / prior.max()).abs().max() > 0.1
 
 
 def test_the_command_writes_what_the_estimator_says(folder, capsys):
