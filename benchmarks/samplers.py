@@ -239,16 +239,13 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", default="data", help="folder with MNIST/raw")
 
 
-def models_of(options: argparse.Namespace) -> tuple[Run, Run, Dataset]:
-    """The nonlinear run, VP's, and their data."""
-    preset, folder, root = options.preset, options.runs, options.root
-    steps = options.steps or load_config(preset).train.steps
-    longer = {**VP, "train.steps": round(LONGER * steps)}
-    ours = (
-        Run.open(options.ours)
-        if options.ours
-        else trained(preset, {"train.steps": steps}, folder, preset, root)
-    )
+def models_of(options: argparse.Namespace, seed: int = 0) -> tuple[Run, Run, Dataset]:
+    """The nonlinear run, VP's, and their data; those of another seed than 0 are in a folder of their own."""
+    preset, root = options.preset, options.root
+    folder = options.runs / f"seed-{seed}" if seed else options.runs
+    own = {"train.seed": seed, "train.steps": options.steps or load_config(preset).train.steps}
+    longer = {**VP, **own, "train.steps": round(LONGER * own["train.steps"])}
+    ours = Run.open(options.ours) if options.ours else trained(preset, own, folder, preset, root)
     linear = Run.open(options.vp) if options.vp else trained(preset, longer, folder, f"{preset}-vp", root)
     config = ours.config()
     data = config.data.model_copy(update={"root": Path(root)})

@@ -6,9 +6,11 @@
 Gaussian data it is exact. Some conjugate-gradient steps solve the system, one product with the Jacobian each. A mixture's
 process may take C and ∂m/∂x of the mixture's modes in place of the network's: σ² and α along each axis. That is as
 exact for data spread like the modes, takes no derivatives, and does not multiply a Jacobian's error by σ²/α, hundreds at t = T.
+A linear process may take those of one Gaussian N(0, I) in the same way, σ²/(α² + σ²) and α/(α² + σ²).
 
-`Projected` moves m onto the measurements, m + λ A⁺(y - A m), and takes the score that has this mean (dissertation, chapter
-8, where x itself is moved onto noised measurements): one evaluation, no derivatives, and no account of noise.
+`Projected` projects the mean: m + λ A⁺(y - A m), and the score that has this mean (for λ = 1 the range-null space
+decomposition of DDNM, Wang et al. 2023): one evaluation, no derivatives, and no account of noise. The dissertation's
+projection, of x itself onto noised measurements, is `ndsm.samplers.projection`.
 """
 
 import math
@@ -128,7 +130,9 @@ def _of_images(side: int, linear: Callable[[Tensor], Tensor]) -> Operator:
     return Operator(linear(basis).flatten(1).T)
 
 
-def _check_measurements(process: Process, operator: Operator, y: Tensor, noise: float = 0.0) -> None:
+def _check_measurements(
+    process: Process, operator: Operator, y: Tensor, noise: float | Tensor = 0.0
+) -> None:
     """Nothing, if the operator maps the process's rows, as far as their dimension is known, to rows like y.
 
     Raises:
@@ -136,8 +140,13 @@ def _check_measurements(process: Process, operator: Operator, y: Tensor, noise: 
     """
     mixture = process.mixture
     operator.check(operator.matrix.shape[1] if mixture is None else mixture.dimension, y)
-    if not noise >= 0:
-        raise InputError(f"noise: expected a standard deviation of 0 or more, found {noise:g}")
+    _check_noise(noise)
+
+
+def _check_noise(noise: float | Tensor) -> None:
+    least = float(torch.as_tensor(noise).min())
+    if not least >= 0:
+        raise InputError(f"noise: expected a standard deviation of 0 or more, found {least:g}")
 
 
 class MomentMatched:
@@ -147,13 +156,14 @@ class MomentMatched:
         process, score: of the noised data.
         operator: A.
         y: measurements, (B, m), one row for each that is generated.
-        noise: σ_y, in the same units.
-        moments: C and ∂m/∂x by the network's "jacobian" or by the mixture's "modes"; the latter if None and there is one.
+        noise: σ_y, in the same units, a number or one for each measurement (m,).
+        moments: C and ∂m/∂x by the network's "jacobian" or by the "modes": the mixture's, or a linear process's one
+            N(0, I), as wide as standardised data; if None by the modes of a mixture and the Jacobian of a linear process.
         iterations: of conjugate gradients; with a network's Jacobian, which is not quite symmetric, more make it worse.
 
     Raises:
-        InputError: A does not fit y or the process's rows, the noise is below 0, the process is neither linear nor a
-            mixture's, or modes are asked for without.
+        InputError: A does not fit y or the process's rows, the noise is below 0, or the process is neither linear nor
+            a mixture's.
     """
 
     def __init__(
@@ -162,22 +172,21 @@ class MomentMatched:
         score: Score,
         operator: Operator,
         y: Tensor,
-        noise: float = 0.0,
+        noise: float | Tensor = 0.0,
         moments: Literal["jacobian", "modes"] | None = None,
         iterations: int = 4,
     ) -> None:
         _check_measurements(process, operator, y, noise)
         self._posterior, self._score = Posterior(process, score), score
-        self._operator, self._y, self._noise, self._iterations = operator, y, noise, iterations
-        has_modes = self._posterior.has_modes
-        if moments == "modes" and not has_modes:
-            raise InputError("moments: expected 'jacobian' for a process without a mixture, found 'modes'")
-        self._by_modes = has_modes and moments != "jacobian"
+        self._operator, self._y, self._iterations = operator, y, iterations
+        self._noise = torch.as_tensor(noise).to(y)
+        self._by_modes = (moments or ("modes" if self._posterior.has_modes else "jacobian")) == "modes"
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The guided score, (B, d), (B,) → (B, d); all times equal."""
         self._operator.check_rows(x, self._y)
         time, a, posterior = float(t[0]), self._operator, self._posterior
+        spread = posterior.spread(time)
         with torch.set_grad_enabled(not self._by_modes):
             x = x.detach().requires_grad_(not self._by_modes)
             s = score_at(self._score, x, time)
@@ -185,21 +194,21 @@ class MomentMatched:
 
         def back(v: Tensor) -> Tensor:
             if self._by_modes:
-                return posterior.scaled(x, v, time, 0, 1)
+                return posterior.scaled(x, v, time, 0, 1) / spread
             return torch.autograd.grad(m, x, v, retain_graph=True)[0]
 
         with torch.no_grad():
 
             def normal(w: Tensor) -> Tensor:
                 covered = posterior.scaled(x, a.transposed(w), time, 2, 0 if self._by_modes else -1)
-                return self._noise**2 * w + a(covered if self._by_modes else back(covered))
+                return self._noise**2 * w + a(covered / spread if self._by_modes else back(covered))
 
             w = _conjugate_gradients(normal, self._y - a(m), self._iterations)
             return (s + back(a.transposed(w))).detach()
 
 
 class Projected:
-    """The score whose posterior mean is m + λ A⁺(y - A m).
+    """The score whose posterior mean is m + λ A⁺(y - A m): the mean is projected, not x (see `ndsm.samplers.projection`).
 
     Args:
         process, score, operator, y: as of `MomentMatched`.
@@ -227,21 +236,25 @@ class Projected:
 
 
 def draw_from_mixture(
-    mixture: GaussianMixture, operator: Operator, y: Tensor, noise: float, generator: torch.Generator
+    mixture: GaussianMixture,
+    operator: Operator,
+    y: Tensor,
+    noise: float | Tensor,
+    generator: torch.Generator,
 ) -> Tensor:
     """A draw of the mixture given each row of measurements, exactly, (B, m) → (B, d); in float64 on the CPU.
 
     Args:
-        noise: σ_y, above 0.
+        noise: σ_y, a number or one for each measurement (m,).
         generator: on the CPU.
 
     Raises:
-        InputError: A does not fit y or the mixture's rows, or the noise is not above 0.
+        InputError: A does not fit y or the mixture's rows, or the noise is below 0.
     """
     operator.check(mixture.dimension, y)
-    if not noise > 0:
-        raise InputError(f"noise: expected a standard deviation above 0, found {noise:g}")
+    _check_noise(noise)
     a, measured = operator.matrix.double().cpu(), y.double().cpu()
+    std = torch.as_tensor(noise, dtype=torch.float64, device="cpu").expand(len(a))
     z, errors = (
         torch.randn(len(y), n, generator=generator, dtype=torch.float64) for n in (a.shape[1], a.shape[0])
     )
@@ -249,7 +262,9 @@ def draw_from_mixture(
     for i, mean in enumerate(mixture.means):
         own = mixture.covariance(i)
         covariance = torch.diag(own) if own.ndim == 1 else own
-        law = a @ covariance @ a.T + noise**2 * torch.eye(len(a), dtype=torch.float64)
+        law = a @ covariance @ a.T
+        # Measurements without noise that repeat each other would leave it singular.
+        law.diagonal().add_(std**2 + SINGULAR**2 * law.diagonal().mean())
         root = torch.linalg.cholesky(law)
         off = measured - mean @ a.T
         half = torch.linalg.solve_triangular(root, off.T, upper=False)
@@ -259,15 +274,20 @@ def draw_from_mixture(
         draws.append(
             mean
             + free
-            + (covariance @ a.T @ torch.cholesky_solve((off - free @ a.T - noise * errors).T, root)).T
+            + (covariance @ a.T @ torch.cholesky_solve((off - free @ a.T - std * errors).T, root)).T
         )
     posterior = (torch.stack(log_p, 1) + mixture.weights.log()).softmax(1)
     chosen = torch.multinomial(posterior, 1, generator=generator)[:, 0]
     return torch.stack(draws)[chosen, torch.arange(len(y))].to(y)
 
 
+def has_modes(process: Process) -> bool:
+    """Whether measurements can tell in which mode generation is to start."""
+    return process.mixture is not None and process.mixture.n_components > 1
+
+
 def start_given(
-    process: Process, operator: Operator, y: Tensor, noise: float, generator: torch.Generator
+    process: Process, operator: Operator, y: Tensor, noise: float | Tensor, generator: torch.Generator
 ) -> Tensor:
     """Rows at t = T to begin a guided generation with, (B, m) → (B, d).
 
@@ -275,11 +295,12 @@ def start_given(
     given y, noised up to T. For a process without modes, the prior.
 
     Raises:
-        InputError: A does not fit y or the process's rows; the noise is below 0, or 0 where there are modes.
+        InputError: A does not fit y or the process's rows, or the noise is below 0.
     """
     _check_measurements(process, operator, y, noise)
-    if process.mixture is None or process.mixture.n_components == 1:
+    if not has_modes(process):
         return process.prior.sample(len(y), generator).to(y)
+    assert process.mixture is not None
     start = draw_from_mixture(process.mixture, operator, y, noise, generator)
     times = geometric_grid(process.horizon, NOISING_STEPS, process.horizon / NOISING_STEPS / 10)
     return noised(process, start, times, lambda: torch.randn(start.shape, generator=generator).to(y))[-1]

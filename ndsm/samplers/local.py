@@ -61,6 +61,10 @@ class LinearKernel:
         """1, (1, 1)."""
         return torch.ones(1, 1, dtype=torch.float64)
 
+    def spread(self, t: float) -> float:
+        """α² + σ², what a variance of 1 becomes."""
+        return float((2 * self.log_alpha(t)).exp() + self.std(t) ** 2)
+
     def slope(self, process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
         """The score itself, (B, d)."""
         return s
@@ -107,6 +111,10 @@ class MixtureKernel:
         """
         signal = self.unpulled(t)
         return signal / (signal + SLOPE_ERROR**2)
+
+    def spread(self, t: float) -> float:
+        """1: the modes are stationary."""
+        return 1.0
 
     def slope(self, process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
         """f + s: the probability flow's, (B, d)."""

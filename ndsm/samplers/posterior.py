@@ -92,6 +92,10 @@ class Posterior:
         """Whether it is a mixture's: μ, α and σ are then each mode's own."""
         return isinstance(self._kernel, MixtureKernel)
 
+    def spread(self, t: float) -> float:
+        """Variance of Y_t over that of Y_0 for data spread like the modes: 1, or α² + σ² of a linear process."""
+        return self._kernel.spread(t)
+
     def scaled(self, x: Tensor, v: Tensor, t: float, std: int, alpha: int) -> Tensor:
         """σ^std α^alpha v, blended over the modes of x, (B, d) → (B, d)."""
         kernel = self._kernel
