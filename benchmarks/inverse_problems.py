@@ -5,21 +5,29 @@ denoising score matching, trained as `samplers.py` does and in the same folder, 
 reconstruction is drawn several times; PSNR (of the pixels' range) is given of single draws and of their mean. `prior` is the
 mixture's own posterior given the measurements, exact.
 
-    python benchmarks/inverse_problems.py [digits|mnist] [--runs FOLDER] [--ours RUN --vp RUN] [--root data] [--images 40]
-        [--draws 8] [--figure FILE] [--out FILE]
+The methods are the same for both: moment-matched guidance with the covariance of the modes (VP: of its one Gaussian) and as
+many conjugate gradients, the mean projected, and x projected onto noised measurements (dissertation, algorithm 8.2); for VP also
+moment-matched guidance by the network's Jacobian. Steps are exponential ones, for VP ancestral ones.
+
+    python benchmarks/inverse_problems.py [digits|mnist] [--runs FOLDER] [--steps N] [--ours RUN --vp RUN] [--root data]
+        [--images 64] [--draws 4] [--seeds 1] [--figure FILE] [--out FILE]
 """
 
 import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from samplers import add_models, models_of
 
 from ndsm.experiment import Generator
+from ndsm.objectives import Score
+from ndsm.processes import Process
 from ndsm.samplers import carry, reverse_times
+from ndsm.samplers.base import KnownKernel
 from ndsm.samplers.guidance import (
     MomentMatched,
     Operator,
@@ -30,15 +38,20 @@ from ndsm.samplers.guidance import (
     projections,
     start_given,
 )
+from ndsm.samplers.projection import ProjectedSampler, noised_measurements
+from ndsm.streams import torch_stream
 
 PEAK = {"digits": 16.0, "mnist": 1.0}
 """The pixels' range."""
 NOISE = 0.05
 """Standard deviation of the measurements' noise, in model units."""
 EVALUATIONS = 100
-SAMPLER = {"ndsm": "exponential", "vp": "ancestral"}
-ITERATIONS = {"ndsm": 6, "vp": 4}
-"""Of conjugate gradients: VP has no modes, and with the network's Jacobian more make it worse."""
+METHODS = {
+    "ndsm": ["moment-matched", "mean projected", "x projected"],
+    "vp": ["moment-matched", "moment-matched, Jacobian", "mean projected", "x projected"],
+}
+ITERATIONS = {"modes": 6, "jacobian": 4}
+"""Of conjugate gradients: with the network's Jacobian more make it worse."""
 
 
 def problems(side: int) -> dict[str, Operator]:
@@ -76,42 +89,47 @@ def figure(path: Path, truth: np.ndarray, found: dict[str, dict[str, np.ndarray]
     page.savefig(path, dpi=110)
 
 
-def main() -> None:
-    """Train, reconstruct, print and write."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("preset", nargs="?", default="digits", choices=PEAK)
-    add_models(parser)
-    parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--figure", type=Path)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    ours, vp, dataset = models_of(options)
+def drawn_by(
+    process: Process, score: Score, operator: Operator, y: torch.Tensor, method: str, seed: int
+) -> torch.Tensor:
+    """A row for each row of measurements, by one method, (B, m) → (B, d)."""
+    generator = torch_stream(seed, method)
+    name = "ancestral" if isinstance(process, KnownKernel) else "exponential"
+    times, sampler, guided = reverse_times(process, name, EVALUATIONS, 1e-3), name, score
+    if method == "x projected":
+        measured, start = noised_measurements(process, operator, y, NOISE, times, generator)
+        return carry(
+            process, score, times, start, generator, sampler=ProjectedSampler(sampler, operator, measured)
+        )
+    if method == "mean projected":
+        guided = Projected(process, score, operator, y)
+    else:
+        moments: Literal["modes", "jacobian"] = "modes" if method == "moment-matched" else "jacobian"
+        guided = MomentMatched(process, score, operator, y, NOISE, moments, iterations=ITERATIONS[moments])
+    start = start_given(process, operator, y, NOISE, generator)
+    return carry(process, guided, times, start, generator, sampler=sampler)
+
+
+def measured_once(
+    options: argparse.Namespace, seed: int
+) -> tuple[list[dict[str, Any]], np.ndarray, dict[str, dict[str, np.ndarray]]]:
+    """The table of one seed's models, the true images and the reconstructed ones by problem and method."""
+    ours, vp, dataset = models_of(options, seed)
     generators = {"ndsm": Generator.of(ours), "vp": Generator.of(vp)}
-    models = {name: (made.problem.process, made.model) for name, made in generators.items()}
-    mixture, peak = models["ndsm"][0].mixture, PEAK[options.preset]
+    mixture, peak = generators["ndsm"].problem.process.mixture, PEAK[options.preset]
     assert mixture is not None
     clean = torch.from_numpy(dataset.validation[: options.images])
     truth, table = dataset.scaling.invert(clean.numpy()), []
     found: dict[str, dict[str, np.ndarray]] = {}
     for problem, operator in problems(math.isqrt(clean.shape[1])).items():
-        generator = torch.Generator().manual_seed(0)
+        generator = torch_stream(seed, problem)
         y = operator(clean)
         y = (y + NOISE * torch.randn(y.shape, generator=generator)).repeat(options.draws, 1)
         drawn = {"prior": draw_from_mixture(mixture, operator, y, NOISE, generator)}
-        for name, (process, score) in models.items():
-            guided = {
-                "moment-matched": MomentMatched(
-                    process, score, operator, y, NOISE, iterations=ITERATIONS[name]
-                ),
-                "projected": Projected(process, score, operator, y),
-            }
-            for kind, wrapped in guided.items():
-                times = reverse_times(process, SAMPLER[name], EVALUATIONS, 1e-3)
-                start_from = start_given(process, operator, y, NOISE, generator)
-                drawn[f"{name} {kind}"] = carry(
-                    process, wrapped, times, start_from, generator, sampler=SAMPLER[name]
+        for name, made in generators.items():
+            for method in METHODS[name]:
+                drawn[f"{name} {method}"] = drawn_by(
+                    made.problem.process, cast(Score, made.model), operator, y, method, seed
                 )
         found[problem] = {}
         for name, x in drawn.items():
@@ -120,16 +138,41 @@ def main() -> None:
             row = {
                 "problem": problem,
                 "method": name,
+                "seed": seed,
                 "psnr": psnr(images, truth, peak),
                 "psnr_mean": psnr(images.mean(0), truth, peak),
             }
             table.append(row)
             print(
-                f"{problem:20} {name:20} draw {row['psnr']:.2f} dB, mean {row['psnr_mean']:.2f} dB",
+                f"{seed} {problem:20} {name:25} draw {row['psnr']:.2f} dB, mean {row['psnr_mean']:.2f} dB",
                 flush=True,
             )
-    if options.figure is not None:
-        figure(options.figure, truth, found, peak)
+    return table, truth, found
+
+
+def main() -> None:
+    """Train, reconstruct, print and write."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("preset", nargs="?", default="digits", choices=PEAK)
+    add_models(parser)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--draws", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    table: list[dict[str, Any]] = []
+    for seed in range(options.seeds):
+        rows, truth, found = measured_once(options, seed)
+        table += rows
+        if options.figure is not None and seed == 0:
+            figure(options.figure, truth, found, PEAK[options.preset])
+    if options.seeds > 1:
+        for problem, method in dict.fromkeys((row["problem"], row["method"]) for row in table):
+            both = [row for row in table if (row["problem"], row["method"]) == (problem, method)]
+            single, mean = (np.mean([row[key] for row in both]) for key in ("psnr", "psnr_mean"))
+            print(f"all {problem:20} {method:25} draw {single:.2f} dB, mean {mean:.2f} dB")
     if options.out is not None:
         options.out.write_text(json.dumps(table, indent=1), encoding="utf-8")
 

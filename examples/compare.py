@@ -11,8 +11,9 @@ import torch
 
 import ndsm
 from ndsm.config import load_config
+from ndsm.symmetry import GROUPS, mean_image
 
-METHODS = ("ndsm", "VP + DSM", "mixture alone")
+METHODS = ("ndsm", "VP + DSM", "VP + DSM, exactly symmetric", "mixture alone")
 TRUTH = "true data"
 
 Measure = Callable[[np.ndarray, int], dict[str, float]]
@@ -29,12 +30,19 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 
 def generated(
-    X: np.ndarray, n: int, seed: int, steps: int, one_scale: bool = False, **fields: Any
+    X: np.ndarray,
+    n: int,
+    seed: int,
+    steps: int,
+    one_scale: bool = False,
+    symmetry: str | None = None,
+    **fields: Any,
 ) -> dict[str, np.ndarray]:
     """n rows (n, d) by each method, trained on X (N, d) for the same number of steps.
 
     Args:
         one_scale: divide all columns by one number, as suits pixels, instead of each by its own.
+        symmetry: a group of `ndsm.symmetry`: VP + DSM also with a score that has this symmetry exactly.
         fields: of the configuration for ndsm, with `__` for the dot: `reference__n_components=6`.
     """
     mean, scale = X.mean(0), X.std(0)
@@ -52,8 +60,13 @@ def generated(
         "ndsm": ("path", path),
         "VP + DSM": ("dsm", {**linear, **reference}),
     }
+    if symmetry is not None:
+        settings[METHODS[2]] = ("dsm", {**linear, **reference, "data.symmetry": symmetry})
     rows = {}
     for name, (objective, overrides) in settings.items():
+        # A symmetry of the rows is one of the scaled rows if it leaves the mean alone.
+        group = GROUPS[overrides.get("data.symmetry", "none")]
+        origin = mean_image(group, torch.from_numpy(mean[None]))[0].numpy()
         config = load_config("vectors", overrides)
         gen = ndsm.NDSM(
             config.reference.n_components,
@@ -62,13 +75,13 @@ def generated(
             config=config,
             max_steps=steps,
             random_state=seed,
-        ).fit((X - mean) / scale)
-        rows[name] = gen.sample(n) * scale + mean
+        ).fit((X - origin) / scale)
+        rows[name] = gen.sample(n) * scale + origin
         if objective == "path":
             assert gen.mixture_ is not None
             drawn = gen.mixture_.sample(n, torch.Generator().manual_seed(seed)).numpy()
             rows["mixture alone"] = drawn * scale + mean
-    return {name: rows[name] for name in METHODS}
+    return {name: rows[name] for name in METHODS if name in rows}
 
 
 def summary(results: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, list[float]]]:

@@ -1,7 +1,7 @@
 """The front door in Python: a scikit-learn estimator that trains in this process, without Ray."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from ndsm.reference import GaussianMixture
 from ndsm.run import Run
 from ndsm.samplers import configured_sampler
 from ndsm.samplers.final import FinalDraw
+from ndsm.samplers.guidance import Operator
+from ndsm.samplers.reconstruction import Method
 from ndsm.second_order import fit_second_order
 from ndsm.training import fit_mixture, make_problem, with_labels
 
@@ -223,6 +225,45 @@ class NDSM(BaseEstimator):
         return self._generator.impute(
             rows, self._scaling, n_draws, self.config_.train.seed, self.sample_steps
         )
+
+    def reconstruct(
+        self,
+        A: Any,
+        y: Any,
+        noise: float | np.ndarray = 0.0,
+        n_draws: int = 1,
+        *,
+        method: Method | None = None,
+        strength: float = 1.0,
+    ) -> np.ndarray:
+        """Rows x in the units of X given measurements y = A x + noise, n_draws times, (n_draws, n, d) float32.
+
+        The mean of the draws is a point estimate, and their spread how uncertain it is. `sample_steps` evaluations of the
+        network go with each draw; rows are made in chunks.
+
+        Args:
+            A: matrix (m, d), or an operator of `ndsm.samplers.guidance`, such as `mask` or `average_pool`.
+            y: measurements of n rows, (n, m).
+            noise: their standard deviation, a number or one for each measurement (m,).
+            method: "moment-matched" follows the likelihood of y with the noise that it has (`MomentMatched`), "projection" is
+                the dissertation's (`ndsm.samplers.projection`); if None the latter for a drift of your own, else the former.
+            strength: λ of the projection, 1 for exact measurements, less for noisy ones.
+
+        Raises:
+            ValueError: y is not a finite 2-D array of numbers, or A does not map rows of `n_features_in_` numbers to rows of y.
+        """
+        check_is_fitted(self, "n_features_in_")
+        operator = A if isinstance(A, Operator) else Operator(torch.from_numpy(np.array(A, dtype=np.float64)))
+        measured = check_array(y, dtype=np.float64, estimator=self, input_name="y")
+        if n_draws < 1:
+            raise InputError(f"n_draws: expected at least 1, found {n_draws}")
+        if method not in (None, *get_args(Method)):
+            listed = " or ".join(map(repr, get_args(Method)))
+            raise InputError(f"method: expected {listed}, found {method!r}")
+        return self._generator.reconstruct(
+            operator, measured, noise, self._scaling, n_draws, self.config_.train.seed, self.sample_steps,
+            method, strength,
+        )  # fmt: skip
 
     def fit_second_order(self, X: Any, *, rank: int = 4, steps: int = 4000) -> Self:
         """Train a second-order score on the rows X that the model was fitted on (`ndsm.second_order`); returns self.

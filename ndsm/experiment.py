@@ -35,8 +35,9 @@ from ndsm.samplers import (
     reverse_times,
     sample_prior,
 )
-from ndsm.samplers.guidance import Labelled
+from ndsm.samplers.guidance import Labelled, Operator
 from ndsm.samplers.posterior import Posterior
+from ndsm.samplers.reconstruction import Method, reconstruct
 from ndsm.second_order import SecondOrderScore
 from ndsm.tracking import EventFiles
 from ndsm.training import (
@@ -480,6 +481,57 @@ class Generator:
             drawn = scaling.invert(np.concatenate(found)).reshape(draws, -1, rows.shape[1])
             out[:, incomplete] = np.where(missing[incomplete], drawn, rows[incomplete])
         return out
+
+    def reconstruct(
+        self,
+        operator: Operator,
+        y: np.ndarray,
+        noise: float | np.ndarray,
+        scaling: Scaling,
+        draws: int,
+        seed: int,
+        steps: int | None = None,
+        method: Method | None = None,
+        strength: float = 1.0,
+    ) -> np.ndarray:
+        """Rows in original units given measurements y = A x + noise of each, `draws` times, (draws, n, d) float32.
+
+        Args:
+            operator: A, of rows in original units.
+            y: (n, m).
+            noise: standard deviation, a number or one for each measurement (m,).
+            scaling: from model units to the rows'.
+            steps, method, strength: as `ndsm.samplers.reconstruction`, the run's number of steps if not given.
+
+        Raises:
+            InputError: A fits neither the run's rows nor y, or the noise is negative or of another length.
+        """
+        n, m = y.shape
+        operator.check(scaling.dimensions, torch.from_numpy(y))
+        std = np.asarray(noise, dtype=np.float64)
+        if std.shape not in ((), (m,)) or not (np.isfinite(std) & (std >= 0)).all():
+            raise InputError(
+                f"noise: expected a standard deviation of 0 or more, or one for each of the {m} measurements, found "
+                f"{noise if std.ndim == 0 else f'shape {std.shape} from {std.min():g} to {std.max():g}'}"
+            )
+        a = operator.matrix.double().numpy()
+        seen = a * scaling.scale
+        if scaling.whitening is not None:
+            seen = seen @ scaling.whitening.colour.T
+        # Rows of one length: measurements in different units would leave the guidance's system ill-conditioned.
+        length = np.linalg.norm(seen, axis=1)
+        length[length == 0] = 1.0
+        problem = self.problem
+        found = reconstruct(
+            problem.process.to(self.device), self.model, Operator(torch.from_numpy(seen / length[:, None])),
+            (y - a @ scaling.mean) / length, std / length, draws, steps or problem.config.sample.steps,
+            problem.end_dt, seed, self.device, method, strength,
+        )  # fmt: skip
+        out, done = np.empty((draws * n, scaling.dimensions), dtype=np.float32), 0
+        for x in found:
+            out[done : done + len(x)] = scaling.invert(x)
+            done += len(x)
+        return out.reshape(draws, n, -1)
 
     def denoise(self, rows: np.ndarray, scaling: Scaling, t: float, rank: int = 0) -> Denoised:
         """The clean rows given noisy ones (n, d) in original units, see `ndsm.samplers.posterior`.

@@ -130,9 +130,7 @@ def _of_images(side: int, linear: Callable[[Tensor], Tensor]) -> Operator:
     return Operator(linear(basis).flatten(1).T)
 
 
-def _check_measurements(
-    process: Process, operator: Operator, y: Tensor, noise: float | Tensor = 0.0
-) -> None:
+def _check_measurements(process: Process, operator: Operator, y: Tensor, noise: float | Tensor = 0.0) -> None:
     """Nothing, if the operator maps the process's rows, as far as their dimension is known, to rows like y.
 
     Raises:
@@ -190,7 +188,7 @@ class MomentMatched:
         with torch.set_grad_enabled(not self._by_modes):
             x = x.detach().requires_grad_(not self._by_modes)
             s = score_at(self._score, x, time)
-            m = posterior.mean_of(x, s, time)
+            m = posterior.mean_of(x, s, time, learned=True)
 
         def back(v: Tensor) -> Tensor:
             if self._by_modes:
@@ -230,7 +228,7 @@ class Projected:
         self._operator.check_rows(x, self._y)
         time = float(t[0])
         s = score_at(self._score, x, time)
-        m = self._posterior.mean_of(x, s, time)
+        m = self._posterior.mean_of(x, s, time, learned=True)
         move = self._strength * self._operator.pseudo_inverse(self._y - self._operator(m))
         return s + self._posterior.scaled(x, move, time, -2, 1)
 

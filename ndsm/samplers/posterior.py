@@ -79,10 +79,17 @@ class Posterior:
         """E[Y_0 | Y_t = x], (B, d) → (B, d)."""
         return self.mean_of(x, score_at(self._score, x, t), t)
 
-    def mean_of(self, x: Tensor, s: Tensor, t: float) -> Tensor:
-        """The same for a score at x that is known, (B, d)."""
+    def mean_of(self, x: Tensor, s: Tensor, t: float, learned: bool = False) -> Tensor:
+        """The same for a score at x that is known, (B, d).
+
+        Args:
+            learned: where little of the data is left, 1/α would multiply a learned score's error beyond all measure (by
+                exp(T/v) along a mode's thin axes): then its slope counts as far as it can be trusted.
+        """
         kernel = self._kernel
         inverse, variance = (-kernel.log_alpha(t)).exp(), kernel.std(t) ** 2
+        if learned:
+            variance = variance * kernel.trust(t)
         slope = kernel.slope(self._process, x, s, t)
         terms = [Term(inverse * kernel.unpulled(t), x, point=True), Term(inverse * variance, slope)]
         return kernel.blend(x, terms).to(x)

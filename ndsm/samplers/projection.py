@@ -76,13 +76,13 @@ class ProjectedSampler:
         """As `Sampler`.
 
         Raises:
-            InputError: there are not as many measurements as times, or A does not fit them.
+            InputError: there are not as many measurements as times, or A does not fit them and the rows.
         """
         if len(self._measured) != len(times):
             raise InputError(
                 f"projection: expected measurements at each of {len(times)} times, found {len(self._measured)}"
             )
-        self._operator.check(x.shape[1], self._measured[0])
+        self._operator.check_rows(x, self._measured[0])
         for y, interval in zip(self._measured, pairwise(times), strict=False):
             x = self._moved(x, y, self._strength)
             x = self._sampler(process, score, np.array(interval), x, draw)
@@ -123,7 +123,7 @@ def noised_measurements(
         return torch.randn(start.shape, generator=generator).to(y)
 
     if isinstance(process, KnownKernel):
-        moments = [process.kernel(start, torch.full((1,), t)) for t in times]
+        moments = [process.kernel(start, start.new_full((1,), float(t))) for t in times]
         twins = [mean + std * draw() for mean, std in moments]
     elif process.mixture is not None:
         twins = noised(process, start, times[::-1], draw)[::-1]

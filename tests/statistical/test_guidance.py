@@ -208,7 +208,9 @@ def test_a_mixture_given_measurements_follows_bayes_rule(random_mixture, mean_wi
 
 
 def test_measurements_without_noise_are_met_even_if_they_repeat_each_other():
-    mixture = GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 1.0]]), torch.tensor([0.2, 0.2]))
+    mixture = GaussianMixture(
+        torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 1.0]]), torch.tensor([0.2, 0.2])
+    )
     operator, y = Operator(torch.tensor([[1.0, 0.5], [2.0, 1.0]])), torch.tensor([[0.7, 1.4]]).expand(50, 2)
     drawn = draw_from_mixture(mixture, operator, y.double(), 0.0, torch.Generator().manual_seed(0))
     torch.testing.assert_close(operator(drawn), y.double(), rtol=0, atol=1e-3)
