@@ -1,7 +1,7 @@
 """Draws of rows given measurements y = A x + noise, by either method that the package has for them."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -65,6 +65,7 @@ def reconstruct(
         else:
             x = start_given(process, operator, measured, std, generator)
             iterations = 4 if linear else ITERATIONS
-            guided = MomentMatched(process, score, operator, measured, std, iterations=iterations)
+            matched = MomentMatched(process, score, operator, measured, std, iterations=iterations)
+            guided = cast(Score, matched)
         steps_stream = torch_stream(seed, "reconstruct steps", chunk, device=device)
         yield carry(process, guided, times, x, steps_stream, sampler=wrapped).cpu().numpy()
