@@ -262,9 +262,9 @@ def test_bits_of_whole_numbers_come_with_a_warning(whole_numbers, folder, scored
     for (run, rows), warned in cases.items():
         out = str(folder / "warned.parquet")
         assert main(["score", str(folder / run), str(folder / rows), "--out", out]) == 0
-        said = capsys.readouterr().err
-        assert said.count("\n") == warned
-        assert ("bits_per_dim is of a continuous density at whole numbers" in said) == warned
+        said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        assert len(said) == warned
+        assert all("bits_per_dim is of a continuous density at whole numbers" in line for line in said)
     args = ["score", str(whole_numbers / "run"), str(whole_numbers / "counts.parquet")]
     assert main([*args, "--out", str(folder / "counted.parquet")]) == 0
-    assert capsys.readouterr().err == ""
+    assert "warning" not in capsys.readouterr().err
