@@ -1,8 +1,14 @@
 """What Prometheus is told about a line of metrics."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 from pipelines import instruments
+
+ROOT = Path(__file__).parents[2]
 
 
 class Fake:
@@ -68,3 +74,19 @@ def test_a_worker_that_starts_again_counts_on_from_nothing():
     first.show(line(5))
     second.show(line(2))
     assert Fake.made["ndsm_blocks_received"].value == 2
+
+
+def test_the_dashboard_shows_every_number_by_the_name_that_prometheus_sees():
+    """Ray puts `ray_` before a name and `_total` after a counter's."""
+    board = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text(encoding="utf-8"))
+    shown = {
+        name
+        for panel in board["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"ray_\w+", target["expr"])
+    }
+    instruments.Instruments(0)
+    assert shown == {
+        f"ray_{name}_total" if name.removeprefix("ndsm_") in instruments.COUNTS else f"ray_{name}"
+        for name in Fake.made
+    }
