@@ -1,13 +1,16 @@
 """How many simulators a training run needs: a model of stall and network use, fed with measured costs.
 
-    python benchmarks/scaling.py costs [--presets toy-arcs digits ...] [--out costs.json]
+    python benchmarks/scaling.py costs [--presets toy-arcs digits ...] [--root data] [--rows FILE] [--out costs.json]
     python benchmarks/scaling.py predict [--costs costs.json] [--speed-up 1 10 50]
     python benchmarks/scaling.py check [--block-seconds 0.2] [--steps 300]
+    python benchmarks/scaling.py drift [--width 1024] [--steps 200]
 
 `costs` measures a block, a step and what Ray adds to a call, here, with one thread each. `predict` computes from them
 the share of time that 1 to 64 trainers wait for 1 to 1,000 simulators, and the network they use, with steps as fast as
-here or faster (a GPU). `check` trains with 1 to 4 simulators whose drift takes a set time (as one that another machine computes
-would) and compares the measured stall with the model's.
+here or faster (a GPU). `check` measures the costs of a drift that takes a set time (as one that another machine computes
+would) and has the model predict stall and traffic for 1 to 4 simulators from these; then it trains with as many and compares.
+`drift` trains with one that computes: the gradient of a neural network's potential, by automatic differentiation, in this process,
+in the worker, and on 1 and 2 simulators.
 
 The model. All trainers take their k-th block at the same step, so its moment is
 T_k = max(T_{k-1} + u, the latest arrival of a k-th block), u the time in which a block is used up. A trainer has asked for
@@ -22,8 +25,15 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ndsm.training import Problem
 
 BANDWIDTH = 1.25e9
 """Bytes per second between nodes: 10 Gbit/s."""
@@ -48,23 +58,42 @@ class Measured:
     """Gradients that trainers exchange in every step."""
 
 
-def measure(preset: str) -> Measured:
-    """Costs of a preset, without training it."""
+def measure(preset: str, root: Path, path: Path | None) -> Measured:
+    """Costs of a preset, without training it.
+
+    Args:
+        root: folder with MNIST/raw.
+        path: a table in place of the preset's data.
+    """
+    from ndsm.config import load_config
+    from ndsm.experiment import prepare
+    from ndsm.run import Run
+
+    with tempfile.TemporaryDirectory() as folder:
+        other = {} if path is None else {"data.name": "vectors", "data.path": path}
+        config = load_config(preset, {"train.device": "cpu", "data.root": root, **other})
+        experiment = prepare(config, Run(Path(folder) / "run"))
+    # Processor time: other work on this machine does not count.
+    return measure_problem(preset, experiment.problem, experiment.dataset.train, time.process_time)
+
+
+def measure_problem(
+    name: str, problem: "Problem", rows: "np.ndarray", clock: Callable[[], float]
+) -> Measured:
+    """Costs of a problem on rows (N, d), without training it.
+
+    Args:
+        clock: of blocks and steps.
+    """
     import ray
 
-    from ndsm.config import load_config
-    from ndsm.experiment import prepare, start
-    from ndsm.run import Run
+    from ndsm.experiment import start
     from ndsm.training import Ring
     from ndsm.training.calibration import measure_costs
     from pipelines.simulators import start_simulators
 
-    with tempfile.TemporaryDirectory() as folder:
-        experiment = prepare(load_config(preset, {"train.device": "cpu"}), Run(Path(folder) / "run"))
-    problem, rows = experiment.problem, experiment.dataset.train
     trainer, _ = start(problem, None)
-    # Processor time: other work on this machine does not count.
-    costs = measure_costs(problem, rows, trainer, 1, seconds=2.0, clock=time.process_time)
+    costs = measure_costs(problem, rows, trainer, 1, seconds=2.0, clock=clock)
     (simulator,) = start_simulators(1, problem.spec, ray.put(rows))
     beyond, copies = [], []
     ring = Ring(2, problem.spec.rows, problem.spec.layout.width)
@@ -78,7 +107,7 @@ def measure(preset: str) -> Measured:
     simulator.stop()
     # The first call waits for the actor's process.
     return Measured(
-        preset,
+        name,
         costs.block,
         problem.spec.rows * problem.spec.layout.width * 4,
         min(beyond[2:]),
@@ -178,17 +207,12 @@ class SlowDrift:
 
 
 def check(block_seconds: float, steps: int) -> None:
-    """Print measured and predicted stall for 1 to 4 simulators."""
-    import ray
-
+    """Print measured stall and traffic for 1 to 4 simulators, and what the model makes of costs measured beforehand."""
     from ndsm import Langevin
     from ndsm.config import load_config
-    from ndsm.data import load
-    from ndsm.experiment import describe_data
+    from ndsm.experiment import prepare
     from ndsm.run import Run
-    from ndsm.training import make_problem
-    from pipelines.resources import Cluster
-    from pipelines.train import train_on_ray
+    from pipelines.train import train
 
     settings = {
         "objective.kind": "ndsm", "objective.epsilon.every": 20, "process.integrator": "euler-maruyama",
@@ -196,46 +220,157 @@ def check(block_seconds: float, steps: int) -> None:
         "train.block_mb": 0.02, "train.batch_rows": 250, "train.samples_per_insert": 4, "train.steps": steps,
         "train.report_seconds": 0.5, "train.device": "cpu", "network.width": 128, "network.residual": False,
     }  # fmt: skip
-    print("simulators  stall measured  predicted   steps/s measured")
-    for simulators in (1, 2, 3, 4):
-        config = load_config("toy-arcs", {**settings, "train.simulators": simulators})
-        dataset = load(config.data, 0)
-        groups = 2
-        slow = SlowDrift(block_seconds / 20 / groups)
-        process = Langevin(drift=slow.drift, prior=slow, horizon=2.0)
-        problem = make_problem(config, process, 2, "slow", simulators)
-        with tempfile.TemporaryDirectory() as folder:
-            run = Run(Path(folder) / "run")
-            run.begin(config, describe_data(dataset, dataset.stamp), None)
-            lines: list[dict] = []
-            found = Cluster.of(ray.cluster_resources())
-            train_on_ray(problem, run, ray.put(dataset.train), lines.append, found, simulators)
-        # Without the first reports, which begin with full windows.
-        kept = [(a, b) for a, b in itertools.pairwise(lines)][1:]
-        seconds = sum(b["seconds"] - a["seconds"] for a, b in kept)
-        waited = sum(b["stall_fraction"] * (b["seconds"] - a["seconds"]) for a, b in kept)
-        made = lines[-1]["simulator_seconds"] / lines[-1]["blocks_received"]
-        per_step = (seconds - waited) / (kept[-1][1]["step"] - kept[0][0]["step"])
-        per_block = problem.spec.rows * config.train.samples_per_insert / config.train.batch_rows
-        costs = Measured("", made, 0, 2e-3, 0.0, per_step, per_block, 0)
-        expected = stall(costs, simulators, 1, per_block * per_step, config.train.window)
+    groups = 2
+    slow = SlowDrift(block_seconds / 20 / groups)
+    process = Langevin(drift=slow.drift, prior=slow, horizon=2.0)
+    config = load_config("toy-arcs", settings)
+    with tempfile.TemporaryDirectory() as folder:
+        made = prepare(config, Run(Path(folder) / "costs"), process=process)
+        # Wall time: a drift that sleeps takes no processor's.
+        costs = measure_problem("slow", made.problem, made.dataset.train, time.perf_counter)
+        print(costs)
         print(
-            f"{simulators:10d}  {100 * waited / seconds:12.1f} %  {100 * expected:7.1f} %  "
-            f"{(kept[-1][1]['step'] - kept[0][0]['step']) / seconds:17.1f}",
-            flush=True,
+            "simulators  stall measured  predicted   steps/s measured  predicted   kB/s measured  predicted"
         )
+        for simulators in (1, 2, 3, 4):
+            lines: list[dict[str, Any]] = []
+            chosen = load_config("toy-arcs", {**settings, "train.simulators": simulators})
+            train(chosen, Path(folder) / f"{simulators}", process=process, on_metrics=lines.append)
+            measured = rates(lines)
+            use = costs.steps_per_block * costs.step_seconds
+            waits = stall(costs, simulators, 1, use, config.train.window)
+            print(
+                f"{simulators:10d}  {100 * measured.stall:12.1f} %  {100 * waits:7.1f} %  "
+                f"{measured.steps:17.1f}  {(1 - waits) / costs.step_seconds:9.1f}  "
+                f"{measured.blocks * costs.block_bytes / 1e3:14.1f}  {(1 - waits) / use * costs.block_bytes / 1e3:9.1f}",
+                flush=True,
+            )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of a run after its first reports."""
+
+    steps: float
+    """Per second."""
+    blocks: float
+    """Received per second."""
+    stall: float
+    """Share of the time that rank 0 waited."""
+
+
+def rates(lines: list[dict[str, Any]], skipped: int = 2) -> Rates:
+    """From lines of `metrics.jsonl`, without the first ones, which begin with full windows."""
+    first, last = lines[skipped], lines[-1]
+    pairs = list(itertools.pairwise(lines[skipped:]))
+    seconds = last["seconds"] - first["seconds"]
+    waited = sum(b["stall_fraction"] * (b["seconds"] - a["seconds"]) for a, b in pairs)
+    received = last["blocks_received"] - first["blocks_received"]
+    return Rates((last["step"] - first["step"]) / seconds, received / seconds, waited / seconds)
+
+
+class NetworkPotential:
+    """V(y) = |y|²/2 + a network's output: a drift that costs what a learned potential of molecules does.
+
+    Args:
+        dimension: d.
+        width: of its two hidden layers.
+    """
+
+    def __init__(self, dimension: int, width: int) -> None:
+        import torch
+        from torch import nn
+
+        torch.manual_seed(0)
+        layers = (
+            nn.Linear(dimension, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, 1),
+        )
+        self.net = nn.Sequential(*layers).requires_grad_(False)
+        self.dimension = dimension
+
+    def drift(self, y: Any, t: float) -> Any:
+        """∇V(y), (B, d) → (B, d)."""
+        import torch
+
+        # Simulation runs without gradients.
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            energy = 0.5 * (y**2).sum() + self.net(y).sum()
+            return torch.autograd.grad(energy, y)[0]
+
+    def sample(self, n: int, generator: Any) -> Any:
+        """n rows, roughly of the stationary law: the network's part is small."""
+        import torch
+
+        return torch.randn(n, self.dimension, generator=generator)
+
+
+def drift(width: int, steps: int) -> None:
+    """Print what simulators gain with a drift that computes."""
+    from ndsm import Langevin
+    from ndsm.config import load_config
+    from ndsm.experiment import begin, prepare, train_locally
+    from ndsm.run import Run
+    from pipelines.train import train
+
+    potential = NetworkPotential(64, width)
+    process = Langevin(drift=potential.drift, prior=potential, horizon=2.0)
+    settings = {
+        "objective.kind": "ndsm", "objective.epsilon.every": 20, "process.integrator": "euler-maruyama",
+        "process.grid.kind": "uniform", "sample.sampler": "em", "train.block_mb": 0.25, "train.samples_per_insert": 4,
+        "train.steps": steps, "train.report_seconds": 0.5, "train.device": "cpu", "network.residual": False,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        made = prepare(load_config("digits", settings), Run(Path(folder) / "costs"), process=process)
+        costs = measure_problem("drift", made.problem, made.dataset.train, time.process_time)
+        use = costs.steps_per_block * costs.step_seconds
+        print(
+            f"a block takes {costs.block_seconds:.3g} s of a core, its {costs.steps_per_block:.1f} steps {use:.3g} s"
+        )
+        cores, alone = os.cpu_count() or 1, None
+        print("shape     steps/s  over --local  expected over --local     wait")
+        for shape in ("--local", "1x0", "1x1", "1x2"):
+            simulators = 0 if shape == "--local" else int(shape[-1])
+            config = load_config("digits", {**settings, "train.simulators": simulators})
+            lines: list[dict[str, Any]] = []
+            if shape == "--local":
+                run = prepare(config, Run(Path(folder) / "local"), process=process)
+                begin(run)
+                lines = [record.metrics for record in train_locally(run)]
+            else:
+                train(config, Path(folder) / shape, process=process, on_metrics=lines.append)
+            found = rates(lines)
+            alone = alone or found.steps
+            expected = block_rate(costs.block_seconds, use, max(simulators, 1), cores)
+            expected /= block_rate(costs.block_seconds, use, 1, cores)
+            print(
+                f"{shape:8s} {found.steps:8.2f}  {found.steps / alone:12.2f}  {expected:21.2f}  {100 * found.stall:5.1f} %",
+                flush=True,
+            )
+
+
+def block_rate(block_seconds: float, use_seconds: float, simulators: int, cores: int) -> float:
+    """Blocks per second that simulators, a trainer and the cores they share can make and use."""
+    return min(simulators / block_seconds, 1 / use_seconds, cores / (block_seconds + use_seconds))
 
 
 def main() -> None:
-    """Measure, predict or check."""
+    """Measure, predict, check, or compare shapes with an expensive drift."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["costs", "predict", "check"])
+    parser.add_argument("what", choices=["costs", "predict", "check", "drift"])
     parser.add_argument("--presets", nargs="+", default=["toy-arcs", "digits", "vectors"])
     parser.add_argument("--out", type=Path, default=Path("costs.json"))
     parser.add_argument("--costs", type=Path, default=Path("costs.json"))
     parser.add_argument("--speed-up", type=float, nargs="+", default=[1.0, 10.0, 50.0])
     parser.add_argument("--block-seconds", type=float, default=0.2)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--rows", type=Path, help="a table in place of the presets' data")
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder with MNIST/raw")
     options = parser.parse_args()
     if options.what == "predict":
         predict([Measured(**c) for c in json.loads(options.costs.read_text())], options.speed_up)
@@ -249,9 +384,12 @@ def main() -> None:
     if options.what == "check":
         check(options.block_seconds, options.steps)
         return
+    if options.what == "drift":
+        drift(options.width, options.steps)
+        return
     found = []
     for preset in options.presets:
-        found.append(measure(preset))
+        found.append(measure(preset, options.root, options.rows))
         print(asdict(found[-1]), flush=True)
     options.out.write_text(json.dumps([asdict(c) for c in found], indent=1))
 
