@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import signal
 import threading
 import time
@@ -23,7 +22,7 @@ from ndsm.experiment import Experiment, begin, prepare, start, train_locally
 from ndsm.processes import Langevin, rollout
 from ndsm.run import Run
 from ndsm.training import Resume, block_index, open_replay
-from pipelines.instruments import COUNTS, GAUGES
+from pipelines.instruments import GAUGES
 from pipelines.train import metrics_address
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -371,16 +370,12 @@ def test_prometheus_finds_a_runs_numbers_where_the_console_says(ray_cluster, tmp
     address = metrics_address()
     assert address is not None
     train_with_ray(ray_cluster, experiment(tmp_path, "shown", **{"train.steps": 3000}))
-    names = {f"ray_ndsm_{name}" for name in GAUGES} | {f"ray_ndsm_{name}_total" for name in COUNTS}
-    expected = {"ray_ndsm_loss", "ray_ndsm_step", "ray_ndsm_blocks_received_total"}
-    assert expected <= names
+    expected = [f"ray_ndsm_{name}" for name in GAUGES] + ["ray_ndsm_blocks_received_total"]
     text, deadline = "", time.monotonic() + 60
     while not all(f"\n{name}{{" in text for name in expected) and time.monotonic() < deadline:
         time.sleep(0.5)
         text = scraped(address)
     assert [name for name in expected if f"\n{name}{{" not in text] == []
-    found = {name for name in re.findall(r"^(ray_ndsm_\w+)\{", text, re.MULTILINE)}
-    assert found <= names | {"ray_ndsm_step_seconds"}
 
 
 def scraped(address: str) -> str:
