@@ -15,6 +15,7 @@ with the path objective, and VP with denoising score matching, noised to the sam
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,9 +41,9 @@ from ndsm.streams import torch_stream
 LEVELS = (0.2, 0.5, 1.0)
 """Noise σ/α in a typical mode, in model units."""
 NOMINAL = np.array([0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99])
-DRAWS = 200
+DRAWS = 100
 """From the mixture's posterior, of each noisy row."""
-NOISING_STEPS = 30
+NOISING_STEPS = 15
 RANK = 4
 SAMPLER_STEPS = (("exponential", 60), ("flow", 10))
 LAST = (1e-3, 1e-2)
@@ -86,7 +87,7 @@ def normal_intervals(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     return mean - half, mean + half
 
 
-def of_model(run: Run, dataset: Dataset, steps: int) -> list[dict[str, Any]]:
+def of_model(run: Run, dataset: Dataset, steps: int) -> Iterator[dict[str, Any]]:
     """Measures of one model's posteriors at each level."""
     generator = Generator.of(run)
     process, score = generator.problem.process, cast(Score, generator.model)
@@ -96,7 +97,6 @@ def of_model(run: Run, dataset: Dataset, steps: int) -> list[dict[str, Any]]:
         "trained": Posterior(process, score, head),
         "Jacobian": Posterior(process, score),
     }
-    found = []
     for level in LEVELS:
         t, stream = time_of(process, level), torch_stream(0, "noising")
 
@@ -110,26 +110,20 @@ def of_model(run: Run, dataset: Dataset, steps: int) -> list[dict[str, Any]]:
             noisy = mean + std[:, None] * draw(clean)
         else:
             noisy = noised(process, clean, times, lambda: draw(clean))[-1]
+        setting = {"level": level, "t": t}
         for name, posterior in ways.items():
             with torch.no_grad():
                 m = posterior.mean(noisy, t)
             std = posterior.variance(noisy, t).sqrt()
-            found.append(
-                {"level": level, "t": t, "way": name, **measures(clean, m, *normal_intervals(m, std))}
-            )
+            yield {**setting, "way": name, **measures(clean, m, *normal_intervals(m, std))}
         if not linear:
             repeated = noisy.repeat(DRAWS, 1)
-            draws = noised(process, repeated, times, lambda x=repeated: draw(x))[-1].reshape(
-                DRAWS, *noisy.shape
-            )
-            low, high = (
-                torch.stack([draws.quantile(float(0.5 + sign * q / 2), dim=0) for q in NOMINAL])
-                for sign in (-1, 1)
-            )
-            found.append(
-                {"level": level, "t": t, "way": "mixture, exact", **measures(clean, draws.mean(0), low, high)}
-            )
-    return found
+            end = noised(process, repeated, times, lambda x=repeated: draw(x))[-1]
+            draws = end.reshape(DRAWS, *noisy.shape)
+            low, high = draws.quantile(
+                torch.from_numpy(0.5 + np.stack([-NOMINAL, NOMINAL]) / 2).float().flatten(), 0
+            ).chunk(2)
+            yield {**setting, "way": "mixture, exact", **measures(clean, draws.mean(0), low, high)}
 
 
 def coverage(options: argparse.Namespace) -> None:
