@@ -3,10 +3,11 @@
 The run is a finished and evaluated one; the pictures in `docs/images` are of the preset digits. Needs Chromium.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
-from conftest import Browser, headless
+from chromium import Browser, headless
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 SECTIONS = {"training": "Training", "mixture": "The fitted mixture", "nearest": "Nearest training rows"}
@@ -14,7 +15,9 @@ SECTIONS = {"training": "Training", "mixture": "The fitted mixture", "nearest": 
 
 def main() -> None:
     """Write report.png, report-phone.png and a picture of each of `SECTIONS`."""
-    page = Path(sys.argv[1]) / "report.html"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    page = parser.parse_args().run / "report.html"
     driver = headless()
     if driver is None:
         sys.exit("needs Chromium: apt-get install chromium chromium-driver")

@@ -1,12 +1,20 @@
 """The documentation does what it says: Python blocks and command blocks run, other command lines parse, links lead somewhere."""
 
+import argparse
+import json
 import re
+import runpy
 import shlex
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ndsm import cli
+from ndsm.config import build_config, load_config, merge
+from tuning.summary import preset_text
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -63,7 +71,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     def short(self, X, y=None):
         if page.name != "first-run.md":
             self.max_steps = min(self.max_steps or STEPS, STEPS)
-        return fit(self, X)
+        return fit(self, X, y)
 
     monkeypatch.setattr(NDSM, "fit", short)
     rng = np.random.default_rng(0)
@@ -77,7 +85,8 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
 def test_no_python_block_is_skipped_without_a_reason(record_property):
     """How many blocks there are, and that each skipped one still exists and says why."""
     first_lines = [block.splitlines()[0] for page in PAGES for block in blocks(page, "python")]
-    record_property("executed", sum(line not in SKIPPED for line in first_lines))
+    run = sum(line not in SKIPPED for line in first_lines)
+    record_property("documentation: Python blocks run", f"{run} of {len(first_lines)}")
     assert len(first_lines) >= 5
     assert all(line in first_lines and reason for line, reason in SKIPPED.items())
 
@@ -136,6 +145,55 @@ def test_command_lines_parse(page, line, tmp_path, monkeypatch, capsys):
             cli.COMMANDS[name][0](rest)
 
 
+WRITTEN = {bare(line) for page in PAGES for line in INLINE.findall(page.read_text(encoding="utf-8"))}
+SCRIPT_LINES = sorted(line for line in WRITTEN if re.match(r"python [^-]", line))
+
+
+@pytest.mark.parametrize("line", SCRIPT_LINES)
+def test_script_lines_parse(line, monkeypatch):
+    """The script is there, and takes these options."""
+    name, *options = shlex.split(line)[1:]
+    script = ROOT / name
+    if "parse" not in script.read_text(encoding="utf-8") and not options:
+        return
+    known = argparse.ArgumentParser.parse_known_args
+
+    def whole(self, *args):
+        if rest := known(self, *args)[1]:
+            self.error(f"unknown {rest}")
+        raise Parsed
+
+    def part(self, *args):
+        # What is left over are fields of the configuration.
+        build_config(options_of(known(self, *args)[1]), line)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", whole)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", part)
+    monkeypatch.setattr(sys, "argv", [name, *options])
+    # A script finds its neighbours.
+    monkeypatch.syspath_prepend(script.parent)
+    with pytest.raises(Parsed):
+        runpy.run_path(str(script), run_name="__main__")
+
+
+def options_of(words):
+    """The configuration's fields that words set, --section.field value ..."""
+    fields = {
+        name.removeprefix("--").replace("-", "_"): value
+        for name, value in pairwise(words)
+        if name[:2] == "--"
+    }
+    return merge({}, {name: yaml.safe_load(value) for name, value in fields.items()})
+
+
+def test_targets_are_makes():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    named = {line.split()[1] for line in WRITTEN | LINES if line.startswith("make ")}
+    assert len(named) >= 5
+    assert named <= set(targets)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
@@ -170,18 +228,19 @@ def test_options_that_pages_name_are_fields():
 
 
 SHORT = {
-    "train": ["--local", "--fresh", "--quiet", "--train.steps", "20", "--train.batch-rows", "32", "--evaluate.n", "60"],
+    "train": ["--local", "--fresh", "--json", "--train.steps", "20", "--train.batch-rows", "32", "--evaluate.n", "60"],
     "sample": ["--n", "40", "--steps", "60"],
     "impute": ["--steps", "5"],
     "bench": ["--n", "100", "--steps", "10"],
 }  # fmt: skip
 """Options added to a command; the last of an option's values counts."""
+IMAGES = ["--network.width", "8", "--network.depth", "2", "--sample.steps", "20", "--sample.sampler", "exponential",
+          "--reference.n-components", "2"]  # fmt: skip
+"""Added for MNIST, of which there are a few images only."""
 NOT_RUN = {
-    r"ndsm train (mnist|mnist-latent|c2-mnist)$": "needs MNIST; tests/unit/test_mnist.py",
     r"ndsm tune ": "minutes even when short; tests/ray/test_tuning.py",
-    r"ndsm train tune/": "needs a search's result; tests/ray/test_tuning.py",
     r"(export|ray) ": "needs a cluster; tests/unit/test_cluster_yaml.py",
-    r"make ": "is what runs these tests",
+    r"make ": "is what runs these tests; test_targets_are_makes",
     r"(python3 -m venv|\S*pip) ": "is how these tests were installed",
 }
 
@@ -198,8 +257,8 @@ RUN = sorted(line for line in LINES if not any(re.match(pattern, line) for patte
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """What the reader has: a table, one with gaps, one to score, images, a configuration, and the runs trained before."""
+def folder(tmp_path_factory, mnist_root):
+    """What the reader has: a table, one with gaps, one to score, images, MNIST, configurations, and the runs trained before."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -222,6 +281,10 @@ def folder(tmp_path_factory):
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place / f"{i}.png")
     (made / "my.yaml").write_text("network: {kind: unet, width: 8, depth: 2}\nreference: {n_components: 2}\n")
+    (made / "data").symlink_to(mnist_root)
+    best = made / "tune" / "digits" / "best.yaml"
+    best.parent.mkdir(parents=True)
+    best.write_text(preset_text(load_config("digits", {"train.lr": 2e-3}), "the best of a search"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made)
         for run in (
@@ -234,9 +297,11 @@ def folder(tmp_path_factory):
 
 
 def test_every_line_is_run_or_says_why_not(record_property):
-    record_property("run", len(RUN))
-    record_property("not run", len(LINES) - len(RUN))
-    assert len(RUN) >= 12
+    record_property("documentation: command lines of blocks run", f"{len(RUN)} of {len(LINES)}")
+    record_property(
+        "documentation: further lines whose options are checked", len(set(COMMAND_LINES)) + len(SCRIPT_LINES)
+    )
+    assert len(RUN) >= 16
     assert all(line.startswith("ndsm ") for line in RUN)
     for pattern, reason in NOT_RUN.items():
         assert any(re.match(pattern, line) for line in LINES), f"no line is {pattern}"
@@ -244,7 +309,13 @@ def test_every_line_is_run_or_says_why_not(record_property):
 
 
 @pytest.mark.parametrize("line", RUN)
-def test_line_runs(line, folder, monkeypatch):
+def test_line_runs(line, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     words = shlex.split(line)[1:]
-    assert cli.main([*words, *SHORT.get(words[0], [])]) == 0
+    short = [*SHORT.get(words[0], []), *(IMAGES if "mnist" in words[1] else [])]
+    assert cli.main([*words, *short]) == 0
+    if "--json" in short:
+        # Also where a network had to be trained first.
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["n"] == 60
+        assert printed.err == ""
