@@ -1,6 +1,7 @@
 """Evaluations beside the training: a task of its own, for which no worker waits."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -65,4 +66,5 @@ class Evaluations:
         self._running = None
         if self._events is not None and found is not None and found[0]["step"] > self._seen:
             self._seen = found[0]["step"]
-            note_evaluation(self._run, self._events, *found)
+            with suppress(OSError):
+                note_evaluation(self._run, self._events, *found)
