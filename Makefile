@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 READY := $(VENV)/.installed
 
-.PHONY: demo test chaos lint docs package lowest clean
+.PHONY: demo test chaos lint docs package wheel lowest clean
 
 demo: $(READY)
 	$(VENV)/bin/ndsm train digits
@@ -28,8 +28,15 @@ package: $(READY)
 	$(VENV)/bin/pip install --quiet build
 	rm -rf dist
 	$(VENV)/bin/python -m build --quiet
-	tests/package.sh dist/*.whl
-	tests/package.sh dist/*.tar.gz
+	PYTHON=$(PYTHON) tests/package.sh dist/*.whl
+	PYTHON=$(PYTHON) tests/package.sh dist/*.tar.gz
+
+# The wheel, which is built from the sdist, used outside the checkout with the dependencies that are installed already.
+wheel: $(READY)
+	$(VENV)/bin/pip install --quiet build
+	rm -rf dist
+	$(VENV)/bin/python -m build --quiet
+	tests/package.sh dist/*.whl $(VENV)
 
 # The oldest permitted versions of what the method itself uses.
 lowest:
