@@ -7,7 +7,7 @@ and relative to the deepest, which quadrature gives exactly.
 """
 
 import numpy as np
-from compare import TRUTH, arguments, generated, report, scatters
+from compare import TRUTH, arguments, generated, report, scaled, scatters
 
 KT = 20.0
 A, B, C = np.array([-200, -100, -170, 15.0]), np.array([-1, -1, -6.5, 0.7]), np.array([0, 0, 11, 0.6])
@@ -42,12 +42,12 @@ def shares(x: np.ndarray, wells: np.ndarray) -> np.ndarray:
     return np.maximum(np.bincount(wells[tuple(place)], minlength=3), 0.5) / len(x)
 
 
-def simulate(n: int, seed: int) -> np.ndarray:
-    """n equilibrium configurations (n, 2): independent chains of Metropolis-adjusted Langevin dynamics."""
+def simulate(n: int, steps: int, seed: int) -> np.ndarray:
+    """n configurations (n, 2), the ends of independent chains of Metropolis-adjusted Langevin dynamics."""
     rng, h = np.random.default_rng(seed), 0.006
     x = np.array(list(WELLS.values()))[rng.integers(3, size=n)]
     v, g = energy_and_gradient(x)
-    for _ in range(10_000):
+    for _ in range(steps):
         y = x - h * g + np.sqrt(2 * h) * rng.normal(size=x.shape)
         w, k = energy_and_gradient(y)
         forward, backward = ((y - x + h * g) ** 2).sum(1), ((x - y + h * k) ** 2).sum(1)
@@ -67,9 +67,9 @@ def main() -> None:
     print(f"free energies above the left well, kT: right {exact[0]:.3f}, middle {exact[1]:.3f}")
     results = []
     for seed in range(options.seeds):
-        X = simulate(3000, seed)
+        X = simulate(3000, scaled(10_000, options.scale), seed)
         rows = generated(
-            X, 10_000, seed, round(5000 * options.scale),
+            X, scaled(10_000, options.scale), seed, scaled(5000, options.scale),
             reference__n_components=8, reference__reg_covar=0.02, process__horizon=0.5, sample__steps=100,
         )  # fmt: skip
         own = {}

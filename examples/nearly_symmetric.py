@@ -8,7 +8,7 @@ modes' weights makes none of them and as many of either kind. One that has the s
 from collections.abc import Callable
 
 import numpy as np
-from compare import TRUTH, arguments, generated, report
+from compare import TRUTH, arguments, generated, report, scaled
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
@@ -50,8 +50,8 @@ def main() -> None:
     for seed in range(options.seeds):
         train, held_out, judge = tables(seed)
         rows = generated(
-            train, ROWS, seed, round(4000 * options.scale), one_scale=True, symmetry="c2", reference__n_components=20,
-            reference__reg_covar=1e-6, process__horizon=2.0,
+            train, scaled(ROWS, options.scale), seed, scaled(4000, options.scale), one_scale=True, symmetry="c2",
+            reference__n_components=20, reference__reg_covar=1e-6, process__horizon=2.0,
         )  # fmt: skip
         own = {}
         for name, x in {**rows, TRUTH: train}.items():
