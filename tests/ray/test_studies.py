@@ -37,7 +37,7 @@ def test_doctor_says_what_the_cluster_has(ray_cluster, capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert f"torch {torch.__version__}" in out
-    assert "Ray answers: 4 CPUs, 0 GPUs" in out
+    assert "Ray answers: 4 CPUs" in out
 
 
 def test_a_failing_run_leaves_the_others_and_ends_with_its_own_error(ray_cluster, tmp_path):
