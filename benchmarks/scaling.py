@@ -109,7 +109,7 @@ def measure_problem(
     return Measured(
         name,
         costs.block,
-        problem.spec.rows * problem.spec.layout.width * 4,
+        problem.spec.block_bytes,
         min(beyond[2:]),
         min(copies[2:]),
         costs.step + costs.epsilon / problem.config.objective.epsilon.every,

@@ -247,6 +247,9 @@ class Train(Section):
     """How often the workers are restarted from the last checkpoint after a failure; -1 sets no limit."""
     start_seconds: float = Field(15.0, gt=0.0)
     """How long the workers wait for machines that may be gone before as many as fit are started instead."""
+    block_seconds: float = Field(600.0, gt=0.0)
+    """How long a worker waits for a block while no simulator answers before the run ends: simulators that crash or hang
+    again and again. It has to exceed the time that a block takes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the training step."""
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -25,7 +25,7 @@ from ndsm.metrics import evaluate
 from ndsm.objectives import Score
 from ndsm.processes import Langevin, Linear
 from ndsm.reference import GaussianMixture
-from ndsm.run import Run, differing_fields
+from ndsm.run import Run, differing_fields, training_hash
 from ndsm.samplers import (
     Sampler,
     configured_sampler,
@@ -45,6 +45,7 @@ from ndsm.training import (
     Record,
     Resume,
     Trainer,
+    counts_after_restart,
     fit_mixture,
     local_source,
     make_problem,
@@ -232,11 +233,14 @@ def start(
         model, problem.objective, problem.spec.layout, config.train, problem.weight(device), problem.epsilon(),
         config.objective.epsilon.every, wrapped, reduce,
     )  # fmt: skip
+    begun = Resume(world, config=training_hash(config), stamp=problem.spec.stamp)
     if checkpoint is None:
-        return trainer, Resume(world)
+        return trainer, begun
     trainer.load_state(checkpoint[0])
-    resume = resumed(checkpoint[1], trainer.steps, world, problem)
-    return trainer, replace(resume, restarts=resume.restarts + 1)
+    saved = replace(checkpoint[1], config=begun.config, stamp=begun.stamp)
+    counts = counts_after_restart(saved.counts)
+    resume = resumed(saved, trainer.steps, world, problem)
+    return trainer, replace(resume, restarts=resume.restarts + 1, counts=counts)
 
 
 def saved(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Record]:
@@ -271,7 +275,7 @@ def train_locally(
     """
     problem, run = experiment.problem, experiment.run
     with run.hold():
-        trainer, resume = start(problem, run.load_checkpoint())
+        trainer, resume = start(problem, run.load_checkpoint(problem))
         if trainer.steps >= problem.config.train.steps:
             return
         device = next(trainer.model.parameters()).device

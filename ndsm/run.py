@@ -31,7 +31,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ndsm.config import Config, build_config, flatten
+from ndsm.config import Config, build_config, flat, flatten
 from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.files import foreign_names, needs_room, write_whole
 from ndsm.reference import GaussianMixture
 from ndsm.stamps import make_stamp
 from ndsm.storage import Mirror, is_uri
-from ndsm.training import Resume, Trainer
+from ndsm.training import Problem, Resume, Trainer
 from ndsm.versions import versions
 
 OPERATIONAL = (
@@ -65,6 +65,7 @@ OPERATIONAL = (
     "train.report_seconds",
     "train.max_failures",
     "train.start_seconds",
+    "train.block_seconds",
     "sample.",
     "evaluate.",
 )
@@ -79,6 +80,15 @@ def differing_fields(a: Config, b: Config) -> list[str]:
         for name in left
         if left[name] != right[name] and not name.startswith(OPERATIONAL)
     ]
+
+
+def training_hash(config: Config) -> str:
+    """Short hash of the fields that make a training what it is.
+
+    Those at their default are left out, so that a later version's new fields do not make another training of it.
+    """
+    chosen = flat(config.model_dump(mode="json", exclude_defaults=True))
+    return make_stamp({k: v for k, v in chosen.items() if not k.startswith(OPERATIONAL)})
 
 
 @dataclass(frozen=True)
@@ -403,16 +413,21 @@ class Run:
     def save_checkpoint(self, trainer: Trainer, resume: Resume) -> None:
         """Save what resuming needs; the newest two are kept."""
         self.check_there()
-        buffer = io.BytesIO()
-        torch.save({"trainer": trainer.state(), "resume": asdict(resume)}, buffer)
-        self._write(f"checkpoints/step-{trainer.steps:09d}.pt", buffer.getvalue())
+        self._write_checkpoint(trainer.state(), resume)
         # What a killed process was writing is of no use any more.
         for old in [*self._checkpoints()[:-2], *self._checkpoint_folder.glob(".step-*.partial")]:
             old.unlink(missing_ok=True)
         self.push()
 
-    def load_checkpoint(self) -> tuple[dict[str, Any], Resume] | None:
-        """The newest readable checkpoint: the trainer's state, and where the run stands."""
+    def load_checkpoint(self, problem: Problem | None = None) -> tuple[dict[str, Any], Resume] | None:
+        """The newest readable checkpoint: the trainer's state, and where the run stands.
+
+        Args:
+            problem: what the checkpoint is to be trained on with, if it is.
+
+        Raises:
+            InputError: the checkpoint is of another configuration or of other blocks than the problem.
+        """
         for path in reversed(self._checkpoints()):
             try:
                 # torch.load does not look at the checksums that its own format carries.
@@ -420,13 +435,27 @@ class Run:
                     if damaged := archive.testzip():
                         raise zipfile.BadZipFile(f"checksum of {damaged}")
                 saved = torch.load(path, weights_only=True, map_location="cpu")
-                return saved["trainer"], Resume(**saved["resume"])
+                state, resume = saved["trainer"], Resume(**saved["resume"])
             # A damaged file shows in many types; the one before it is whole.
             except Exception as error:
                 warnings.warn(
                     f"{path} is damaged ({type(error).__name__}); using the one before it", stacklevel=2
                 )
+                continue
+            if problem is not None:
+                _check_identity(path, resume, problem)
+            return state, resume
         return None
+
+    def adopt_checkpoint(self) -> None:
+        """Make the newest checkpoint, which another run left here, one of this run's configuration."""
+        if saved := self.load_checkpoint():
+            self._write_checkpoint(saved[0], replace(saved[1], config=training_hash(self.config())))
+
+    def _write_checkpoint(self, state: dict[str, Any], resume: Resume) -> None:
+        buffer = io.BytesIO()
+        torch.save({"trainer": state, "resume": asdict(resume)}, buffer)
+        self._write(f"checkpoints/step-{state['steps']:09d}.pt", buffer.getvalue())
 
     def last_step(self) -> int:
         """Step of the newest readable checkpoint, 0 without one."""
@@ -594,3 +623,20 @@ class Run:
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.stem.removeprefix("step-"))
+
+
+def _check_identity(path: Path, resume: Resume, problem: Problem) -> None:
+    """Nothing, if a checkpoint is this problem's, or of before checkpoints said what they are of.
+
+    Raises:
+        InputError: it is another one's.
+    """
+    for what, found, expected in (
+        ("configuration", resume.config, training_hash(problem.config)),
+        ("data, mixture, process and time grid", resume.stamp, problem.spec.stamp),
+    ):
+        if found and found != expected:
+            raise InputError(
+                f"{path}: expected a checkpoint of this run's {what} ({expected}), found one of another run's ({found}); "
+                "bring back the run's own, or start it over with --fresh"
+            )

@@ -24,7 +24,9 @@ class Board:
     """
 
     def __init__(self, simulators: list[SimulatorHandle]) -> None:
-        self._simulators, self._lines, self._stop = simulators, list[dict[str, Any]](), False
+        self._simulators, self._stop = simulators, False
+        self._lines: list[dict[str, Any]] = []
+        self._warnings: list[str] = []
 
     def simulators(self) -> list[SimulatorHandle]:
         """Those in use, in the order that workers divide among themselves."""
@@ -39,10 +41,15 @@ class Board:
         self._lines.append(line)
         return self._stop
 
-    def take_lines(self) -> list[dict[str, Any]]:
-        """Lines posted since the last call."""
-        lines, self._lines = self._lines, []
-        return lines
+    def warn(self, text: str) -> None:
+        """Take what a worker wants the user to know."""
+        self._warnings.append(text)
+
+    def take_news(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Lines and warnings since the last call."""
+        news = self._lines, self._warnings
+        self._lines, self._warnings = [], []
+        return news
 
     def ask_to_stop(self) -> None:
         """The next `post` returns true."""
@@ -71,7 +78,9 @@ class Membership:
         """Those of the other workers."""
         self._asked: Any = None
         self._asked_at = 0.0
-        self.mine = self._share(ray.get(board.simulators.remote()))
+        self.mine: list[SimulatorHandle] = []
+        """Those of this worker."""
+        self._divide(ray.get(board.simulators.remote()))
 
     def look(self) -> list[SimulatorHandle]:
         """This worker's simulators, as the board's last answer has them."""
@@ -79,13 +88,13 @@ class Membership:
             if time.monotonic() - self._asked_at > ASK_SECONDS:
                 self._asked, self._asked_at = self._board.simulators.remote(), time.monotonic()
         elif ray.wait([self._asked], timeout=0)[0]:
-            self.mine, self._asked = self._share(ray.get(self._asked)), None
+            self._divide(ray.get(self._asked))
+            self._asked = None
         return self.mine
 
-    def _share(self, simulators: list[SimulatorHandle]) -> list[SimulatorHandle]:
+    def _divide(self, simulators: list[SimulatorHandle]) -> None:
         self.total = len(simulators)
-        if not simulators:
-            return []
-        mine = simulators[self._rank :: self._world] or [simulators[self._rank % len(simulators)]]
-        self.others = [s for s in simulators if all(s.actor != own.actor for own in mine)]
-        return mine
+        self.mine = simulators[self._rank :: self._world]
+        if simulators and not self.mine:
+            self.mine = [simulators[self._rank % len(simulators)]]
+        self.others = [s for s in simulators if all(s.actor != own.actor for own in self.mine)]

@@ -9,6 +9,7 @@ more until it answers, and what it owes is asked of another one, if all of this 
 are functions of their index, so the first answer is as good as any.
 """
 
+import math
 import threading
 import time
 from collections import Counter
@@ -29,6 +30,8 @@ PATIENCE = 0.3
 """Seconds that an answer may take beyond twice the usual time for it and the calls before it."""
 FIRST_PATIENCE = 15.0
 """Seconds that an answer may take before any has come: simulators start meanwhile."""
+WARN_AFTER = 0.1
+"""Share of the time that a worker waits without any answer after which it says so."""
 
 
 @dataclass
@@ -45,6 +48,10 @@ class Call:
     """Whether another simulator was asked since."""
 
 
+class NoAnswer(RuntimeError):
+    """No simulator answers, and waiting longer would not help."""
+
+
 class Ingest:
     """The in-flight window of one worker; a `BlockSource`.
 
@@ -55,6 +62,9 @@ class Ingest:
         window: blocks per simulator in flight or waiting.
         stamp: blocks that carry another are dropped and asked for again.
         others: gives simulators to turn to while all of this worker's are late.
+        limit: seconds that the worker waits for a block while no simulator answers.
+        warn: told when a part of them has passed.
+        clock: seconds, never going back.
     """
 
     def __init__(
@@ -65,8 +75,13 @@ class Ingest:
         window: int,
         stamp: str,
         others: Callable[[], list[SimulatorHandle]] = list,
+        limit: float = math.inf,
+        warn: Callable[[str], object] = lambda text: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._others = others
+        self._others, self._limit, self._warn, self._clock = others, limit, warn, clock
+        self._answered, self._warned = clock(), False
+        self._waiting_since: float | None = None
         self._look, self._index_of, self._stamp, self._window = simulators, index_of, stamp, window
         self._simulators = simulators()
         self._next_number = self._wanted = first
@@ -87,12 +102,14 @@ class Ingest:
         """Block `number`, (rows, width): a read-only view of shared memory, freed when it is dropped.
 
         Raises:
+            NoAnswer: no simulator answers any more.
             Exception: what a simulator raised, or that all calls fail.
         """
         with self._changed:
-            self._wanted = number
+            self._wanted, self._waiting_since = number, self._clock()
             self._changed.notify_all()
             self._changed.wait_for(lambda: number in self._ready or self._error is not None)
+            self._waiting_since = None
             if number not in self._ready:
                 assert self._error is not None
                 raise self._error
@@ -128,13 +145,16 @@ class Ingest:
                 self._simulators = self._look()
                 self._fill_window()
                 self._ask_again_for_late_blocks()
-                if not self._pending:
+                done = []
+                if self._pending:
+                    done, _ = ray.wait(list(self._pending), num_returns=1, timeout=0.1)
+                else:
                     with self._changed:
                         self._changed.wait(timeout=0.5)
-                    continue
-                done, _ = ray.wait(list(self._pending), num_returns=1, timeout=0.1)
                 for ref in done:
                     self._receive(ref)
+                if not done:
+                    self._check_answers()
         except Exception as error:
             with self._changed:
                 self._error = error
@@ -151,7 +171,7 @@ class Ingest:
         simulator = min(self._reachable(), key=lambda s: (s.actor in self._suspects, busy[s.actor]))
         ref = simulator.block(self._index_of(number))
         with self._changed:
-            self._pending[ref] = Call(number, simulator, time.monotonic(), busy[simulator.actor] + 1)
+            self._pending[ref] = Call(number, simulator, self._clock(), busy[simulator.actor] + 1)
             self._counts["blocks_sent"] += 1
 
     def _reachable(self) -> list[SimulatorHandle]:
@@ -165,7 +185,7 @@ class Ingest:
         return any(simulator.actor == actor for simulator in self._simulators)
 
     def _ask_again_for_late_blocks(self) -> None:
-        seconds, late, now = self._usual_seconds, [], time.monotonic()
+        seconds, late, now = self._usual_seconds, [], self._clock()
         for call in self._pending.values():
             patience = FIRST_PATIENCE if seconds is None else PATIENCE + 2 * seconds * call.ahead
             if not call.late and now - call.asked > patience:
@@ -177,6 +197,26 @@ class Ingest:
             call.late = True
             if call.number >= self._wanted and call.number not in self._ready:
                 self._ask(call.number)
+
+    def _check_answers(self) -> None:
+        """Warn once, and later give up, while the worker waits and nobody answers.
+
+        Ray starts a simulator that crashes again and again, and repeats its calls, without ever telling.
+        """
+        since = self._waiting_since
+        silent = 0.0 if since is None else self._clock() - max(since, self._answered)
+        if silent <= WARN_AFTER * self._limit or (self._warned and silent <= self._limit):
+            return
+        asked = ", ".join(str(simulator.actor) for simulator in self._simulators[:3]) or "no simulator"
+        found = (
+            f"expected block {self._wanted} from {asked} within train.block_seconds ({self._limit:g} s), found no answer "
+            f"to {len(self._pending)} calls for {silent:.0f} s: their processes crash (a fault in the drift, too little memory) "
+            "or hang, or no node has room for them; `ray list actors` and `ray logs actor` tell which"
+        )
+        if silent > self._limit:
+            raise NoAnswer(f"{found}; raise train.block_seconds if a block takes that long")
+        self._warned = True
+        self._warn(found)
 
     def _receive(self, ref: Any) -> None:
         call = self._pending[ref]
@@ -205,6 +245,7 @@ class Ingest:
             self._ask_if_missing(number)
             return
         self._failures = 0
+        self._answered, self._warned = self._clock(), False
         self._suspects.discard(actor)
         usual = self._usual_seconds or block["seconds"]
         self._usual_seconds = 0.9 * usual + 0.1 * block["seconds"]

@@ -9,7 +9,7 @@ GAUGES = {
     "loss": "Mean loss since the last report",
     "steps_per_s": "Optimiser steps per second",
     "rollout_rows_per_s": "Simulated rows inserted by all workers per second",
-    "stall_fraction": "Share of the time this worker waited for blocks",
+    "stall_fraction": "Share of the time that the worker who waited most waited for blocks",
     "ring_fill": "Share of this worker's ring that holds rows",
     "samples_per_insert": "Uses of a simulated row, on average",
     "workers": "Training workers",
@@ -30,9 +30,10 @@ class Instruments:
 
     Args:
         rank: the worker's; counts are over all workers, and kept by rank 0 alone.
+        before: counts of the run before this worker started; Prometheus has those from its predecessors.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, before: dict[str, float]) -> None:
         tags = {"rank": str(rank)}
         self._gauges = {name: Gauge(f"ndsm_{name}", text, ("rank",)) for name, text in GAUGES.items()}
         self._step_seconds = Gauge(
@@ -41,7 +42,7 @@ class Instruments:
         self._counters = {name: Counter(f"ndsm_{name}", text, ("rank",)) for name, text in COUNTS.items()}
         for instrument in (*self._gauges.values(), self._step_seconds, *self._counters.values()):
             instrument.set_default_tags(tags)
-        self._rank, self._counted = rank, dict.fromkeys(COUNTS, 0.0)
+        self._rank, self._counted = rank, {name: before.get(name, 0.0) for name in COUNTS}
 
     def show(self, metrics: dict[str, Any]) -> None:
         """Take up a line of metrics."""

@@ -66,10 +66,10 @@ class Cluster:
         """Custom resources of each simulator, beside its CPU."""
         return {} if self.simulators is None else {SIMULATOR: 1.0}
 
-    def room_for_simulators(self, workers: int) -> int:
-        """Simulators that fit beside so many workers; at least 1."""
-        room = self.cpus - workers if self.simulators is None else min(self.simulators, self.cpus - workers)
-        return max(1, int(room))
+    def room_for_simulators(self, workers: int, window_bytes: int) -> int:
+        """Simulators that fit beside so many workers, with `window_bytes` in flight each; at least 1."""
+        room = min(self.cpus - workers, STORE_SHARE * self.object_store / window_bytes)
+        return max(1, int(room if self.simulators is None else min(room, self.simulators)))
 
 
 def check_budget(
@@ -144,7 +144,7 @@ class SimulatorScaling:
     """How many simulators to have, from how long workers wait and simulators work; a policy without clocks or actors.
 
     Args:
-        least, most: bounds.
+        least: simulators to have in any case.
     """
 
     STALL = 0.02
@@ -154,17 +154,18 @@ class SimulatorScaling:
     AGREE = 3
     """Reports in a row that must ask for the same direction: a single one may be a hiccup."""
 
-    def __init__(self, least: int, most: int) -> None:
-        self.least, self.most = least, most
+    def __init__(self, least: int) -> None:
+        self.least = least
         self._same = 0
 
-    def decide(self, count: int, stall: float, busy: float) -> int:
+    def decide(self, count: int, stall: float, busy: float, most: int) -> int:
         """Simulators to have from now on.
 
         Args:
             count: simulators there are.
-            stall: share of the time since the last report that the workers waited for blocks.
+            stall: share of the time since the last report that the worker who waited most waited for blocks.
             busy: share of the time that each simulator worked, on average.
+            most: simulators that there is room for now.
         """
         wanted = count
         if stall > self.STALL:
@@ -172,7 +173,7 @@ class SimulatorScaling:
             wanted = math.ceil(count / (1 - min(stall, 0.5))) if busy > self.IDLE else count
         elif busy < self.IDLE:
             wanted = math.ceil(MARGIN * busy * count)
-        wanted = min(self.most, max(self.least, wanted))
+        wanted = min(most, max(self.least, wanted))
         direction = (wanted > count) - (wanted < count)
         self._same = direction if direction * self._same <= 0 else self._same + direction
         if abs(self._same) < self.AGREE:

@@ -1,6 +1,7 @@
 """Training on Ray: simulators, Ray Train workers, and the driver that watches them."""
 
 import logging
+import math
 import os
 import threading
 import warnings
@@ -28,7 +29,7 @@ from ndsm.training import train as training
 from ndsm.training.calibration import Costs, measure_costs
 from pipelines.board import Membership, open_board
 from pipelines.evaluate import Evaluations
-from pipelines.ingest import Ingest
+from pipelines.ingest import Ingest, NoAnswer
 from pipelines.instruments import Instruments
 from pipelines.resources import Cluster, SimulatorScaling, check_budget, simulators_needed
 from pipelines.simulators import SimulatorHandle, start_simulators
@@ -36,8 +37,11 @@ from pipelines.versions import check_software, software
 
 RESIZE_SECONDS = 30.0
 """Between looks at whether more workers would fit; taking them in is a restart from the last checkpoint."""
-GLOO_SECONDS = 60
-"""After which a worker stops waiting for another one that has died without closing its connections."""
+GRADIENT_SECONDS = 60
+"""Beyond `train.block_seconds`, after which a worker stops waiting for another one's gradients: one that waits for a block
+keeps the others waiting. Ray itself ends them when a process or node dies."""
+
+log = logging.getLogger("ndsm")
 
 
 def train(
@@ -159,7 +163,10 @@ def train_on_ray(
     trainer = TorchTrainer(
         worker,
         train_loop_config=settings,
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=GLOO_SECONDS),
+        torch_config=TorchConfig(
+            backend="nccl" if use_gpu else "gloo",
+            timeout_s=math.ceil(config.block_seconds + GRADIENT_SECONDS),
+        ),
         scaling_config=ScalingConfig(
             num_workers=least if least == most else (least, most),
             use_gpu=use_gpu,
@@ -191,7 +198,10 @@ def train_on_ray(
             if run.stop_file.exists():
                 pool.board.ask_to_stop.remote()
             # After the last join too: the run's last line comes just before its thread ends.
-            for line in ray.get(pool.board.take_lines.remote()):
+            lines, warned = ray.get(pool.board.take_news.remote())
+            for text in warned:
+                log.warning(text)
+            for line in lines:
                 on_metrics(line)
                 pool.adapt(line)
             evaluations.look()
@@ -199,11 +209,12 @@ def train_on_ray(
         evaluations.stop()
         pool.stop()
     run.pull()
-    if failures:
-        raise cause(failures[0])
+    # What ended one worker comes before what that did to the others.
     if failure := run.failure():
         kind, message = failure
         raise InputError(message) if kind == "InputError" else RuntimeError(message)
+    if failures:
+        raise cause(failures[0])
 
 
 class SimulatorPool:
@@ -216,12 +227,11 @@ class SimulatorPool:
     """
 
     def __init__(self, problem: Problem, data: Any, found: Cluster, count: int) -> None:
-        config = problem.config.train
+        self._problem, config = problem, problem.config.train
         self._start = lambda n: start_simulators(n, problem.spec, data, found.simulator_resources())
         self._handles: list[SimulatorHandle] = self._start(count)
         self._leaving: list[SimulatorHandle] = []
-        most = found.room_for_simulators(config.worker_range[0])
-        self._scaling = SimulatorScaling(1, most) if config.simulators == "auto" and count else None
+        self._scaling = SimulatorScaling(1) if config.simulators == "auto" and count else None
         self._before: dict[str, Any] = {}
         self.board = open_board(self._handles)
 
@@ -233,7 +243,9 @@ class SimulatorPool:
         seconds = line["seconds"] - before["seconds"]
         worked = max(0.0, line["simulator_seconds"] - before["simulator_seconds"])
         count = len(self._handles)
-        wanted = self._scaling.decide(count, line["stall_fraction"], worked / seconds / count)
+        # Nodes come and go.
+        most = room_for_simulators(self._problem, Cluster.of(ray.cluster_resources()))
+        wanted = self._scaling.decide(count, line["stall_fraction"], worked / seconds / count, most)
         # Those that left the board a line ago are asked for nothing any more.
         self._end(self._leaving)
         self._leaving = self._handles[wanted:]
@@ -262,8 +274,42 @@ def cause(error: BaseException) -> BaseException:
     return error
 
 
+class Notices:
+    """Whether there is news of a node that is about to end, which a checkpoint should forestall: true once for each.
+
+    Args:
+        ask: gives what is known, None for nothing; Ray repeats it until the node is gone.
+    """
+
+    def __init__(self, ask: Callable[[], object | None]) -> None:
+        self._ask = ask
+        self._known: object | None = None
+
+    def __call__(self) -> bool:
+        before, self._known = self._known, self._ask()
+        return self._known is not None and self._known != before
+
+
 def worker(settings: dict[str, Any]) -> None:
-    """The loop of one Ray Train worker."""
+    """The loop of one Ray Train worker, and what becomes of the run if it fails."""
+    run: Run = settings["run"]
+    try:
+        run.pull()
+        train_as_worker(settings)
+    except (InputError, FloatingPointError, NoAnswer) as error:
+        # It would fail again: the workers that Ray starts next find the note.
+        run.write_failure(error)
+        # Ray then ends the other workers, which wait for this one's gradients.
+        if ray.train.get_context().get_world_size() > 1:
+            raise
+
+
+def train_as_worker(settings: dict[str, Any]) -> None:
+    """Take this worker's part in all steps that are left.
+
+    Raises:
+        InputError, FloatingPointError, NoAnswer: it would not go better next time.
+    """
     problem: Problem = settings["problem"]
     run: Run = settings["run"]
     board = settings["board"]
@@ -271,8 +317,9 @@ def worker(settings: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     # Ray grants one CPU.
     torch.set_num_threads(1)
-    run.pull()
-    trainer, resume = start(problem, run.load_checkpoint(), world, prepare_model, sum_over_workers(world))
+    trainer, resume = start(
+        problem, run.load_checkpoint(problem), world, prepare_model, sum_over_workers(world)
+    )
     if trainer.steps >= problem.config.train.steps or run.failure():
         return
     device = next(trainer.model.parameters()).device
@@ -285,21 +332,17 @@ def worker(settings: dict[str, Any]) -> None:
         if not members.total:
             data = ray.get(settings["data"][0])
             return local_source(problem, data, resume, rank, device=device)(first)
-        window = problem.config.train.window
+        config = problem.config.train
         return Ingest(
-            members.look, index_of, first, window, problem.spec.stamp, others=lambda: members.others
-        )
+            members.look, index_of, first, config.window, problem.spec.stamp, others=lambda: members.others,
+            limit=config.block_seconds, warn=lambda text: board.warn.remote(f"worker {rank}: {text}"),
+        )  # fmt: skip
 
     stopped = False
 
     def total(counts: dict[str, float]) -> dict[str, float]:
-        values = torch.tensor(list(counts.values()), dtype=torch.float64, device=device)
-        summed = dict(zip(counts, sum_over_workers(world)(values).tolist(), strict=True))
-        whole = {name: value if name.endswith("seconds") else round(value) for name, value in summed.items()}
-        return whole | {"simulators": members.total}
-
-    def urgent() -> bool:
-        return ray.train.get_preemption_info() is not None
+        shared = counts_together(counts, rank, world, sum_over_workers(world), device)
+        return shared | {"simulators": members.total}
 
     def posted(records: Iterator[Record]) -> Iterator[Record]:
         nonlocal stopped
@@ -307,17 +350,13 @@ def worker(settings: dict[str, Any]) -> None:
             stopped = ray.get(board.post.remote(record.metrics))
             yield record
 
-    try:
-        check_software(settings["software"])
-        replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
-    except InputError as error:
-        run.write_failure(error)
-        return
+    check_software(settings["software"])
+    replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
     records = training(
         trainer, replay, problem, resume, agree=agree_on(rank, world, device),
-        stop=lambda: stopped or run.stop_file.exists(), urgent=urgent, total=total,
+        stop=lambda: stopped or run.stop_file.exists(), urgent=Notices(ray.train.get_preemption_info), total=total,
     )  # fmt: skip
-    instruments = Instruments(rank)
+    instruments = Instruments(rank, resume.counts)
     try:
         for record in posted(saved(records, trainer, run)) if rank == 0 else records:
             instruments.show(record.metrics)
@@ -325,10 +364,6 @@ def worker(settings: dict[str, Any]) -> None:
             # where the workers save anyway.
             if record.checkpoint:
                 ray.train.report(record.metrics)
-    except (InputError, FloatingPointError) as error:
-        # Deterministic: Ray would restart the workers only to fail again. The other workers' collectives
-        # time out, they are restarted once, and find the note.
-        run.write_failure(error)
     finally:
         replay.source.close()
 
@@ -342,6 +377,30 @@ def sum_over_workers(world: int) -> Callable[[torch.Tensor], torch.Tensor]:
         return x
 
     return reduce
+
+
+def counts_together(
+    counts: dict[str, float],
+    rank: int,
+    world: int,
+    reduce: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """What the workers counted, added up; of `stall_fraction` the largest.
+
+    Args:
+        counts: of worker `rank` of `world`.
+        reduce: sums a tensor over the workers.
+    """
+    table = torch.zeros(len(counts), world, dtype=torch.float64, device=device)
+    table[:, rank] = torch.tensor(list(counts.values()), dtype=torch.float64)
+    found: dict[str, float] = {}
+    for name, values in zip(counts, reduce(table).tolist(), strict=True):
+        total = sum(values)
+        found[name] = total if name.endswith("seconds") else round(total)
+        if name == "stall_fraction":
+            found[name] = max(values)
+    return found
 
 
 def agree_on(rank: int, world: int, device: torch.device) -> Callable[[Flags], Flags]:
@@ -377,9 +436,9 @@ def run_on_ray(
     """
     problem, config, run = experiment.problem, experiment.config.train, experiment.run
     with cluster(say) as found:
-        block_bytes = problem.spec.rows * problem.spec.layout.width * 4
         use_gpu, simulators = uses_gpu(config, found), config.first_simulators
-        check_budget(found, config, simulators, block_bytes, experiment.dataset.train.nbytes, use_gpu)
+        data_bytes = experiment.dataset.train.nbytes
+        check_budget(found, config, simulators, problem.spec.block_bytes, data_bytes, use_gpu)
         begin(experiment)
         with run.hold():
             data = ray.put(experiment.dataset.train)
@@ -392,6 +451,12 @@ def run_on_ray(
 def uses_gpu(config: Train, found: Cluster) -> bool:
     """Whether each worker takes a GPU: what the workers' nodes have counts, not this process's."""
     return config.device == "cuda" or (config.device == "auto" and found.gpus >= config.worker_range[0])
+
+
+def room_for_simulators(problem: Problem, found: Cluster) -> int:
+    """Simulators that fit beside as many workers as the run may have."""
+    config = problem.config.train
+    return found.room_for_simulators(config.worker_range[1], config.window * problem.spec.block_bytes)
 
 
 def calibrated(problem: Problem, data: Any, found: Cluster, use_gpu: bool, say: Callable[[str], None]) -> int:
@@ -412,7 +477,7 @@ def calibrated(problem: Problem, data: Any, found: Cluster, use_gpu: bool, say: 
     costs: Costs = ray.get(
         ray.remote(num_cpus=cpus, num_gpus=gpus, resources=resources)(measure).remote(data)
     )
-    room = found.room_for_simulators(most)
+    room = room_for_simulators(problem, found)
     count = simulators_needed(costs.block, costs.use, most, room, costs.own_block)
     say(
         f"train.simulators auto: a block takes {costs.block:.3g} s and is used up in {costs.use:.3g} s, steps take "

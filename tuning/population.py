@@ -164,6 +164,7 @@ def _take_over(plan: Plan, folder: SearchFolder, generation: int, member: int, d
         config = plan.space.config(record.params)
         train = config.train.model_copy(update={"steps": run.config().train.steps})
         run.begin(config.model_copy(update={"train": train}), run.data(), run.mixture())
+        run.adopt_checkpoint()
         record.changes.append({"generation": generation, "from": donor, "params": record.params})
         trial.write(record)
     # The record says that the copy is whole: from here on it takes the place of the run.

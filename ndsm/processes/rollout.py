@@ -109,6 +109,11 @@ class RolloutSpec:
         """Rows per block."""
         return self.paths * self.times_per_path
 
+    @property
+    def block_bytes(self) -> int:
+        """Size of a block's rows."""
+        return self.rows * self.layout.width * 4
+
     def on(self, device: torch.device) -> "RolloutSpec":
         """What a simulator on another device needs; itself for the device that it has.
 

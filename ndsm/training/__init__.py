@@ -20,7 +20,7 @@ from ndsm.training.problem import (
     pick_device,
     with_labels,
 )
-from ndsm.training.replay import BlockSource, Replay, ThreadSource
+from ndsm.training.replay import BlockSource, Replay, ThreadSource, counts_after_restart
 from ndsm.training.ring import Ring
 from ndsm.training.step import Trainer
 
@@ -37,6 +37,7 @@ __all__ = [
     "ThreadSource",
     "Trainer",
     "block_index",
+    "counts_after_restart",
     "fit_mixture",
     "local_source",
     "make_problem",

@@ -31,6 +31,12 @@ class Resume:
     """Training time so far."""
     restarts: int = 0
     """How often training went on from a checkpoint."""
+    counts: dict[str, float] = field(default_factory=dict)
+    """`Replay.counters()` of all workers so far; at the start of a sitting, of those before."""
+    config: str = ""
+    """Hash of the configuration that is trained."""
+    stamp: str = ""
+    """Of the blocks it trains on."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def train(
         agree: makes the workers' decisions one (rank 0's).
         stop: asked now and then; true ends the loop after a checkpoint.
         urgent: asked at each report, by all workers; true saves a checkpoint at once.
-        total: sums the workers' counts.
+        total: sums the workers' counts; of `stall_fraction` it takes the largest.
         milestones: steps, multiples of DECIDE_EVERY, at which a record is wanted whatever the clock says.
 
     Raises:
@@ -172,7 +178,12 @@ def train(
             )
         seconds = max(now - reported, 1e-9)
         rows = (replay.blocks_inserted - blocks) * problem.spec.rows * resume.world
-        at = replace(resume, seconds=resume.seconds + now - started)
+        stall = (replay.wait_seconds - waited) / seconds
+        # A worker that waits for blocks keeps the others waiting for its gradients, which no clock of theirs shows.
+        shared = total({"stall_fraction": stall, **replay.counters()})
+        stall = shared.pop("stall_fraction")
+        counts = {name: value + resume.counts.get(name, 0) for name, value in shared.items()}
+        at = replace(resume, seconds=resume.seconds + now - started, counts=counts)
         metrics = {
             "step": trainer.steps,
             "time": round(time.time(), 3),
@@ -182,13 +193,13 @@ def train(
             "lr": trainer.learning_rate(trainer.steps),
             "steps_per_s": steps / seconds,
             "rollout_rows_per_s": rows / seconds,
-            "stall_fraction": (replay.wait_seconds - waited) / seconds,
+            "stall_fraction": stall,
             "ring_fill": replay.ring.fill,
             "workers": resume.world,
             "restarts": resume.restarts,
             "next_block": block_index(resume, 0, replay.blocks_inserted),
             **replay.progress(era_step + 1),
-            **total(replay.counters()),
+            **counts,
         }
         reported, waited, blocks = now, replay.wait_seconds, replay.blocks_inserted
         loss_sum, norm_sum, steps = torch.zeros(()), torch.zeros(()), 0

@@ -29,14 +29,27 @@ COUNTERS = {
     "blocks_retried": "calls that failed; asked for again",
     "blocks_foreign": "answers dropped because they are another run's; asked for again",
     "blocks_duplicate": "answers dropped because the same block had come from another simulator",
+    "blocks_lost": "on their way or waiting when the workers were started again",
     "blocks_in_flight": "not answered yet",
     "blocks_waiting": "received and not taken yet",
     "simulators": "simulators in use; 0: a thread of the worker",
     "simulator_restarts": "simulators that came back as a new process",
     "simulator_seconds": "time that simulators worked on the answers",
 }
-"""What a source counts since it was opened: sent = received + retried + foreign + duplicate + in flight at any time, and
-received = taken + waiting."""
+"""What a source counts since it was opened: sent = received + retried + foreign + duplicate + lost + in flight at any
+time, and received = taken + waiting."""
+OF_THE_MOMENT = ("blocks_in_flight", "blocks_waiting", "simulators")
+"""Counters that say how things are; the others add up."""
+
+
+def counts_after_restart(counts: dict[str, float]) -> dict[str, float]:
+    """What adds up of a run's counters, for workers that go on: what had not been taken is lost with their predecessors."""
+    if not counts:
+        return {}
+    kept = {name: value for name, value in counts.items() if name not in OF_THE_MOMENT}
+    kept["blocks_received"] -= counts["blocks_waiting"]
+    kept["blocks_lost"] += counts["blocks_waiting"] + counts["blocks_in_flight"]
+    return kept
 
 
 class BlockSource(Protocol):

@@ -107,20 +107,20 @@ class Training:
         raise AssertionError
 
 
-def kill_a_simulator_every(seconds: float, stop: threading.Event, killed: list[int]) -> None:
+def kill_a_simulator_every(seconds: float, stop: threading.Event, killed: list[float]) -> None:
     """SIGKILL the oldest simulator again and again, but never the last: a busy machine starts them slower than that."""
     while not stop.wait(seconds):
         if len(alive := simulators()) > 1:
             oldest = min(alive, key=lambda process: process.create_time())
             os.kill(oldest.pid, signal.SIGKILL)
-            killed.append(oldest.pid)
+            killed.append(time.time())
 
 
 def test_losses_of_processes_and_nodes_cost_time_and_nothing_else(cluster, tmp_path):
     """Every step is done, the counters add up, and the loss is that of an undisturbed run.
 
-    Loss: the means over the last half of the steps of two runs agree within 4 standard errors of their difference,
-    estimated from the spread of the reports (each a mean over tens of steps of new rows).
+    Loss: in each fifth of the steps after the first tenth the means of two runs agree within 4 standard errors of their
+    difference, estimated from the spread of the reports (each a mean over tens of steps of new rows).
     """
     simulator_nodes = [cluster.add_node(num_cpus=2, resources={"sim": 2}) for _ in range(2)]
     trainer_nodes = [cluster.add_node(num_cpus=1, resources={"trainer": 1}) for _ in range(2)]
@@ -148,10 +148,14 @@ def test_losses_of_processes_and_nodes_cost_time_and_nothing_else(cluster, tmp_p
     lines = training.lines
     losses = len(killed) + 2
     stall = sum(stall_seconds(lines))
+    restarts, retried = (counted(lines, name) for name in ("simulator_restarts", "blocks_retried"))
+    watched = sum(was_watched(lines, when) for when in killed)
     print(
         f"\nfirst report after {first:.1f} s; after the loss of a trainer {recovery:.1f} s; back to two workers "
         f"{resized:.1f} s after a node came; {len(killed)} simulators killed and 2 lost with their node; stall "
-        f"{stall:.2f} s in all, {stall / losses:.3f} s per loss; {lines[-1]['time'] - training.started:.0f} s"
+        f"{stall:.2f} s in all, {stall / losses:.3f} s per loss; {lines[-1]['time'] - training.started:.0f} s; the aim of 30 s "
+        f"after the loss of a trainer is {'met' if recovery < 30 else 'missed'}; of {watched} kills while the workers trained "
+        f"{restarts} simulators were seen that came back and {retried} calls that failed"
     )
     assert lines[-1]["step"] == STEPS
     assert math.isfinite(resized)
@@ -159,13 +163,19 @@ def test_losses_of_processes_and_nodes_cost_time_and_nothing_else(cluster, tmp_p
     assert recovery < max(30.0, 2 * first)
     assert len(killed) >= 3
     assert stall / losses < 1.0
+    # Two lives of a simulator between two answers are seen as one; those of the lost node may come back elsewhere.
+    assert watched / 2 <= restarts + retried
+    assert restarts <= len(killed) + 2
     check_counters(made, lines)
     calm = prepare(load_config("toy-arcs", {**SETTINGS, "train.workers": 1}), Run(tmp_path / "calm"))
     begin(calm)
-    quiet = tail_losses([record.metrics for record in train_locally(calm)])
-    stormy = tail_losses(lines)
-    error = math.hypot(*(x.std(ddof=1) / math.sqrt(len(x)) for x in (quiet, stormy)))
-    assert abs(quiet.mean() - stormy.mean()) < 4 * error
+    quiet = [record.metrics for record in train_locally(calm)]
+    scores = []
+    for begin_at, end_at in itertools.pairwise(np.linspace(STEPS / 10, STEPS, 6)):
+        (a, error_a), (b, error_b) = (mean_loss(x, begin_at, end_at) for x in (quiet, lines))
+        scores.append((a - b) / math.hypot(error_a, error_b))
+    print("loss, undisturbed minus disturbed, in standard errors:", " ".join(f"{z:+.2f}" for z in scores))
+    assert max(map(abs, scores)) < 4
 
 
 def stall_seconds(lines: list[dict]) -> list[float]:
@@ -177,13 +187,28 @@ def stall_seconds(lines: list[dict]) -> list[float]:
     ]
 
 
+def counted(lines: list[dict], name: str) -> int:
+    """What a counter counted between the reports of each sitting."""
+    pairs = itertools.pairwise(lines)
+    return sum(b[name] - a[name] for a, b in pairs if a["restarts"] == b["restarts"])
+
+
+def was_watched(lines: list[dict], when: float) -> bool:
+    """Whether at a time workers trained, and went on for as long as a simulator takes to come back."""
+    sittings = itertools.groupby(lines, key=lambda line: line["restarts"])
+    times = [[line["time"] for line in sitting] for _, sitting in sittings]
+    return any(t[0] < when < t[-1] - 15 for t in times)
+
+
 def check_counters(made, lines: list[dict]) -> None:
-    """What was sent came back, is under way or was dropped; what was kept was used once; no block twice."""
+    """What was sent came back, is under way, was lost or dropped; what was kept was used once; no block twice."""
     _, resume = made.run.load_checkpoint()
     for line in lines:
-        dropped = line["blocks_retried"] + line["blocks_foreign"] + line["blocks_duplicate"]
+        dropped = sum(line[f"blocks_{end}"] for end in ("retried", "foreign", "duplicate", "lost"))
         assert line["blocks_sent"] == line["blocks_received"] + dropped + line["blocks_in_flight"]
         assert line["blocks_received"] == line["blocks_taken"] + line["blocks_waiting"]
+        # Over all sittings: every block that counts has been inserted in one place.
+        assert line["blocks_taken"] - line["blocks_reused"] == line["next_block"]
         # The same for any timing of the losses: which blocks are in use at a step is a function of the step.
         if line["restarts"] == resume.restarts:
             blocks = made.problem.limiter(resume.world).blocks_for(line["step"] - resume.era_step)
@@ -191,6 +216,7 @@ def check_counters(made, lines: list[dict]) -> None:
     last = lines[-1]
     assert resume.era_index > 0
     assert last["blocks_foreign"] == 0
+    assert last["blocks_lost"] > 0
     rows = made.problem.spec.rows
     assert (
         STEPS * made.config.train.batch_rows
@@ -201,7 +227,49 @@ def check_counters(made, lines: list[dict]) -> None:
             assert b["next_block"] >= a["next_block"]
 
 
-def tail_losses(lines: list[dict]) -> np.ndarray:
-    """Losses of the reports in the last half of the steps; of steps that were done twice, the last time."""
-    last = {line["step"]: line["loss"] for line in lines if line["step"] > STEPS / 2}
-    return np.array(list(last.values()))
+def mean_loss(lines: list[dict], begin_at: float, end_at: float) -> tuple[float, float]:
+    """Mean loss of the steps between two, and its standard error; of steps that were done twice, the last time counts."""
+    kept: list[dict] = []
+    for line in lines:
+        while kept and kept[-1]["step"] >= line["step"]:
+            kept.pop()
+        kept.append(line)
+    window = [(a, b) for a, b in itertools.pairwise(kept) if begin_at < b["step"] <= end_at]
+    steps = np.array([b["step"] - a["step"] for a, b in window], dtype=float)
+    losses = np.array([b["loss"] for _, b in window])
+    mean = np.average(losses, weights=steps)
+    # The variance of a report's mean falls with the steps it is over.
+    per_step = np.sum(steps * (losses - mean) ** 2) / (len(window) - 1)
+    return mean, math.sqrt(per_step / steps.sum())
+
+
+def test_a_node_that_is_told_of_its_end_saves_one_checkpoint(cluster, tmp_path, monkeypatch):
+    """As a spot machine is: at the next report, once, and training goes on."""
+    import ray
+
+    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.5")
+    node = cluster.add_node(num_cpus=1, resources={"trainer": 1})
+    cluster.wait_for_nodes()
+    fields = {
+        "train.workers": 1,
+        "train.simulators": 0,
+        "train.checkpoint_seconds": 1000.0,
+        "train.steps": 10**7,
+    }
+    made = prepare(load_config("toy-arcs", {**SETTINGS, **fields}), Run(tmp_path / "run"))
+    begin(made)
+    training, run = Training(made), made.run
+    training.wait(lambda line: line["step"] > 0)
+    assert run.newest_checkpoint() is None
+    told, end = time.time(), int(1000 * (time.time() + 300))
+    # What an autoscaler does when a cloud tells it; 2 is a preemption.
+    assert ray._raylet.GcsClient(address=cluster.address).drain_node(node.node_id, 2, "a test", end)[0]
+    training.wait(lambda line: line["time"] > told and run.newest_checkpoint() is not None)
+    step, when = run.newest_checkpoint()
+    print(f"\na checkpoint {when - told:.1f} s after a node was told of its end")
+    later = itertools.count()
+    training.wait(lambda line: line["step"] > step and next(later) >= 5)
+    assert run.newest_checkpoint()[0] == step
+    run.stop_file.touch()
+    training.wait()
+    assert run.newest_checkpoint()[0] == training.lines[-1]["step"] > step

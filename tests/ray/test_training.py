@@ -118,6 +118,51 @@ def test_killed_simulators_change_nothing_but_a_counter(ray_cluster, tmp_path):
     assert_same_weights(calm.run, stormy.run)
 
 
+def test_a_run_that_stops_and_goes_on_has_the_weights_of_one_that_did_not(ray_cluster, tmp_path):
+    """Bitwise, with one worker and one simulator; what was counted adds up over both sittings."""
+    fields = {"train.steps": 1200, "train.simulators": 1}
+    whole = experiment(tmp_path, "whole", **fields)
+    for _ in train_locally(whole):
+        pass
+    parts = experiment(tmp_path, "parts", **fields)
+    rows = parts.dataset.train
+    train_on(ray_cluster, parts.problem, parts.run, rows, lambda line: parts.run.stop_file.touch())
+    assert 0 < parts.run.last_step() < 1200
+    first = parts.run.last_metrics()
+    lines = train_with_ray(ray_cluster, begun_again(parts))
+    last = lines[-1]
+    assert (last["step"], last["restarts"]) == (1200, 1)
+    assert_same_weights(whole.run, parts.run)
+    lost = first["blocks_in_flight"] + first["blocks_waiting"]
+    dropped = last["blocks_retried"] + last["blocks_duplicate"]
+    assert last["blocks_lost"] == lost
+    assert last["blocks_sent"] == last["blocks_received"] + dropped + lost + last["blocks_in_flight"]
+    assert last["blocks_taken"] - last["blocks_reused"] == last["next_block"]
+    assert last["next_block"] == whole.run.last_metrics()["next_block"]
+
+
+def test_simulators_that_crash_again_and_again_end_the_run_with_a_sentence(
+    ray_cluster, tmp_path, monkeypatch, caplog
+):
+    """Ray starts them and repeats their calls for ever; the worker warns, and then ends the run for good."""
+
+    class Crashes:
+        def __init__(self, spec, driver):
+            pass
+
+        def block(self, index, data):
+            os._exit(1)
+
+    monkeypatch.setattr("pipelines.simulators.Simulator", Crashes)
+    made = experiment(tmp_path, "crashing", **{"train.block_seconds": 5.0})
+    expected = (
+        r"expected block 0 from Actor\(.*\) within train\.block_seconds \(5 s\), found no answer to 2 calls"
+    )
+    with caplog.at_level("WARNING", "ndsm"), pytest.raises(RuntimeError, match=expected):
+        train_with_ray(ray_cluster, made)
+    assert "worker 0: expected block 0" in caplog.text
+
+
 def test_two_workers_train_what_one_process_trains_on_their_rows(ray_cluster, tmp_path):
     """Disjoint blocks, every step, and the weights of one process that is given both workers' rows at once."""
     made = experiment(

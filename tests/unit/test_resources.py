@@ -62,8 +62,23 @@ def test_custom_resources_are_asked_for_where_the_cluster_offers_them():
     split = Cluster.of({"CPU": 9.0, "trainer": 2.0, "sim": 5.0})
     assert split.worker_resources(False) == {"CPU": 1, "trainer": 1}
     assert split.simulator_resources() == {"sim": 1}
-    assert split.room_for_simulators(2) == 5
-    assert plain.room_for_simulators(1) == 3
+
+
+@pytest.mark.parametrize(
+    ("cluster", "workers", "expected"),
+    [
+        (Cluster(4, 0, 100 * MB), 1, 3),
+        (Cluster(4, 0, 100 * MB), 4, 1),
+        (Cluster(9, 0, 1000 * MB, trainers=2, simulators=5), 2, 5),
+        (Cluster(6, 0, 1000 * MB, trainers=2, simulators=5), 2, 4),
+        # 30 % of 100 MB: three windows of 10 MB.
+        (Cluster(64, 0, 100 * MB), 1, 3),
+        (Cluster(64, 0, 100 * MB, trainers=2, simulators=60), 2, 3),
+        (Cluster(64, 0, MB), 1, 1),
+    ],
+)
+def test_simulators_fit_beside_the_workers_and_into_the_object_store(cluster, workers, expected):
+    assert cluster.room_for_simulators(workers, 10 * MB) == expected
 
 
 @pytest.mark.parametrize(
@@ -101,10 +116,10 @@ class TestScaling:
 
     @staticmethod
     def settle(wanted, rate, count, most=100):
-        policy, counts = SimulatorScaling(1, most), []
+        policy, counts = SimulatorScaling(1), []
         for _ in range(60):
             made = min(wanted, count * rate)
-            count = policy.decide(count, stall=1 - made / wanted, busy=made / (count * rate))
+            count = policy.decide(count, 1 - made / wanted, made / (count * rate), most)
             counts.append(count)
         assert counts[-1] == counts[-20], "still changing"
         return counts
@@ -120,11 +135,17 @@ class TestScaling:
     def test_it_keeps_within_its_bounds(self):
         assert max(self.settle(50, 1, 1, most=7)) == 7
 
+    def test_it_follows_the_room_there_is(self):
+        policy = SimulatorScaling(1)
+        starved = [policy.decide(2, stall=0.5, busy=1.0, most=most) for most in (2, 2, 2, 3, 3, 3)]
+        assert starved == [2, 2, 2, 2, 2, 3]
+        assert [policy.decide(3, stall=0.5, busy=1.0, most=2) for _ in range(3)] == [3, 3, 2]
+
     def test_one_bad_report_changes_nothing(self):
-        policy = SimulatorScaling(1, 10)
+        policy = SimulatorScaling(1)
         reports = [(0.3, 1.0), (0.0, 0.8), (0.3, 1.0), (0.3, 1.0), (0.0, 0.1), (0.3, 1.0)]
-        assert [policy.decide(4, *report) for report in reports] == [4] * 6
+        assert [policy.decide(4, *report, 10) for report in reports] == [4] * 6
 
     def test_a_stall_that_more_simulators_would_not_end_adds_none(self):
-        policy = SimulatorScaling(1, 10)
-        assert [policy.decide(4, stall=0.5, busy=0.1) for _ in range(5)] == [4] * 5
+        policy = SimulatorScaling(1)
+        assert [policy.decide(4, stall=0.5, busy=0.1, most=10) for _ in range(5)] == [4] * 5

@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from ndsm.config import load_config
 from ndsm.errors import InputError
 from ndsm.experiment import Generator, begin, prepare, start, train_locally
-from ndsm.run import Run, differing_fields
+from ndsm.run import Run, differing_fields, training_hash
 from ndsm.training import Resume
 
 TINY = {
@@ -105,6 +106,50 @@ def test_without_a_readable_checkpoint_training_starts_at_the_beginning(run):
     for path in (run.path / "checkpoints").glob("step-*.pt"):
         path.write_bytes(b"")
     assert run.load_checkpoint() is None
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"train.lr": 2e-3}, "configuration"),
+        ({"network.residual": False}, "configuration"),
+        # Not of the configuration: other rows give other blocks.
+        ({}, "data, mixture, process and time grid"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(run, tmp_path, other, what):
+    """As one that was copied into the wrong run's folder."""
+    foreign = prepare(tiny({**other, "train.steps": 10 if other else 20}), Run(tmp_path / "other"))
+    if not other:
+        spec = replace(foreign.problem.spec, stamp="other rows")
+        foreign.problem = replace(foreign.problem, spec=spec)
+    begin(foreign)
+    list(train_locally(foreign))
+    for path in (run.path / "checkpoints").glob("step-*.pt"):
+        path.unlink()
+    shutil.copy(newest(foreign.run), run.path / "checkpoints")
+    before = {p: p.read_bytes() for p in run.path.iterdir() if p.is_file()}
+    with pytest.raises(
+        InputError, match=rf"step-0000000[12]0\.pt: expected a checkpoint of this run's {what} \("
+    ) as told:
+        list(train_locally(prepare(tiny(), run)))
+    assert "\n" not in str(told.value)
+    assert before == {p: p.read_bytes() for p in run.path.iterdir() if p.is_file()}
+
+
+def test_how_a_run_is_executed_makes_no_other_training_of_it():
+    same = tiny({"train.workers": 2, "train.block_seconds": 5.0, "sample.steps": 80, "train.lr": 1e-3})
+    assert training_hash(same) == training_hash(tiny())
+    assert training_hash(tiny({"train.lr": 2e-3})) != training_hash(tiny())
+
+
+def test_a_checkpoint_can_be_made_another_configurations(run):
+    """As a member of a population takes over another one's weights."""
+    fields = {"train.lr": 2e-3, "train.steps": 30}
+    run.begin(tiny(fields), run.data(), run.mixture())
+    run.adopt_checkpoint()
+    (line,) = list(train_locally(prepare(tiny(fields), run)))
+    assert line.step == 30
 
 
 def test_training_goes_on_from_the_earlier_checkpoint_to_the_same_weights(run, trained):

@@ -88,6 +88,14 @@ def test_resume_is_bitwise(tmp_path):
     assert moved > 1000
     for name in ("model.safetensors", "model-raw.safetensors"):
         assert (whole.run.path / name).read_bytes() == (parts.run.path / name).read_bytes()
+    # Over all sittings: what was asked for came to some end, and each block was used in one place.
+    last = parts.run.last_metrics()
+    assert last["restarts"] == 3
+    assert last["blocks_sent"] == last["blocks_received"] + last["blocks_lost"] + last["blocks_in_flight"]
+    assert last["blocks_received"] == last["blocks_taken"] + last["blocks_waiting"]
+    assert last["blocks_taken"] - last["blocks_reused"] == last["next_block"]
+    assert last["blocks_reused"] == 3 * TINY["train.ring_blocks"]
+    assert last["blocks_taken"] == whole.run.last_metrics()["blocks_taken"] + last["blocks_reused"]
 
 
 def test_a_complete_run_takes_no_further_step(tmp_path):

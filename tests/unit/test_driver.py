@@ -1,0 +1,171 @@
+"""What the driver and the workers decide on Ray, without Ray."""
+
+import types
+
+import pytest
+import torch
+
+from ndsm.config import load_config
+from ndsm.experiment import build_problem
+from ndsm.reference import GaussianMixture
+from ndsm.training.calibration import Costs
+from pipelines import train
+from pipelines.resources import Cluster
+from pipelines.simulators import SimulatorHandle
+
+MB = 2**20
+
+
+class Handle(SimulatorHandle):
+    """A simulator that is only counted."""
+
+    def stop(self) -> None:
+        self.data.append("stopped")
+
+
+class FakeRay:
+    """In Ray's place: so many CPUs, and a task runs where it is called."""
+
+    def __init__(self, cpus):
+        self.cpus = cpus
+
+    def cluster_resources(self):
+        return {"CPU": self.cpus, "object_store_memory": 10_000.0 * MB}
+
+    def remote(self, **options):
+        self.options = options
+        return lambda task: types.SimpleNamespace(remote=task)
+
+    def get(self, ref):
+        return ref
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    made = FakeRay(6.0)
+    monkeypatch.setattr(train, "ray", made)
+    monkeypatch.setattr(train, "start_simulators", lambda n, *_: [Handle(object(), []) for _ in range(n)])
+    shown = types.SimpleNamespace(lists=[])
+    shown.set_simulators = types.SimpleNamespace(remote=shown.lists.append)
+    monkeypatch.setattr(train, "open_board", lambda handles: shown)
+    return made
+
+
+def problem_of(**fields):
+    settings = {
+        "network.width": 8, "network.depth": 1, "process.grid.steps": 20, "train.simulators": "auto", "train.device": "cpu",
+        "objective": {"kind": "ndsm"}, "train.workers": "1,2", **fields,
+    }  # fmt: skip
+    mixture = GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
+    return build_problem(load_config("toy-arcs", settings), mixture, "none")
+
+
+def pool_of(problem, cluster, count):
+    return train.SimulatorPool(problem, None, cluster, count)
+
+
+class Lines:
+    """Lines of metrics, ten seconds apart."""
+
+    def __init__(self):
+        self._seconds, self._worked = 0.0, 0.0
+
+    def next(self, count, stall, busy):
+        self._seconds, self._worked = self._seconds + 10, self._worked + 10 * busy * count
+        return {"seconds": self._seconds, "simulator_seconds": self._worked, "stall_fraction": stall}
+
+
+def test_simulators_come_while_workers_wait_and_as_nodes_do(ray):
+    """No more than there is room for beside as many workers as may come; a node that comes makes room."""
+    cluster, lines = Cluster.of(ray.cluster_resources()), Lines()
+    pool = pool_of(problem_of(), cluster, 1)
+    counts = []
+    for report in range(30):
+        if report == 20:
+            ray.cpus = 8.0
+        pool.adapt(lines.next(len(pool._handles), 0.6, 1.0))
+        counts.append(len(pool._handles))
+    assert counts[19] == 4
+    assert counts[-1] == 6
+    assert counts == sorted(counts)
+    assert [len(handles) for handles in pool.board.lists] == sorted(set(counts))[1:]
+
+
+def test_simulators_that_leave_are_ended_a_report_after_workers_could_know(ray):
+    pool, lines = pool_of(problem_of(), Cluster.of(ray.cluster_resources()), 4), Lines()
+    before = list(pool._handles)
+    while len(pool._handles) == 4:
+        pool.adapt(lines.next(4, 0.0, 0.1))
+    assert pool._handles == before[:1]
+    assert not any(handle.data for handle in before)
+    pool.adapt(lines.next(1, 0.0, 0.5))
+    assert [bool(handle.data) for handle in before] == [False, True, True, True]
+
+
+def test_a_restart_of_the_workers_is_no_report(ray):
+    """The clock of a run then goes back to its checkpoint: no time has passed that a stall could be a share of."""
+    pool, lines = pool_of(problem_of(), Cluster.of(ray.cluster_resources()), 2), Lines()
+    for restart in range(10):
+        pool.adapt({**lines.next(2, 0.6, 1.0), "seconds": 100.0 - restart})
+    assert len(pool._handles) == 2
+
+
+def test_a_number_of_simulators_stays_what_it_is(ray):
+    problem = problem_of(**{"train.simulators": 2})
+    pool, lines = pool_of(problem, Cluster.of(ray.cluster_resources()), 2), Lines()
+    for _ in range(10):
+        pool.adapt(lines.next(2, 0.6, 1.0))
+    assert len(pool._handles) == 2
+
+
+@pytest.mark.parametrize(
+    ("block", "store", "expected", "words"),
+    [
+        (0.01, 10_000, 0, "each worker simulates by itself"),
+        # Two workers use 10 blocks of 0.2 s a second each: five simulators with the margin, for four of which are CPUs.
+        (0.2, 10_000, 4, "4 simulators"),
+        # 30 % of 40 MB: three windows of 4 MB.
+        (0.2, 40, 3, "3 simulators"),
+    ],
+)
+def test_auto_starts_what_the_measured_costs_ask_for_and_there_is_room_for(
+    ray, monkeypatch, block, store, expected, words
+):
+    problem, said = problem_of(), []
+    window = problem.config.train.window * problem.spec.block_bytes
+    assert 3.9 * MB < window <= 4 * MB
+    monkeypatch.setattr(train, "start", lambda *_: (None, None))
+    monkeypatch.setattr(train, "measure_costs", lambda *_: Costs(block, 1e-3, 0.1, 0.0))
+    found = Cluster(6, 0, store * MB)
+    assert train.calibrated(problem, None, found, False, said.append) == expected
+    assert ray.options == {"num_cpus": 1, "num_gpus": 0, "resources": {}}
+    assert len(said) == 1
+    assert words in said[0]
+
+
+def test_each_notice_of_a_nodes_end_saves_once():
+    """Ray goes on to give a notice until the node is gone; another node's is another one."""
+    told = iter([None, "a", "a", "a", "a and b", "a and b", None, "c"])
+    urgent = train.Notices(lambda: next(told))
+    assert [urgent() for _ in range(8)] == [False, True, False, False, True, False, False, True]
+
+
+def test_counts_of_workers_add_up_and_the_longest_wait_counts():
+    """Whoever waits for blocks keeps the others waiting for gradients, which they do not see as a stall."""
+    counts = [
+        {"stall_fraction": 0.01, "blocks_sent": 3, "simulator_seconds": 0.25},
+        {"stall_fraction": 0.7, "blocks_sent": 4, "simulator_seconds": 0.5},
+        {"stall_fraction": 0.0, "blocks_sent": 0, "simulator_seconds": 0.0},
+    ]
+    tables = []
+
+    def collect(table):
+        tables.append(table.clone())
+        return table
+
+    for rank in range(3):
+        train.counts_together(counts[rank], rank, 3, collect)
+    whole = torch.stack(tables).sum(0)
+    for rank in range(3):
+        found = train.counts_together(counts[rank], rank, 3, lambda table: whole)
+        assert found == {"stall_fraction": 0.7, "blocks_sent": 7, "simulator_seconds": 0.75}
