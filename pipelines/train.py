@@ -204,7 +204,7 @@ def train_on_ray(
             for line in lines:
                 on_metrics(line)
                 pool.adapt(line)
-            evaluations.look()
+            evaluations.look(bool(lines))
     finally:
         evaluations.stop()
         pool.stop()
