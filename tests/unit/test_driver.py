@@ -135,7 +135,7 @@ def test_auto_starts_what_the_measured_costs_ask_for_and_there_is_room_for(
     window = problem.config.train.window * problem.spec.block_bytes
     assert 3.9 * MB < window <= 4 * MB
     monkeypatch.setattr(train, "start", lambda *_: (None, None))
-    monkeypatch.setattr(train, "measure_costs", lambda *_: Costs(block, 1e-3, 0.1, 0.0))
+    monkeypatch.setattr(train, "measure_costs", lambda *_: Costs(block, block, 1e-3, 0.1, 0.0))
     found = Cluster(6, 0, store * MB)
     assert train.calibrated(problem, None, found, False, said.append) == expected
     assert ray.options == {"num_cpus": 1, "num_gpus": 0, "resources": {}}
