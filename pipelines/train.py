@@ -396,10 +396,10 @@ def counts_together(
     table[:, rank] = torch.tensor(list(counts.values()), dtype=torch.float64)
     found: dict[str, float] = {}
     for name, values in zip(counts, reduce(table).tolist(), strict=True):
-        total = sum(values)
-        found[name] = total if name.endswith("seconds") else round(total)
         if name == "stall_fraction":
             found[name] = max(values)
+        else:
+            found[name] = sum(values) if name.endswith("seconds") else round(sum(values))
     return found
 
 
