@@ -295,7 +295,8 @@ def worker(settings: dict[str, Any]) -> None:
     run: Run = settings["run"]
     try:
         run.pull()
-        train_as_worker(settings)
+        if run.failure() is None:
+            train_as_worker(settings)
     except (InputError, FloatingPointError, NoAnswer) as error:
         # It would fail again: the workers that Ray starts next find the note.
         run.write_failure(error)
@@ -320,7 +321,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     trainer, resume = start(
         problem, run.load_checkpoint(problem), world, prepare_model, sum_over_workers(world)
     )
-    if trainer.steps >= problem.config.train.steps or run.failure():
+    if trainer.steps >= problem.config.train.steps:
         return
     device = next(trainer.model.parameters()).device
     members = Membership(board, rank, world)
