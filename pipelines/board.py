@@ -1,7 +1,7 @@
-"""What driver and workers tell each other: the simulators in use, lines of metrics, a request to stop.
+"""What driver and workers tell each other: the simulators in use, lines of metrics, a request to stop, what went wrong.
 
 One small actor beside the driver. No block passes through it; workers ask it once a second, and rank 0 tells it each
-report, so that neither needs a file that the other sees.
+report, so that neither needs a file that the other sees, or a disk that can still be written to.
 """
 
 import time
@@ -26,6 +26,7 @@ class Board:
     def __init__(self, simulators: list[SimulatorHandle]) -> None:
         self._simulators, self._stop = simulators, False
         self._lines: list[dict[str, Any]] = []
+        self._failure: Exception | None = None
         self._warnings: list[str] = []
 
     def simulators(self) -> list[SimulatorHandle]:
@@ -50,6 +51,14 @@ class Board:
         news = self._lines, self._warnings
         self._lines, self._warnings = [], []
         return news
+
+    def fail(self, error: Exception) -> None:
+        """Take what ended the training and would end it again: a restart is of no use."""
+        self._failure = self._failure or error
+
+    def failure(self) -> Exception | None:
+        """The first that `fail` was told of."""
+        return self._failure
 
     def ask_to_stop(self) -> None:
         """The next `post` returns true."""

@@ -3,10 +3,11 @@
 import logging
 import math
 import os
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,6 @@ RESIZE_SECONDS = 30.0
 GRADIENT_SECONDS = 60
 """Beyond `train.block_seconds`, after which a worker stops waiting for another one's gradients: one that waits for a block
 keeps the others waiting. Ray itself ends them when a process or node dies."""
-
-log = logging.getLogger("ndsm")
 
 
 def train(
@@ -127,6 +126,7 @@ def train_on_ray(
     found: Cluster,
     simulators: int,
     use_gpu: bool = False,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Train on the cluster this process is connected to; returns when the run is done or stopped.
 
@@ -139,6 +139,7 @@ def train_on_ray(
         found: what the cluster has.
         simulators: to begin with; 0 lets each worker simulate by itself.
         use_gpu: one GPU for each worker.
+        say: told what makes workers start again.
 
     Raises:
         Exception: what ended the training.
@@ -200,21 +201,25 @@ def train_on_ray(
             # After the last join too: the run's last line comes just before its thread ends.
             lines, warned = ray.get(pool.board.take_news.remote())
             for text in warned:
-                log.warning(text)
+                say(text)
             for line in lines:
                 on_metrics(line)
                 pool.adapt(line)
             evaluations.look(bool(lines))
+        failure = ray.get(pool.board.failure.remote())
     finally:
         evaluations.stop()
         pool.stop()
-    run.pull()
     # What ended one worker comes before what that did to the others.
-    if failure := run.failure():
-        kind, message = failure
-        raise InputError(message) if kind == "InputError" else RuntimeError(message)
+    if failure is not None:
+        # A note for `ndsm status`, if there still is a place for it.
+        with suppress(OSError):
+            run.check_there()
+            run.write_failure(failure)
+        raise failure
     if failures:
         raise cause(failures[0])
+    run.pull()
 
 
 class SimulatorPool:
@@ -291,18 +296,29 @@ class Notices:
 
 
 def worker(settings: dict[str, Any]) -> None:
-    """The loop of one Ray Train worker, and what becomes of the run if it fails."""
-    run: Run = settings["run"]
-    try:
-        run.pull()
-        if run.failure() is None:
-            train_as_worker(settings)
-    except (InputError, FloatingPointError, NoAnswer) as error:
-        # It would fail again: the workers that Ray starts next find the note.
-        run.write_failure(error)
+    """One Ray Train worker; it raises what a restart may mend, and what ends the workers beside it."""
+    board, run = settings["board"], settings["run"]
+    if ray.get(board.failure.remote()):
+        return
+
+    def end(error: Exception) -> None:
+        """Tell the board what would end the training again; the workers that Ray starts next find it there."""
+        ray.get(board.fail.remote(error))
         # Ray then ends the other workers, which wait for this one's gradients.
         if ray.train.get_context().get_world_size() > 1:
-            raise
+            raise error
+
+    try:
+        train_as_worker(settings)
+    except (InputError, FloatingPointError, NoAnswer) as error:
+        end(error)
+    except OSError as error:
+        # A disk that is full or gone stays so; what is behind a network may answer again.
+        if run.mirror is None and not isinstance(error, ConnectionError | TimeoutError):
+            end(error)
+            return
+        ray.get(board.warn.remote(f"{error}; Ray starts the workers again, up to train.max_failures times"))
+        raise
 
 
 def train_as_worker(settings: dict[str, Any]) -> None:
@@ -310,14 +326,22 @@ def train_as_worker(settings: dict[str, Any]) -> None:
 
     Raises:
         InputError, FloatingPointError, NoAnswer: it would not go better next time.
+        OSError: storage failed.
     """
+    check_software(settings["software"])
     problem: Problem = settings["problem"]
     run: Run = settings["run"]
     board = settings["board"]
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
     # Ray grants one CPU.
     torch.set_num_threads(1)
+    run.pull()
+    if not run.exists():
+        raise InputError(
+            f"node {socket.gethostname()} does not see the run in {run.path}: expected a folder that all nodes share as "
+            "--out or train.storage, or a URI such as s3://bucket/runs as train.storage"
+        )
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
     trainer, resume = start(
         problem, run.load_checkpoint(problem), world, prepare_model, sum_over_workers(world)
     )
@@ -351,7 +375,6 @@ def train_as_worker(settings: dict[str, Any]) -> None:
             stopped = ray.get(board.post.remote(record.metrics))
             yield record
 
-    check_software(settings["software"])
     replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
     records = training(
         trainer, replay, problem, resume, agree=agree_on(rank, world, device),
@@ -446,7 +469,7 @@ def run_on_ray(
             if config.simulators == "auto":
                 simulators = calibrated(problem, data, found, use_gpu, say)
             on_start()
-            train_on_ray(problem, run, data, on_metrics, found, simulators, use_gpu)
+            train_on_ray(problem, run, data, on_metrics, found, simulators, use_gpu, say)
 
 
 def uses_gpu(config: Train, found: Cluster) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -347,6 +348,33 @@ def test_a_node_with_other_software_ends_the_run_with_a_sentence(ray_cluster, tm
         train_with_ray(ray_cluster, made)
     monkeypatch.undo()
     assert train_with_ray(ray_cluster, begun_again(made))[-1]["step"] == 50
+
+
+def test_a_folder_that_vanishes_ends_the_run_at_once(ray_cluster, tmp_path):
+    """Workers that were started again would have said that their node does not see the run."""
+    made = experiment(tmp_path, "vanishing", **{"train.simulators": 0, "train.steps": 1_000_000})
+
+    def unplug(line):
+        if made.run.exists():
+            made.run.path.rename(tmp_path / "unplugged")
+
+    with pytest.raises(FileNotFoundError, match="vanishing has vanished while it was trained"):
+        train_on(ray_cluster, made.problem, made.run, made.dataset.train, unplug)
+
+
+def test_a_worker_fetches_the_run_from_a_uri_and_keeps_it_there(ray_cluster, s3, tmp_path):
+    config = load_config("toy-arcs", {**TINY, "train.simulators": 0, "train.steps": 150})
+    made = prepare(config, Run.at(tmp_path / "here", s3, "mine"))
+    begin(made)
+    # As on another machine than the driver's.
+    shutil.rmtree(made.run.path)
+    assert train_with_ray(ray_cluster, made)[-1]["step"] == 150
+    names = made.run.mirror.names()
+    assert any(name.startswith("checkpoints/ray/") for name in names)
+    assert {"config.yaml", "metrics.jsonl", "model.safetensors"} <= names
+    elsewhere = Run.at(tmp_path / "there", s3, "mine")
+    assert elsewhere.last_step() == 150
+    assert_same_weights(elsewhere, made.run)
 
 
 def begun_again(made: Experiment) -> Experiment:
