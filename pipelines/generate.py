@@ -1,10 +1,11 @@
-"""Sampling on all nodes: actors that hold the generator write the parts of a folder."""
+"""Sampling on all nodes: a pool of actors of Ray Data that hold the generator write the parts of a folder."""
 
+import pickle
 from collections.abc import Callable
+from typing import Any
 
-import ray
+import ray.data
 import torch
-from ray.util import ActorPool
 
 from ndsm.experiment import Generator
 from ndsm.generation import Part, PartFolder
@@ -25,17 +26,26 @@ class PartMaker:
         self._folder, self._driver = folder, driver
         self._generator: Generator | None = None
 
-    def make(self, part: Part) -> Part:
-        """Write one part; a repeated call writes the same file."""
-        if self._generator is None:
-            check_software(self._driver)
-            self._generator = Generator.of(self._folder.run)
-        self._folder.make(self._generator, part)
-        return part
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Write one part, given by the fields of `Part`, and return it; a repeated call writes the same file.
+
+        What it raises is returned as well, pickled: Ray Data would pass on only its text.
+        """
+        try:
+            if self._generator is None:
+                # Here and not in the constructor, whose errors Ray would answer by starting the actor again.
+                check_software(self._driver)
+                self._generator = Generator.of(self._folder.run)
+            self._folder.make(self._generator, Part(**part))
+        except Exception as error:
+            return {**part, "error": pickle.dumps(error)}
+        return {**part, "error": b""}
 
 
 def generate_on_ray(folder: PartFolder, on_part: Callable[[Part], None]) -> None:
     """Make the folder's missing parts with as many actors as the cluster has GPUs, or else CPUs.
+
+    A part whose actor dies is made again, elsewhere if need be.
 
     Args:
         on_part: called here with each part that was made.
@@ -47,17 +57,20 @@ def generate_on_ray(folder: PartFolder, on_part: Callable[[Part], None]) -> None
     with cluster() as found:
         gpus = int(found.gpus)
         count = min(len(missing), gpus or int(found.cpus))
-        # A part whose actor dies is made again, elsewhere if need be.
-        actor = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=3)(
-            PartMaker
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        # A part may take hours.
+        context.execution_no_progress_timeout_s = -1
+        # A task each: what a crash costs is one part.
+        parts = ray.data.from_items([vars(part) for part in missing], override_num_blocks=len(missing))
+        made = parts.map(
+            PartMaker,
+            fn_constructor_args=(folder, software()),
+            compute=ray.data.ActorPoolStrategy(size=count),
+            num_cpus=1,
+            num_gpus=1 if gpus else 0,
         )
-        makers = [actor.remote(folder, software()) for _ in range(count)]
-        try:
-            made = ActorPool(makers).map_unordered(lambda maker, part: maker.make.remote(part), missing)
-            for part in made:
-                on_part(part)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        finally:
-            for maker in makers:
-                ray.kill(maker)
+        for row in made.iter_rows():
+            if error := row.pop("error"):
+                raise pickle.loads(error)
+            on_part(Part(**row))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ndsm.errors import InputError
 from ndsm.experiment import Generator
 from ndsm.generation import PartFolder, Request
 from ndsm.run import Run
@@ -31,3 +32,8 @@ def test_actors_write_the_files_of_one_process(ray_cluster, tmp_path, train_arcs
     assert sorted(written) == ["part-00000.parquet", "part-00002.parquet"]
     for part in here.parts:
         assert (there.path / part.file).read_bytes() == (here.path / part.file).read_bytes()
+    # Another process changed the run meanwhile.
+    (there.path / here.parts[0].file).unlink()
+    (made.run.path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"expected model\.safetensors, found none"):
+        generate_on_ray(there, lambda part: None)
