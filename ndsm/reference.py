@@ -236,6 +236,9 @@ _SHAPES: dict[str, Callable[..., Components]] = {
     "full": Full,
 }
 
+ROUNDING = 1e-15
+"""Relative, of a sum of weights in float64, for each of them."""
+
 
 class GaussianMixture:
     """Mixture Σ_i w_i N(μ_i, Σ_i) as a torch object.
@@ -282,7 +285,10 @@ class GaussianMixture:
                 f"{tuple(expected[covariance_type])}, found {tuple(w.shape)}, {tuple(mu.shape)} and {tuple(cov.shape)}"
             )
         self.covariance_type: CovarianceType = covariance_type
-        self.weights, self.means, self.covariances = w / w.sum(), mu, cov
+        # Left alone where they sum to 1 but for rounding: a mixture that is read is the one that was written, to the last bit.
+        total = w.sum()
+        self.weights = w if abs(float(total) - 1) < ROUNDING * len(w) else w / total
+        self.means, self.covariances = mu, cov
         self.device, self.dtype = torch.device(device), dtype
         eigenvalues = self.eigenvalues()
         if not (bool((w > 0).all()) and bool(torch.isfinite(mu).all()) and float(eigenvalues.min()) > 0):
