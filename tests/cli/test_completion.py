@@ -28,7 +28,7 @@ def script(tmp_path_factory):
         (["ndsm", "tr"], {"train"}),
         (["ndsm", "train", "toy"], {"toy-arcs"}),
         (["ndsm", "train", "digits", "--train.l"], {"--train.lr", "--train.lr-schedule"}),
-        (["ndsm", "sample", "runs/x", "--n"], {"--n"}),
+        (["ndsm", "sample", "runs/x", "--n"], {"--n", "--noise"}),
         (["ndsm", "completion", "z"], {"zsh"}),
     ],
 )

@@ -52,10 +52,11 @@ def test_a_full_disk_ends_with_a_sentence_and_space_goes_on(command, tmp_path, t
         code, said = command()
     assert code == 1
     checkpoint = tmp_path / "mine" / "checkpoints" / "step-"
-    assert re.match(
-        f"ndsm: OSError: {checkpoint}[0-9]+.pt: expected room on the disk to write it, found none .*; free some, and the "
+    assert re.search(
+        f"^ndsm: OSError: {checkpoint}[0-9]+.pt: expected room on the disk to write it, found none .*; free some, and the "
         "same command goes on\n",
         said,
+        re.MULTILINE,
     )
     assert "the run can be resumed by the same command" in said
     assert (tmp_path / "mine" / "config.yaml").is_file()

@@ -86,7 +86,7 @@ def test_the_dashboard_shows_every_number_by_the_name_that_prometheus_sees():
         for target in panel["targets"]
         for name in re.findall(r"ray_\w+", target["expr"])
     }
-    instruments.Instruments(0)
+    instruments.Instruments(0, {})
     assert shown == {
         f"ray_{name}_total" if name.removeprefix("ndsm_") in instruments.COUNTS else f"ray_{name}"
         for name in Fake.made

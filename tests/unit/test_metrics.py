@@ -92,7 +92,8 @@ def digits():
 def test_distance_of_rows_from_themselves_is_zero():
     x = normal(500, 3)
     assert sliced_wasserstein(x, x) == 0
-    assert sliced_wasserstein(x, x[::-1].copy()) == 0
+    # The same numbers in another order are added up with other roundings.
+    assert sliced_wasserstein(x, x[::-1].copy()) == pytest.approx(0, abs=1e-12)
 
 
 def test_distance_of_a_shift_is_its_length_over_root_d():

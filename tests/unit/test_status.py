@@ -127,10 +127,12 @@ def test_the_counters_of_every_line_add_up(half):
     lines = half.metrics_since(0)[0]
     assert len(lines) >= 2
     for line in lines:
-        dropped = line["blocks_retried"] + line["blocks_foreign"] + line["blocks_duplicate"]
+        dropped = (
+            line["blocks_retried"] + line["blocks_foreign"] + line["blocks_duplicate"] + line["blocks_lost"]
+        )
         assert line["blocks_sent"] == line["blocks_received"] + dropped + line["blocks_in_flight"]
         assert line["blocks_received"] == line["blocks_taken"] + line["blocks_waiting"]
-        assert line["next_block"] == line["blocks_inserted"]
+        assert line["next_block"] == line["blocks_inserted"] == line["blocks_taken"] - line["blocks_reused"]
 
 
 def test_a_line_that_was_cut_short_is_forgotten(half):
