@@ -23,7 +23,7 @@ FEW = 30
 LITTLE = 0.03
 """α at that time in a mode of the mean variance: what is nearly the prior needs no steps."""
 
-LEVEL_NODES = 1000
+SIGNAL_NODES = 1000
 """Times among which the first one is looked for."""
 
 
@@ -152,8 +152,8 @@ def _time_of_signal(process: Process, signal: float) -> float:
     """The first time at which α, in a mode of the mean variance, is at most `signal`; T if it never is."""
     horizon = process.horizon
     if isinstance(process, KnownKernel):
-        times = torch.linspace(0, horizon, LEVEL_NODES, dtype=torch.float64)
-        return float(times[(process.log_alpha(times) > math.log(signal)).sum().clamp(max=LEVEL_NODES - 1)])
+        times = torch.linspace(0, horizon, SIGNAL_NODES, dtype=torch.float64)
+        return float(times[(process.log_alpha(times) > math.log(signal)).sum().clamp(max=SIGNAL_NODES - 1)])
     if process.mixture is None:
         return horizon
     return min(horizon, -math.log(signal) * process.mixture.mean_variance)
