@@ -339,10 +339,13 @@ def train(options: TrainOptions) -> None:
 
                 run_on_ray(experiment, show, begun, say)
         if stopped() and last_metrics["step"] < config.train.steps:
+            # The standard output is the JSON object's alone.
+            to = sys.stderr if options.json else sys.stdout
             print(
-                f"stopped at step {last_metrics['step']} of {config.train.steps}, loss {last_metrics.get('loss')}"
+                f"stopped at step {last_metrics['step']} of {config.train.steps}, loss {last_metrics.get('loss')}",
+                file=to,
             )
-            print("a checkpoint is saved; the same command goes on from there")
+            print("a checkpoint is saved; the same command goes on from there", file=to)
             raise Interrupted
     # None of a run that has been trained further since.
     known = run.evaluation() if last >= config.train.steps else None

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.simulators import SimulatorHandle
+from pipelines.handles import SimulatorHandle
 
 ASK_SECONDS = 1.0
 """Between a worker's looks at the list of simulators."""

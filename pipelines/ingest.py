@@ -22,7 +22,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ndsm.training.replay import COUNTERS
-from pipelines.simulators import SimulatorHandle
+from pipelines.handles import SimulatorHandle
 
 MAX_FAILURES_IN_A_ROW = 5
 """After so many failed calls without one success the simulators are beyond help."""

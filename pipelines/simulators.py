@@ -6,7 +6,6 @@ never sees the network, so a call that is retried on another machine after a cra
 
 import os
 import time
-from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -14,6 +13,7 @@ import ray
 import torch
 
 from ndsm.processes import RolloutSpec, rollout
+from pipelines.handles import SimulatorHandle
 from pipelines.versions import check_software, software
 
 
@@ -64,26 +64,6 @@ class Simulator:
             "life": os.getpid(),
             "seconds": time.perf_counter() - started,
         }
-
-
-@dataclass(frozen=True)
-class SimulatorHandle:
-    """A simulator actor and the rows it starts from.
-
-    The reference goes along with every call: an actor that Ray restarts gets it again without holding it as a
-    constructor's argument, which Ray does not keep alive for restarts.
-    """
-
-    actor: Any
-    data: list[Any]
-
-    def block(self, index: int) -> Any:
-        """Reference to block number `index`; the caller owns it."""
-        return self.actor.block.remote(index, self.data)
-
-    def stop(self) -> None:
-        """End the actor."""
-        ray.kill(self.actor)
 
 
 def start_simulators(

@@ -30,10 +30,11 @@ from ndsm.training import train as training
 from ndsm.training.calibration import Costs, measure_costs
 from pipelines.board import Membership, open_board
 from pipelines.evaluate import Evaluations
+from pipelines.handles import SimulatorHandle
 from pipelines.ingest import Ingest, NoAnswer
 from pipelines.instruments import Instruments
 from pipelines.resources import Cluster, SimulatorScaling, check_budget, simulators_needed
-from pipelines.simulators import SimulatorHandle, start_simulators
+from pipelines.simulators import start_simulators
 from pipelines.versions import check_software, software
 
 RESIZE_SECONDS = 30.0

@@ -267,8 +267,9 @@ def test_simulators_wait_when_they_are_a_window_ahead(ray_cluster, tmp_path):
 def test_a_simulator_that_never_answers_is_worked_around(ray_cluster, tmp_path, monkeypatch, own):
     """As one whose node is gone and that no other node has room for: its calls stay open for ever. Another one of the
     worker's takes its place or, if it has none, another worker's."""
+    from pipelines.handles import SimulatorHandle
     from pipelines.ingest import Ingest
-    from pipelines.simulators import SimulatorHandle, start_simulators
+    from pipelines.simulators import start_simulators
 
     class Mute(SimulatorHandle):
         def block(self, index):

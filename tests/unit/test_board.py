@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines import board
-from pipelines.simulators import SimulatorHandle
+from pipelines.handles import SimulatorHandle
 
 
 def handles(count, first=0):

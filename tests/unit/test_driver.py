@@ -10,8 +10,8 @@ from ndsm.experiment import build_problem
 from ndsm.reference import GaussianMixture
 from ndsm.training.calibration import Costs
 from pipelines import train
+from pipelines.handles import SimulatorHandle
 from pipelines.resources import Cluster
-from pipelines.simulators import SimulatorHandle
 
 MB = 2**20
 

@@ -9,7 +9,7 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 
 from pipelines import ingest
-from pipelines.simulators import SimulatorHandle
+from pipelines.handles import SimulatorHandle
 
 STAMP = "ours"
 
