@@ -44,7 +44,8 @@ lowest:
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --editable ".[dev]"
+# Modules are compiled as they are first imported: compiling all of PyTorch takes longer than unpacking it.
+	$(VENV)/bin/pip install --quiet --no-compile --editable ".[dev]"
 	touch $@
 
 clean:
