@@ -53,9 +53,9 @@ def timed_worker(settings: dict[str, Any]) -> None:
 
     dist.all_reduce = timed("exchange", dist.all_reduce)
 
-    def exchange(world: int, bucket: Any) -> Any:
+    def exchange(world: int, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
         dist.all_reduce(bucket.buffer().div_(world))
-        done: Any = torch.futures.Future()
+        done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
         done.set_result(bucket.buffer())
         return done
 

@@ -10,18 +10,18 @@ import ray
 
 @dataclass(frozen=True)
 class SimulatorHandle:
-    """A simulator actor and the rows it starts from.
+    """A simulator actor and references to what it simulates, and from which rows.
 
-    The reference goes along with every call: an actor that Ray restarts gets it again without holding it as a
-    constructor's argument, which Ray does not keep alive for restarts.
+    These go along with every call: an actor that Ray restarts gets them again without holding them as a constructor's
+    arguments, which Ray does not keep alive for restarts (those above 100 KB, as the modes of images are).
     """
 
     actor: Any
-    data: list[Any]
+    inputs: list[Any]
 
     def block(self, index: int) -> Any:
         """Reference to block number `index`; the caller owns it."""
-        return self.actor.block.remote(index, self.data)
+        return self.actor.block.remote(index, self.inputs)
 
     def stop(self) -> None:
         """End the actor."""

@@ -35,32 +35,36 @@ class Simulator:
     """Simulates blocks on one CPU.
 
     Args:
-        spec: process, grid and what is recorded.
         driver: the driver's `software()`.
     """
 
-    def __init__(self, spec: RolloutSpec, driver: dict[str, str]) -> None:
+    def __init__(self, driver: dict[str, str]) -> None:
         # One CPU is what the actor asks Ray for; more threads would take the trainer's.
         torch.set_num_threads(1)
-        self._spec, self._driver = spec, driver
-        self._data: np.ndarray | None = None
+        self._driver = driver
+        self._inputs: tuple[RolloutSpec, np.ndarray] | None = None
 
-    def block(self, index: int, data: list[Any]) -> Block:
-        """Block number `index`, of trajectories that start from the rows behind the reference data[0].
+    def block(self, index: int, inputs: list[Any]) -> Block:
+        """Block number `index`.
+
+        Args:
+            inputs: references to the spec (process, grid and what is recorded) and to the rows that trajectories start from.
 
         Raises:
             InputError: this node has other software than the driver, or the simulation failed.
         """
-        if self._data is None:
+        if self._inputs is None:
             # Here and not in the constructor, whose errors Ray would answer by starting the actor again.
             check_software(self._driver)
-            self._data = ray.get(data[0])
+            spec, rows = ray.get(inputs)
+            self._inputs = spec, rows
+        spec, data = self._inputs
         started = time.perf_counter()
-        rows = rollout(self._spec, self._data, index)
+        rows = rollout(spec, data, index)
         return {
             "rows": rows,
             "index": index,
-            "stamp": self._spec.stamp,
+            "stamp": spec.stamp,
             "life": os.getpid(),
             "seconds": time.perf_counter() - started,
         }
@@ -82,4 +86,5 @@ def start_simulators(
     actor = ray.remote(
         num_cpus=1, max_restarts=-1, max_task_retries=-1, resources=resources or {}, **anywhere
     )(Simulator)
-    return [SimulatorHandle(actor.remote(spec, software()), [data]) for _ in range(count)]
+    inputs = [ray.put(spec), data]
+    return [SimulatorHandle(actor.remote(software()), inputs) for _ in range(count)]

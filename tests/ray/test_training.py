@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -117,6 +118,30 @@ def test_killed_simulators_change_nothing_but_a_counter(ray_cluster, tmp_path):
     assert lines[-1]["step"] == 1200
     assert sum(line["simulator_restarts"] + line["blocks_retried"] for line in lines) >= 1
     assert_same_weights(calm.run, stormy.run)
+
+
+def test_a_killed_simulator_of_images_comes_back(ray_cluster, tmp_path, mnist_root):
+    """Though its modes are more than Ray sends along with a constructor, and warns of for restarts."""
+    from pipelines.simulators import start_simulators
+
+    fields = {
+        "data.root": mnist_root,
+        "reference.n_components": 40,
+        "reference.n_init": 1,
+        "reference.reg_covar": 0.1,
+    }
+    made = prepare(load_config("mnist", fields), Run(tmp_path / "images"))
+    spec = made.problem.spec
+    assert len(pickle.dumps(spec)) > 100_000
+    (simulator,) = start_simulators(1, spec, ray_cluster.put(made.dataset.train))
+    try:
+        first = ray_cluster.get(simulator.block(0))
+        os.kill(first["life"], signal.SIGKILL)
+        second = ray_cluster.get(simulator.block(0), timeout=120)
+        assert second["life"] != first["life"]
+        np.testing.assert_array_equal(first["rows"], second["rows"])
+    finally:
+        simulator.stop()
 
 
 def test_a_run_that_stops_and_goes_on_has_the_weights_of_one_that_did_not(ray_cluster, tmp_path):

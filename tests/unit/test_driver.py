@@ -20,7 +20,7 @@ class Handle(SimulatorHandle):
     """A simulator that is only counted."""
 
     def stop(self) -> None:
-        self.data.append("stopped")
+        self.inputs.append("stopped")
 
 
 class FakeRay:
@@ -97,9 +97,9 @@ def test_simulators_that_leave_are_ended_a_report_after_workers_could_know(ray):
     while len(pool._handles) == 4:
         pool.adapt(lines.next(4, 0.0, 0.1))
     assert pool._handles == before[:1]
-    assert not any(handle.data for handle in before)
+    assert not any(handle.inputs for handle in before)
     pool.adapt(lines.next(1, 0.0, 0.5))
-    assert [bool(handle.data) for handle in before] == [False, True, True, True]
+    assert [bool(handle.inputs) for handle in before] == [False, True, True, True]
 
 
 def test_a_restart_of_the_workers_is_no_report(ray):
