@@ -554,6 +554,15 @@ class GaussianMixture:
         )
 
     @cached_property
+    def axes(self) -> tuple[Tensor, Tensor] | None:
+        """Variances along the axes of the component covariances and these axes in columns, float64: tied (d,) and (d, d), full
+        (K, d) and (K, d, d); None where the axes are the coordinates'."""
+        if self.covariance_type in ("spherical", "diag"):
+            return None
+        values, axes = torch.linalg.eigh(self.covariances)
+        return values, axes
+
+    @cached_property
     def thinness(self) -> float:
         """Largest eigenvalue of Σ Σ_i⁻¹ over all components, Σ the pooled covariance: 1 if they are all alike."""
         pooled, found = self.pooled_covariance, 1.0

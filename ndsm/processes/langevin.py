@@ -147,6 +147,21 @@ class Langevin:
         changed._prior = prior
         return changed
 
+    def along_axes(self) -> "tuple[Langevin, Tensor] | None":
+        """The process seen along the axes of the covariance that all components share, and these axes in columns, (d, d) on its
+        device: y = axes x. None where there is no such covariance, or the axes are the coordinates'.
+
+        A rotation leaves the noise's law alone, and makes the covariance diagonal: a step takes no (d, d) product.
+        """
+        m = self.mixture
+        if m is None or m.covariance_type != "tied" or m.axes is None:
+            return None
+        variances, axes = m.axes
+        turned = GaussianMixture(
+            m.weights, m.means @ axes, variances.expand_as(m.means), "diag", device=m.device, dtype=m.dtype
+        )
+        return Langevin(turned, horizon=self.horizon), axes.to(m.device, m.dtype)
+
     def drift(self, y: Tensor, t: float) -> Tensor:
         """f(y, t), (B, d) → (B, d)."""
         return self.drift_columns(y.T, t).T

@@ -43,12 +43,10 @@ class Modes:
                 variance = cov[None]
             case "diag":
                 variance = cov.T
-            case "tied":
-                values, axes = torch.linalg.eigh(cov)
-                variance, self._axes = values[:, None], axes[None].to(start)
-            case "full":
-                values, axes = torch.linalg.eigh(cov)
-                variance, self._axes = values.T, axes.to(start)
+            case _:
+                assert mixture.axes is not None
+                d, (values, axes) = len(start), mixture.axes
+                variance, self._axes = values.reshape(-1, d).T, axes.reshape(-1, d, d).to(start)
         self.variance = variance.to(start)
 
     @property

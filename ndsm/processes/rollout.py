@@ -194,11 +194,19 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
     groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths, data.shape[1]))))
     parts = block.split([len(group) * spec.times_per_path for group in groups])
     simulate = _simulate_with_tangents if "tangent" in spec.layout.records else _simulate
+    turned = spec.process.along_axes() if isinstance(spec.process, Langevin) else None
+    process, axes = turned or (spec.process, None)
+    inner = replace(spec, process=process)
     for group, part in zip(groups, parts, strict=True):
         shift = 1.0 - spec.jitter * float(torch.rand((), generator=draws.choices))
         y = torch.from_numpy(data[group].T.copy()).to(spec.device)
         named = spec.layout.split(part)
-        paths = simulate(spec, y, shifted_grid(spec.times, shift), named, draws)
+        if axes is not None:
+            y = axes.T @ y
+        paths = simulate(inner, y, shifted_grid(spec.times, shift), named, draws)
+        if axes is not None:
+            for vectors in (x for name, x in named.items() if name not in SCALARS):
+                vectors.copy_(vectors @ axes.T)
         _record_labels(spec, group[paths.cpu().numpy()], named, draws)
         _check_finite(part, spec, index)
     return block.cpu().numpy()
