@@ -44,8 +44,7 @@ lowest:
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-# Modules are compiled as they are first imported: compiling all of PyTorch takes longer than unpacking it.
-	$(VENV)/bin/pip install --quiet --no-compile --editable ".[dev]"
+	$(VENV)/bin/pip install --quiet --editable ".[dev]"
 	touch $@
 
 clean:

@@ -17,7 +17,7 @@ if [ "$environment" ]; then
 else
     "${PYTHON:-python3}" -m venv installed
     python=installed/bin/python
-    "$python" -m pip install --quiet --no-compile "$package"
+    "$python" -m pip install --quiet "$package"
 fi
 ndsm=installed/bin/ndsm
 "$ndsm" --version
