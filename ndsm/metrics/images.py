@@ -8,6 +8,7 @@ values are comparable with those of the same `classifier` hash only.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,7 @@ class ImageJudge:
         most = len(dataset.validation)
         self._train = view.images(dataset.scaling.invert(dataset.train[:most]))
         self._held_out = view.images(dataset.scaling.invert(dataset.validation))
-        # Codes are compared with the images themselves: decoding all of them takes longer than an evaluation.
-        self._every = view.real[0] if view.real else view.images(dataset.scaling.invert(dataset.train))
+        self._rows, self._scaling = dataset.train, dataset.scaling
         labels = np.concatenate(
             [x for x in (dataset.train_labels, dataset.validation_labels) if x is not None]
         )
@@ -60,7 +60,7 @@ class ImageJudge:
         self._classes = int(self._classifier.facts["classes"])
         self._share = class_share(labels, self._classes)
         self._known_floors: dict[int, dict[str, float]] = {}
-        self._nearest_floor = nearest_distance(self._held_out[:NEAREST_ROWS], self._every)
+        self._nearest_floor = nearest_distance(self._held_out[:NEAREST_ROWS], self._every())
 
     def facts(self) -> dict[str, Any]:
         """What does not depend on the images that are judged."""
@@ -83,7 +83,7 @@ class ImageJudge:
         found = {
             "fid": self._fid(known[:n], self._known_held_out(n)),
             "is": inception_score(known),
-            "nearest": nearest_distance(images[:NEAREST_ROWS], self._every),
+            "nearest": nearest_distance(images[:NEAREST_ROWS], self._every()),
             **balance(share, self._share),
             **self._floors(n),
         }
@@ -92,6 +92,15 @@ class ImageJudge:
         if self._view.real is not None:
             found["fid_images"] = self._fid(known[:n], self._look_once(self._view.real[1][:n]))
         return found
+
+    def _every(self) -> Iterator[np.ndarray]:
+        """All training images, some at a time: together they are as large as the data."""
+        # Codes are compared with the images themselves: decoding all of them takes longer than an evaluation.
+        if self._view.real is not None:
+            yield from parts(self._view.real[0])
+        else:
+            for rows in parts(self._rows):
+                yield self._view.images(self._scaling.invert(rows))
 
     def _floors(self, n: int) -> dict[str, float]:
         """The same numbers for true images in place of generated ones."""
@@ -211,13 +220,21 @@ def inception_score(known: np.ndarray) -> float:
     return float((p * (log_p - p.mean(0).log())).sum(1).mean().exp())
 
 
-def nearest_distance(images: np.ndarray, train: np.ndarray) -> float:
-    """Mean distance of images (n, d) to the nearest of training images (m, d), in units of full ink.
+def parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows (n, d), 10,000 at a time."""
+    return (rows[k : k + 10_000] for k in range(0, len(rows), 10_000))
+
+
+def nearest_distance(images: np.ndarray, train: Iterable[np.ndarray]) -> float:
+    """Mean distance of images (n, d) to the nearest of training images, in units of full ink.
 
     A model that knows its training images by heart is closer to them than held-out images are.
+
+    Args:
+        train: (m, d) of them at a time.
     """
     x, nearest = torch.from_numpy(images), torch.full((len(images),), torch.inf)
     with all_cores():
-        for chunk in torch.from_numpy(train).split(10_000):
-            nearest = torch.minimum(nearest, torch.cdist(x, chunk).amin(1))
+        for part in train:
+            nearest = torch.minimum(nearest, torch.cdist(x, torch.from_numpy(part)).amin(1))
     return float(nearest.mean())

@@ -92,9 +92,9 @@ class Trainer:
         loss.backward()
         return loss.detach()
 
-    def micro_batches(self, rows: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """The rows in order, in `accumulate` parts."""
-        parts = zip(*(value.chunk(self._config.accumulate) for value in rows.values()), strict=True)
+    def micro_batches(self, rows: dict[str, Tensor], count: int | None = None) -> list[dict[str, Tensor]]:
+        """The rows in order, in so many parts, `accumulate` if not given."""
+        parts = zip(*(value.chunk(count or self._config.accumulate) for value in rows.values()), strict=True)
         return [dict(zip(rows, part, strict=True)) for part in parts]
 
     def loss(self, rows: dict[str, Tensor]) -> Tensor:
@@ -111,8 +111,13 @@ class Trainer:
         moments = self.gradient_moments(rows)
         self.epsilon.update(rows["t"], moments.linear, moments.cv_cv, self._reduce)
 
-    def gradient_moments(self, rows: dict[str, Tensor]) -> GradientMoments:
-        """Moments of the per-sample gradients of the weighted losses on rows by name, ḡ over all workers."""
+    def gradient_moments(self, rows: dict[str, Tensor], parts: int | None = None) -> GradientMoments:
+        """Moments of the per-sample gradients of the weighted losses on rows by name, ḡ over all workers.
+
+        Args:
+            parts: how many parts the rows are taken in, `accumulate` if not given; more of them take less memory, and
+                longer.
+        """
 
         def losses(part: dict[str, Tensor], score: Score) -> tuple[Tensor, Tensor | None]:
             weight = self._weight(part["t"])
@@ -120,9 +125,9 @@ class Trainer:
             cv = found.control_variate
             return found.base * weight, None if cv is None else cv * weight
 
-        parts = [partial(losses, part) for part in self.micro_batches(rows)]
+        taken = [partial(losses, part) for part in self.micro_batches(rows, parts)]
         with getattr(self.model, "plain", nullcontext)():
-            return gradient_moments(self.model, parts, self._reduce)
+            return gradient_moments(self.model, taken, self._reduce)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of step number `step`."""

@@ -173,10 +173,10 @@ def test_simulators_that_crash_again_and_again_end_the_run_with_a_sentence(
     """Ray starts them and repeats their calls for ever; the worker warns, and then ends the run for good."""
 
     class Crashes:
-        def __init__(self, spec, driver):
+        def __init__(self, driver):
             pass
 
-        def block(self, index, data):
+        def block(self, index, inputs):
             os._exit(1)
 
     monkeypatch.setattr("pipelines.simulators.Simulator", Crashes)
