@@ -21,14 +21,25 @@ torch.set_num_threads(1)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With several processes (`-n`) a file stays in one process, and so do all tests of the cluster."""
+    """With several processes (`-n`) a file stays in one process, and so do all tests of the one cluster."""
     from xdist.scheduler import LoadFileScheduling
 
     class OneCluster(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "ray" if nodeid.startswith("tests/ray/") else super()._split_scope(nodeid)
+            scope: str = super()._split_scope(nodeid)
+            return "one cluster" if on_ray(nodeid) and scope != "tests/ray/test_tuning.py" else scope
 
     return OneCluster(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Ray's tests come first: they take longest, and the others fill up the other process meanwhile."""
+    items.sort(key=lambda item: not on_ray(item.nodeid))
+
+
+def on_ray(nodeid: str) -> bool:
+    """Whether a test is one of those that start or share a cluster."""
+    return nodeid.startswith("tests/ray/")
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -76,7 +76,7 @@ def assert_same_weights(a: Run, b: Run) -> None:
     assert all(torch.equal(left[k], right[k]) for k in left)
 
 
-def kill_simulators(stop: threading.Event, every: float, most: int = 3) -> int:
+def kill_simulators(stop: threading.Event, every: float, most: int) -> int:
     """SIGKILL one simulator process now and then; how many were killed.
 
     A busy machine may take longer than `every` to start one: without an end to it there would be none to training.
@@ -93,15 +93,20 @@ def kill_simulators(stop: threading.Event, every: float, most: int = 3) -> int:
     return killed
 
 
-def test_killed_simulators_change_nothing_but_a_counter(ray_cluster, tmp_path):
-    """The weights are bitwise those of an undisturbed run, which here even is one without Ray."""
-    fields = {"train.steps": 1200, "train.simulators": 2}
+def test_stops_and_killed_simulators_change_nothing_but_counters(ray_cluster, tmp_path):
+    """A run that is stopped, and goes on while its simulators are killed, has bitwise the weights of an undisturbed one,
+    which here even is one without Ray; what was counted adds up over both sittings."""
+    fields = {"train.steps": 1800, "train.simulators": 2}
     calm = experiment(tmp_path, "calm", **fields)
     for _ in train_locally(calm):
         pass
     stormy = experiment(tmp_path, "stormy", **fields)
+    rows = stormy.dataset.train
+    train_on(ray_cluster, stormy.problem, stormy.run, rows, lambda line: stormy.run.stop_file.touch())
+    assert 0 < stormy.run.last_step() < 1800
+    first = stormy.run.last_metrics()
     stop, lines, killed = threading.Event(), [], []
-    killer = threading.Thread(target=lambda: killed.append(kill_simulators(stop, 1.0)))
+    killer = threading.Thread(target=lambda: killed.append(kill_simulators(stop, 1.0, most=2)))
 
     def on_metrics(line: dict) -> None:
         # Those that die before the first block is asked for are no loss.
@@ -109,15 +114,23 @@ def test_killed_simulators_change_nothing_but_a_counter(ray_cluster, tmp_path):
             killer.start()
         lines.append(line)
 
+    begin(stormy)
     try:
-        train_on(ray_cluster, stormy.problem, stormy.run, stormy.dataset.train, on_metrics)
+        train_on(ray_cluster, stormy.problem, stormy.run, rows, on_metrics)
     finally:
         stop.set()
         killer.join()
     assert killed[0] >= 1
-    assert lines[-1]["step"] == 1200
+    last = lines[-1]
+    assert (last["step"], last["restarts"]) == (1800, 1)
     assert sum(line["simulator_restarts"] + line["blocks_retried"] for line in lines) >= 1
     assert_same_weights(calm.run, stormy.run)
+    lost = first["blocks_in_flight"] + first["blocks_waiting"]
+    dropped = last["blocks_retried"] + last["blocks_duplicate"]
+    assert last["blocks_lost"] == lost
+    assert last["blocks_sent"] == last["blocks_received"] + dropped + lost + last["blocks_in_flight"]
+    assert last["blocks_taken"] - last["blocks_reused"] == last["next_block"]
+    assert last["next_block"] == calm.run.last_metrics()["next_block"]
 
 
 def test_a_killed_simulator_of_images_comes_back(ray_cluster, tmp_path, mnist_root):
@@ -142,29 +155,6 @@ def test_a_killed_simulator_of_images_comes_back(ray_cluster, tmp_path, mnist_ro
         np.testing.assert_array_equal(first["rows"], second["rows"])
     finally:
         simulator.stop()
-
-
-def test_a_run_that_stops_and_goes_on_has_the_weights_of_one_that_did_not(ray_cluster, tmp_path):
-    """Bitwise, with one worker and one simulator; what was counted adds up over both sittings."""
-    fields = {"train.steps": 1200, "train.simulators": 1}
-    whole = experiment(tmp_path, "whole", **fields)
-    for _ in train_locally(whole):
-        pass
-    parts = experiment(tmp_path, "parts", **fields)
-    rows = parts.dataset.train
-    train_on(ray_cluster, parts.problem, parts.run, rows, lambda line: parts.run.stop_file.touch())
-    assert 0 < parts.run.last_step() < 1200
-    first = parts.run.last_metrics()
-    lines = train_with_ray(ray_cluster, begun_again(parts))
-    last = lines[-1]
-    assert (last["step"], last["restarts"]) == (1200, 1)
-    assert_same_weights(whole.run, parts.run)
-    lost = first["blocks_in_flight"] + first["blocks_waiting"]
-    dropped = last["blocks_retried"] + last["blocks_duplicate"]
-    assert last["blocks_lost"] == lost
-    assert last["blocks_sent"] == last["blocks_received"] + dropped + lost + last["blocks_in_flight"]
-    assert last["blocks_taken"] - last["blocks_reused"] == last["next_block"]
-    assert last["next_block"] == whole.run.last_metrics()["next_block"]
 
 
 def test_simulators_that_crash_again_and_again_end_the_run_with_a_sentence(
@@ -354,16 +344,6 @@ def test_simulators_may_come_and_go(ray_cluster, tmp_path):
         ray_cluster.kill(board)
 
 
-def test_without_simulators_the_worker_makes_the_same_rows(ray_cluster, tmp_path):
-    alone = experiment(tmp_path, "alone", **{"train.simulators": 0, "train.steps": 150})
-    lines = train_with_ray(ray_cluster, alone)
-    local = experiment(tmp_path, "local", **{"train.steps": 150})
-    for _ in train_locally(local):
-        pass
-    assert_same_weights(alone.run, local.run)
-    assert lines[-1]["simulators"] == 0
-
-
 def test_a_node_with_other_software_ends_the_run_with_a_sentence(ray_cluster, tmp_path, monkeypatch):
     made = experiment(tmp_path, "versions", **{"train.steps": 50})
     driver = {"ndsm": "0.0.1"}
@@ -372,8 +352,10 @@ def test_a_node_with_other_software_ends_the_run_with_a_sentence(ray_cluster, tm
         InputError, match=r"has ndsm .*, expected the driver's 0\.0\.1: install the same version"
     ):
         train_with_ray(ray_cluster, made)
+    # The run that it leaves goes on, here by this process alone.
     monkeypatch.undo()
-    assert train_with_ray(ray_cluster, begun_again(made))[-1]["step"] == 50
+    begin(made)
+    assert [record.step for record in train_locally(made)][-1] == 50
 
 
 def test_a_folder_that_vanishes_ends_the_run_at_once(ray_cluster, tmp_path):
@@ -388,39 +370,25 @@ def test_a_folder_that_vanishes_ends_the_run_at_once(ray_cluster, tmp_path):
         train_on(ray_cluster, made.problem, made.run, made.dataset.train, unplug)
 
 
-def test_a_worker_fetches_the_run_from_a_uri_and_keeps_it_there(ray_cluster, s3, tmp_path):
-    config = load_config("toy-arcs", {**TINY, "train.simulators": 0, "train.steps": 150})
-    made = prepare(config, Run.at(tmp_path / "here", s3, "mine"))
+def test_a_worker_alone_fetches_the_run_from_a_uri_and_keeps_it_there(ray_cluster, s3, tmp_path):
+    """And without simulators it makes the rows that one process makes."""
+    fields = {**TINY, "train.simulators": 0, "train.steps": 150}
+    made = prepare(load_config("toy-arcs", fields), Run.at(tmp_path / "here", s3, "mine"))
     begin(made)
     # As on another machine than the driver's.
     shutil.rmtree(made.run.path)
-    assert train_with_ray(ray_cluster, made)[-1]["step"] == 150
+    last = train_with_ray(ray_cluster, made)[-1]
+    assert (last["step"], last["simulators"]) == (150, 0)
     names = made.run.mirror.names()
     assert any(name.startswith("checkpoints/ray/") for name in names)
     assert {"config.yaml", "metrics.jsonl", "model.safetensors"} <= names
     elsewhere = Run.at(tmp_path / "there", s3, "mine")
     assert elsewhere.last_step() == 150
     assert_same_weights(elsewhere, made.run)
-
-
-def begun_again(made: Experiment) -> Experiment:
-    begin(made)
-    return made
-
-
-def test_evaluations_beside_the_training_see_its_checkpoints(ray_cluster, tmp_path):
-    made = experiment(
-        tmp_path, "watched",
-        **{"evaluate.seconds": 0.1, "evaluate.n": 50, "train.checkpoint_seconds": 0.5, "train.steps": 1500, "sample.steps": 100},
-    )  # fmt: skip
-    assert train_with_ray(ray_cluster, made)[-1]["step"] == 1500
-    path = made.run.path / "evaluations.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    steps = [line["step"] for line in lines]
-    assert steps
-    assert steps == sorted(set(steps))
-    assert all(line["n"] == 50 and line["swd2"] > 0 for line in lines)
-    assert pictured_steps(made.run) == steps
+    local = experiment(tmp_path, "local", **fields)
+    for _ in train_locally(local):
+        pass
+    assert_same_weights(elsewhere, local.run)
 
 
 def test_an_own_drift_trains_on_simulators_as_in_one_process(ray_cluster, tmp_path):
@@ -465,10 +433,27 @@ def test_an_own_drift_trains_on_simulators_as_in_one_process(ray_cluster, tmp_pa
     pipelines.train.train(config, tmp_path / "ray", process=process)
 
 
-def test_prometheus_finds_a_runs_numbers_where_the_console_says(ray_cluster, tmp_path):
+def test_a_run_is_evaluated_and_measured_beside_its_training(ray_cluster, tmp_path):
+    """From its checkpoints, into its folder and TensorBoard's; Prometheus finds its numbers where the console says."""
     address = metrics_address()
     assert address is not None
-    train_with_ray(ray_cluster, experiment(tmp_path, "shown", **{"train.steps": 3000}))
+    made = experiment(
+        tmp_path, "watched",
+        **{"evaluate.seconds": 0.1, "evaluate.n": 50, "train.checkpoint_seconds": 0.5, "train.steps": 10**6, "sample.steps": 100},
+    )  # fmt: skip
+    path = made.run.path / "evaluations.jsonl"
+
+    def on_metrics(line: dict) -> None:
+        if path.exists() and len(path.read_text().splitlines()) >= 2:
+            made.run.stop_file.touch()
+
+    train_on(ray_cluster, made.problem, made.run, made.dataset.train, on_metrics)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    steps = [line["step"] for line in lines]
+    assert len(steps) >= 2
+    assert steps == sorted(set(steps))
+    assert all(line["n"] == 50 and line["swd2"] > 0 for line in lines)
+    assert pictured_steps(made.run) == steps
     expected = [f"ray_ndsm_{name}" for name in GAUGES] + ["ray_ndsm_blocks_received_total"]
     text, deadline = "", time.monotonic() + 60
     while not all(f"\n{name}{{" in text for name in expected) and time.monotonic() < deadline:
