@@ -44,7 +44,9 @@ lowest:
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --editable ".[dev]"
+	$(VENV)/bin/pip install --quiet --no-compile --editable ".[dev]"
+	# On all cores; pip compiles on one. Packages also ship templates that are no Python.
+	-$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib
 	touch $@
 
 clean:
