@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 READY := $(VENV)/.installed
 
-.PHONY: demo test chaos lint docs package wheel lowest clean
+.PHONY: demo test chaos nightly lint docs package wheel lowest clean
 
 demo: $(READY)
 	$(VENV)/bin/ndsm train digits
@@ -14,26 +14,31 @@ test: $(READY)
 chaos: $(READY)
 	$(VENV)/bin/python -m pytest -m chaos -s tests/chaos
 
+nightly: $(READY)
+	$(VENV)/bin/python -m pytest -m nightly
+
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-docs: $(READY)
-	$(VENV)/bin/pip install --quiet --editable ".[docs]"
+# What the documentation and the packages are built with.
+$(VENV)/.tools: $(READY)
+	$(VENV)/bin/pip install --quiet --editable ".[docs]" build
+	touch $@
+
+docs: $(VENV)/.tools
 	$(VENV)/bin/mkdocs build --strict
 
 # Wheel and sdist, each installed and used outside the checkout.
-package: $(READY)
-	$(VENV)/bin/pip install --quiet build
+package: $(VENV)/.tools
 	rm -rf dist
 	$(VENV)/bin/python -m build --quiet
 	PYTHON=$(PYTHON) tests/package.sh dist/*.whl
 	PYTHON=$(PYTHON) tests/package.sh dist/*.tar.gz
 
 # The wheel, which is built from the sdist, used outside the checkout with the dependencies that are installed already.
-wheel: $(READY)
-	$(VENV)/bin/pip install --quiet build
+wheel: $(VENV)/.tools
 	rm -rf dist
 	$(VENV)/bin/python -m build --quiet
 	tests/package.sh dist/*.whl $(VENV)
@@ -46,7 +51,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --no-compile --editable ".[dev]"
 	# On all cores; pip compiles on one. Packages also ship templates that are no Python.
-	-$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib
+	-$(VENV)/bin/python -m compileall -qq -j 0 -x /tests/ $(VENV)/lib
 	touch $@
 
 clean:

@@ -195,7 +195,7 @@ def test_interrupt_saves_and_the_same_command_resumes(tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_kill_9_of_the_driver_then_the_run_goes_on_from_the_last_checkpoint(tmp_path):
     """Its second sitting is this process alone: where a run is trained is not part of it."""
     args = ["train", "toy-arcs", *LONG]

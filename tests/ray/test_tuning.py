@@ -54,6 +54,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.nightly
 def test_trials_that_are_ray_train_runs_leave_all_cpus_free(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", NESTED, str(tmp_path / "search")],
@@ -69,11 +70,11 @@ def test_trials_that_are_ray_train_runs_leave_all_cpus_free(tmp_path):
 
 def test_a_killed_driver_goes_on_and_trains_nothing_twice(tmp_path):
     done = subprocess.run(
-        [sys.executable, "benchmarks/search_kills.py", "--kills", "1", "--trials", "2", "--seconds", "3", "--out", tmp_path],
+        [sys.executable, "benchmarks/search_kills.py", "--kills", "1", "--trials", "1", "--seconds", "3", "--out", tmp_path],
         check=False, capture_output=True, text=True, timeout=450, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "1 kills: 2 trials ended, none trained twice" in done.stdout
+    assert "1 kills: 1 trials ended, none trained twice" in done.stdout
     found = {p.name for p in (tmp_path / "search").iterdir()}
     assert {"best.yaml", "summary.json", "tune-report.html", "search.json", "trials"} <= found
     page = (tmp_path / "search" / "tune-report.html").read_text(encoding="utf-8")
