@@ -232,7 +232,7 @@ SHORT = {
     "train": ["--local", "--fresh", "--json", "--train.steps", "20", "--train.batch-rows", "32", "--evaluate.n", "60"],
     "sample": ["--n", "40", "--steps", "60"],
     "impute": ["--steps", "5"],
-    "bench": ["--n", "50", "--steps", "3"],
+    "bench": ["--n", "100", "--steps", "5"],
 }  # fmt: skip
 """Options added to a command; the last of an option's values counts."""
 IMAGES = ["--network.width", "8", "--network.depth", "2", "--sample.steps", "20", "--sample.sampler", "exponential",
