@@ -50,7 +50,7 @@ lowest:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --no-compile --editable ".[dev]"
-	# On all cores; pip compiles on one. Packages also ship templates that are no Python.
+# On all cores, where pip compiles on one; without packages' own tests. Some ship templates that are no Python.
 	-$(VENV)/bin/python -m compileall -qq -j 0 -x /tests/ $(VENV)/lib
 	touch $@
 

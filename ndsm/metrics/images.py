@@ -8,7 +8,7 @@ values are comparable with those of the same `classifier` hash only.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +46,11 @@ class ImageJudge:
     """
 
     def __init__(self, dataset: Dataset, view: ImageView) -> None:
-        self._view = view
+        self._view, self._scaling, self._rows = view, dataset.scaling, dataset.train
         self._classifier = (symmetry_classifier if view.symmetric else digit_classifier)(view.root)
         most = len(dataset.validation)
-        self._train = view.images(dataset.scaling.invert(dataset.train[:most]))
-        self._held_out = view.images(dataset.scaling.invert(dataset.validation))
-        self._rows, self._scaling = dataset.train, dataset.scaling
+        self._train = self._images(dataset.train[:most])
+        self._held_out = self._images(dataset.validation)
         labels = np.concatenate(
             [x for x in (dataset.train_labels, dataset.validation_labels) if x is not None]
         )
@@ -60,7 +59,7 @@ class ImageJudge:
         self._classes = int(self._classifier.facts["classes"])
         self._share = class_share(labels, self._classes)
         self._known_floors: dict[int, dict[str, float]] = {}
-        self._nearest_floor = nearest_distance(self._held_out[:NEAREST_ROWS], self._every())
+        self._nearest_floor = self._nearest(self._held_out)
 
     def facts(self) -> dict[str, Any]:
         """What does not depend on the images that are judged."""
@@ -83,7 +82,7 @@ class ImageJudge:
         found = {
             "fid": self._fid(known[:n], self._known_held_out(n)),
             "is": inception_score(known),
-            "nearest": nearest_distance(images[:NEAREST_ROWS], self._every()),
+            "nearest": self._nearest(images),
             **balance(share, self._share),
             **self._floors(n),
         }
@@ -93,14 +92,16 @@ class ImageJudge:
             found["fid_images"] = self._fid(known[:n], self._look_once(self._view.real[1][:n]))
         return found
 
-    def _every(self) -> Iterator[np.ndarray]:
-        """All training images, some at a time: together they are as large as the data."""
+    def _images(self, rows: np.ndarray) -> np.ndarray:
+        """Rows in model units as images."""
+        return self._view.images(self._scaling.invert(rows))
+
+    def _nearest(self, images: np.ndarray) -> float:
+        x = images[:NEAREST_ROWS]
         # Codes are compared with the images themselves: decoding all of them takes longer than an evaluation.
         if self._view.real is not None:
-            yield from parts(self._view.real[0])
-        else:
-            for rows in parts(self._rows):
-                yield self._view.images(self._scaling.invert(rows))
+            return nearest_distance(x, self._view.real[0])
+        return nearest_distance(x, self._rows, self._images)
 
     def _floors(self, n: int) -> dict[str, float]:
         """The same numbers for true images in place of generated ones."""
@@ -220,21 +221,19 @@ def inception_score(known: np.ndarray) -> float:
     return float((p * (log_p - p.mean(0).log())).sum(1).mean().exp())
 
 
-def parts(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows (n, d), 10,000 at a time."""
-    return (rows[k : k + 10_000] for k in range(0, len(rows), 10_000))
-
-
-def nearest_distance(images: np.ndarray, train: Iterable[np.ndarray]) -> float:
-    """Mean distance of images (n, d) to the nearest of training images, in units of full ink.
+def nearest_distance(
+    images: np.ndarray, train: np.ndarray, as_images: Callable[[np.ndarray], np.ndarray] = lambda rows: rows
+) -> float:
+    """Mean distance of images (n, d) to the nearest of training images (m, d), in units of full ink.
 
     A model that knows its training images by heart is closer to them than held-out images are.
 
     Args:
-        train: (m, d) of them at a time.
+        as_images: what makes images of rows of `train`, 10,000 at a time: all of them would be as large as the data.
     """
     x, nearest = torch.from_numpy(images), torch.full((len(images),), torch.inf)
     with all_cores():
-        for part in train:
-            nearest = torch.minimum(nearest, torch.cdist(x, torch.from_numpy(part)).amin(1))
+        for start in range(0, len(train), 10_000):
+            part = torch.from_numpy(as_images(train[start : start + 10_000]))
+            nearest = torch.minimum(nearest, torch.cdist(x, part).amin(1))
     return float(nearest.mean())
