@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 READY := $(VENV)/.installed
+# Packages are compiled when they are first imported, and what was compiled is kept: most files never are imported.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test chaos nightly lint docs package wheel lowest clean
 
@@ -24,7 +26,7 @@ lint: $(READY)
 
 # What the documentation and the packages are built with.
 $(VENV)/.tools: $(READY)
-	$(VENV)/bin/pip install --quiet --editable ".[docs]" build
+	$(VENV)/bin/pip install --quiet --no-compile --editable ".[docs]" build
 	touch $@
 
 docs: $(VENV)/.tools
@@ -50,8 +52,6 @@ lowest:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --no-compile --editable ".[dev]"
-# On all cores, where pip compiles on one; without packages' own tests. Some ship templates that are no Python.
-	-$(VENV)/bin/python -m compileall -qq -j 0 -x /tests/ $(VENV)/lib
 	touch $@
 
 clean:

@@ -17,7 +17,7 @@ from ndsm.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
 
-STEPS = 4000
+STEPS = 3000
 SETTINGS = {
     "data.n": 2000,
     "objective.kind": "ndsm",

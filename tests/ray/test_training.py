@@ -96,14 +96,14 @@ def kill_simulators(stop: threading.Event, every: float, most: int) -> int:
 def test_stops_and_killed_simulators_change_nothing_but_counters(ray_cluster, tmp_path):
     """A run that is stopped, and goes on while its simulators are killed, has bitwise the weights of an undisturbed one,
     which here even is one without Ray; what was counted adds up over both sittings."""
-    fields = {"train.steps": 1800, "train.simulators": 2}
+    fields = {"train.steps": 1200, "train.simulators": 2}
     calm = experiment(tmp_path, "calm", **fields)
     for _ in train_locally(calm):
         pass
     stormy = experiment(tmp_path, "stormy", **fields)
     rows = stormy.dataset.train
     train_on(ray_cluster, stormy.problem, stormy.run, rows, lambda line: stormy.run.stop_file.touch())
-    assert 0 < stormy.run.last_step() < 1800
+    assert 0 < stormy.run.last_step() < 1200
     first = stormy.run.last_metrics()
     stop, lines, killed = threading.Event(), [], []
     killer = threading.Thread(target=lambda: killed.append(kill_simulators(stop, 1.0, most=2)))
@@ -122,7 +122,7 @@ def test_stops_and_killed_simulators_change_nothing_but_counters(ray_cluster, tm
         killer.join()
     assert killed[0] >= 1
     last = lines[-1]
-    assert (last["step"], last["restarts"]) == (1800, 1)
+    assert (last["step"], last["restarts"]) == (1200, 1)
     assert sum(line["simulator_restarts"] + line["blocks_retried"] for line in lines) >= 1
     assert_same_weights(calm.run, stormy.run)
     lost = first["blocks_in_flight"] + first["blocks_waiting"]
@@ -191,22 +191,41 @@ def test_simulators_that_crash_again_and_again_end_the_run_with_a_sentence(
 
 
 def test_two_workers_train_what_one_process_trains_on_their_rows(ray_cluster, tmp_path):
-    """Disjoint blocks, every step, and the weights of one process that is given both workers' rows at once."""
-    made = experiment(
-        tmp_path,
-        "two",
-        **{
-            "train.workers": 2,
-            "train.simulators": 2,
-            "train.steps": 150,
-            "train.accumulate": 2,
-            "objective.kind": "ndsm-cv",
-            "process.last_dt": 1e-2,
-        },
-    )
-    lines = train_with_ray(ray_cluster, made)
+    """Disjoint blocks, every step, and the weights of one process that is given both workers' rows at once; here with a
+    drift of its own, which the public function sends to workers and simulators."""
+
+    class Well:
+        """Of exp(-V), V(x) = (x² - 1)² in each coordinate; defined here, so that it travels by value."""
+
+        def drift(self, y, t):
+            return 4 * y * (y**2 - 1)
+
+        def sample(self, n, generator):
+            return (
+                1
+                - 2 * torch.randint(2, (n, 2), generator=generator)
+                + 0.3 * torch.randn(n, 2, generator=generator)
+            )
+
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(0, 1, (400, 2)).astype(np.float32))
+    fields = {
+        **{name: value for name, value in TINY.items() if name != "data.n"},
+        "data.path": str(tmp_path / "rows.npy"),
+        "train.workers": 2,
+        "train.simulators": 2,
+        "train.steps": 150,
+        "train.accumulate": 2,
+        "objective.kind": "ndsm-cv",
+        "sample.steps": 50,
+    }
+    config = load_config("vectors", fields)
+    well = Well()
+    process = Langevin(drift=well.drift, prior=well, horizon=0.5)
+    lines: list[dict] = []
+    pipelines.train.train(config, tmp_path / "two", process=process, on_metrics=lines.append)
+    made = prepare(config, Run(tmp_path / "one"), process=process)
     last, problem = lines[-1], made.problem
-    assert last["step"] == 150
+    assert (last["step"], last["simulators"]) == (150, 2)
     # Each worker draws 32 of the 64 rows of a step and inserts as many blocks as that asks for.
     assert last["blocks_inserted"] == problem.limiter(2).blocks_for(150)
     assert last["samples_per_insert"] <= TINY["train.samples_per_insert"]
@@ -219,8 +238,12 @@ def test_two_workers_train_what_one_process_trains_on_their_rows(ray_cluster, tm
     for step in range(150):
         trainer.step(torch.cat([replay.batch(step) for replay in replays]))
     # Sums in another order differ by float32's 6e-8, which 150 steps amplify; observed 3e-7.
-    assert distance(weights(made.run), trainer.ema.state_dict()) < 1e-5
+    assert distance(weights(Run(tmp_path / "two")), trainer.ema.state_dict()) < 1e-5
     assert distance(initial, trainer.ema.state_dict()) > 1e-2
+    # The folder is read with the same process; a run that is there goes on, and this one is done.
+    rows = ndsm.load(tmp_path / "two", process=process).sample(50)
+    assert np.isfinite(rows).all()
+    pipelines.train.train(config, tmp_path / "two", process=process)
 
 
 def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -372,18 +395,6 @@ def test_a_simulator_with_other_software_says_so(ray_cluster, tmp_path, monkeypa
         handle.stop()
 
 
-def test_a_folder_that_vanishes_ends_the_run_at_once(ray_cluster, tmp_path):
-    """Workers that were started again would have said that their node does not see the run."""
-    made = experiment(tmp_path, "vanishing", **{"train.simulators": 0, "train.steps": 1_000_000})
-
-    def unplug(line):
-        if made.run.exists():
-            made.run.path.rename(tmp_path / "unplugged")
-
-    with pytest.raises(FileNotFoundError, match="vanishing has vanished while it was trained"):
-        train_on(ray_cluster, made.problem, made.run, made.dataset.train, unplug)
-
-
 def test_a_worker_alone_fetches_the_run_from_a_uri_and_keeps_it_there(ray_cluster, s3, tmp_path):
     """And without simulators it makes the rows that one process makes."""
     fields = {**TINY, "train.simulators": 0, "train.steps": 150}
@@ -405,69 +416,32 @@ def test_a_worker_alone_fetches_the_run_from_a_uri_and_keeps_it_there(ray_cluste
     assert_same_weights(elsewhere, local.run)
 
 
-def test_an_own_drift_trains_on_simulators_as_in_one_process(ray_cluster, tmp_path):
-    """The public function sends the drift to the actors; the weights are bitwise those of one process, and the folder is
-    read with the same process."""
+def test_a_run_is_evaluated_and_measured_beside_its_training_until_its_folder_vanishes(ray_cluster, tmp_path):
+    """From its checkpoints, into its folder and TensorBoard's; Prometheus finds its numbers where the console says.
 
-    class Well:
-        """Of exp(-V), V(x) = (x² - 1)² in each coordinate; defined here, so that it travels by value."""
-
-        def drift(self, y, t):
-            return 4 * y * (y**2 - 1)
-
-        def sample(self, n, generator):
-            return (
-                1
-                - 2 * torch.randint(2, (n, 2), generator=generator)
-                + 0.3 * torch.randn(n, 2, generator=generator)
-            )
-
-    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(0, 1, (400, 2)).astype(np.float32))
-    fields = {
-        **{name: value for name, value in TINY.items() if name != "data.n"},
-        "data.path": str(tmp_path / "rows.npy"),
-        "train.steps": 400,
-        "train.simulators": 2,
-        "sample.steps": 50,
-    }
-    config = load_config("vectors", fields)
-    well = Well()
-    process = Langevin(drift=well.drift, prior=well, horizon=0.5)
-    lines: list[dict] = []
-    pipelines.train.train(config, tmp_path / "ray", process=process, on_metrics=lines.append)
-    assert (lines[-1]["step"], lines[-1]["simulators"]) == (400, 2)
-    local = prepare(config, Run(tmp_path / "local"), process=process)
-    begin(local)
-    for _ in train_locally(local):
-        pass
-    assert_same_weights(Run(tmp_path / "ray"), local.run)
-    rows = ndsm.load(tmp_path / "ray", process=process).sample(50)
-    assert np.isfinite(rows).all()
-    # A run that is there goes on; this one is done.
-    pipelines.train.train(config, tmp_path / "ray", process=process)
-
-
-def test_a_run_is_evaluated_and_measured_beside_its_training(ray_cluster, tmp_path):
-    """From its checkpoints, into its folder and TensorBoard's; Prometheus finds its numbers where the console says."""
+    Without its folder it ends at once: workers that were started again would say that their node does not see the run.
+    """
     address = metrics_address()
     assert address is not None
     made = experiment(
         tmp_path, "watched",
         **{"evaluate.seconds": 0.1, "evaluate.n": 50, "train.checkpoint_seconds": 0.5, "train.steps": 10**6, "sample.steps": 100},
     )  # fmt: skip
-    path = made.run.path / "evaluations.jsonl"
+    path, unplugged = made.run.path / "evaluations.jsonl", Run(tmp_path / "unplugged")
 
     def on_metrics(line: dict) -> None:
         if path.exists() and len(path.read_text().splitlines()) >= 2:
-            made.run.stop_file.touch()
+            made.run.path.rename(unplugged.path)
 
-    train_on(ray_cluster, made.problem, made.run, made.dataset.train, on_metrics)
+    with pytest.raises(FileNotFoundError, match="watched has vanished while it was trained"):
+        train_on(ray_cluster, made.problem, made.run, made.dataset.train, on_metrics)
+    path = unplugged.path / path.name
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     steps = [line["step"] for line in lines]
     assert len(steps) >= 2
     assert steps == sorted(set(steps))
     assert all(line["n"] == 50 and line["swd2"] > 0 for line in lines)
-    assert pictured_steps(made.run) == steps
+    assert pictured_steps(unplugged) == steps
     expected = [f"ray_ndsm_{name}" for name in GAUGES] + ["ray_ndsm_blocks_received_total"]
     text, deadline = "", time.monotonic() + 60
     while not all(f"\n{name}{{" in text for name in expected) and time.monotonic() < deadline:
