@@ -17,14 +17,10 @@ import tyro
 
 from ndsm.config import Config, SamplerName, build_config, preset_names, read_preset
 from ndsm.errors import InputError
-from ndsm.interrupt import on_interrupt
+from ndsm.interrupt import Interrupted, on_interrupt
 
 if TYPE_CHECKING:
     from ndsm.run import Run
-
-
-class Interrupted(Exception):
-    """Ctrl-C, after the run was saved."""
 
 
 @dataclass(kw_only=True)
@@ -646,7 +642,8 @@ def reproduce_command(args: Sequence[str]) -> None:
     """`ndsm reproduce`."""
     options = parse("reproduce", ReproduceOptions, args)
     from ndsm.console import print_result, print_study, say
-    from ndsm.reproduce import STUDIES, Folder, Job, Result, run_here
+    from ndsm.reproduce import STUDIES, Folder, Job, Result, run_here, stop_file
+    from ndsm.run import Run
 
     if not 0 < options.scale <= 1:
         raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
@@ -666,12 +663,28 @@ def reproduce_command(args: Sequence[str]) -> None:
         numbers = ", ".join(f"{key} {row[key]:.4g}" for key in study.shown)
         say(f"{total - left}/{total} {job.name}: {numbers}, trained {row['train_seconds']:.0f} s")
 
-    if options.local:
-        run_here(jobs, runs, done)
-    elif jobs:
-        from pipelines.reproduce import run_on_ray
+    def ask() -> bool:
+        jobs = [(Run(runs / job.name), job.config.train.steps) for job in folder.missing()]
+        # Of a run that is not begun, or trained and only evaluated, there is nothing to save.
+        if training := any(run.exists() and run.last_step() < steps for run, steps in jobs):
+            stop_file(runs).touch()
+        return training
 
-        run_on_ray(jobs, runs, done)
+    stop_file(runs).unlink(missing_ok=True)
+    try:
+        with on_interrupt(ask, "saving checkpoints", sys.stderr):
+            if options.local:
+                run_here(jobs, runs, done)
+            elif jobs:
+                from pipelines.reproduce import run_on_ray
+
+                run_on_ray(jobs, runs, done)
+    except (Interrupted, KeyboardInterrupt):
+        left = len(folder.missing())
+        say(f"stopped: {total - left} of {total} runs done; the same command goes on from their checkpoints")
+        raise
+    finally:
+        stop_file(runs).unlink(missing_ok=True)
     folder.finish()
     print_result(
         folder.results,

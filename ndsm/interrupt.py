@@ -6,6 +6,10 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 
+class Interrupted(Exception):
+    """Ctrl-C, after the work was saved."""
+
+
 @contextmanager
 def on_interrupt(ask: Callable[[], bool], words: str, console: TextIO) -> Iterator[Callable[[], bool]]:
     """While active, the first Ctrl-C asks the work to save and stop, the second ends at once.

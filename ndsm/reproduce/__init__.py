@@ -1,13 +1,26 @@
 """The paper's experiments and an ablation: which runs they consist of (`toys`, `images`, `ablation`), and how any of them is
-executed (`study`).
+declared (`study`), run (`running`) and summed up (`folder`).
 """
 
 from ndsm.reproduce.ablation import ABLATIONS
+from ndsm.reproduce.folder import Folder, Group, summarise
 from ndsm.reproduce.images import IMAGE_STUDIES
-from ndsm.reproduce.study import Folder, Group, Job, Result, Study, run_here, run_job, summarise
+from ndsm.reproduce.running import Result, run_here, run_job, stop_file
+from ndsm.reproduce.study import Job, Study
 from ndsm.reproduce.toys import TOY_STUDIES
 
 STUDIES: dict[str, Study] = {**TOY_STUDIES, **IMAGE_STUDIES, **ABLATIONS}
 """By the name that `ndsm reproduce` takes."""
 
-__all__ = ["STUDIES", "Folder", "Group", "Job", "Result", "Study", "run_here", "run_job", "summarise"]
+__all__ = [
+    "STUDIES",
+    "Folder",
+    "Group",
+    "Job",
+    "Result",
+    "Study",
+    "run_here",
+    "run_job",
+    "stop_file",
+    "summarise",
+]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -265,23 +266,44 @@ def test_quiet_commands_print_their_result_alone(table_run, monkeypatch, capsys)
     assert err.startswith("sampling 5 rows\n")
 
 
-def test_an_experiment_is_run_to_its_table_and_taken_up_again(tmp_path, monkeypatch, capsys):
-    tiny = {"data.n": 200, "reference.n_init": 1, "sample.steps": 40, "train.block_mb": 0.1}
+def test_an_experiment_is_interrupted_and_taken_up_again_to_its_table(tmp_path, monkeypatch, capsys):
+    tiny = {
+        "data.n": 200, "reference.n_init": 1, "sample.steps": 40, "train.block_mb": 0.1, "train.report_seconds": 1e-9,
+    }  # fmt: skip
     study = STUDIES["fig2"]
-    study = replace(study, runs=1, rows=(("ndsm-eps0", {}),), fields={**study.fields, **tiny})
+    study = replace(study, runs=1, rows=(("ndsm-eps0", {}),), fields={**study.fields, **tiny}, moments=2)
     monkeypatch.setitem(STUDIES, "fig2", study)
     monkeypatch.chdir(tmp_path)
-    command = ["reproduce", "fig2", "--scale", "0.0004", "--local"]
+    command = ["reproduce", "fig2", "--scale", "0.004", "--local"]
+    run = tmp_path / "reproduce" / "fig2" / "runs" / "ndsm-eps0-0"
+
+    def interrupt() -> None:
+        wait_for(lambda: steps_of(run))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=interrupt)
+    pressing.start()
+    assert main(command) == 130
+    pressing.join()
+    said = capsys.readouterr()
+    assert "0 of 1 runs done; results in reproduce/fig2" in said.out
+    assert "saving checkpoints" in said.err
+    assert "stopped: 0 of 1 runs done; the same command goes on" in said.out
+    assert (run / "checkpoints" / f"step-{steps_of(run)[-1]:09d}.pt").exists()
+    clock = json.loads((run / "clock.json").read_text())
+    assert clock["step"] == steps_of(run)[-1] < 200
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "0 of 1 runs done; results in reproduce/fig2" in out
     assert "1/1 ndsm-eps0" in out
     assert "true data (floor)" in out
     assert {"results.json", "figure.png"} <= {p.name for p in (tmp_path / "reproduce" / "fig2").iterdir()}
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [row["row"] for row in found["rows"]] == ["prior", "ndsm-eps0"]
-    assert found["rows"][1]["steps"] == 100
+    prior, row = found["rows"]
+    assert (prior["row"], row["row"], row["steps"]) == ("prior", "ndsm-eps0", 200)
+    # The time before the interruption counts.
+    assert row["cpu_seconds"] > clock["cpu_seconds"] > 0
+    assert [line["step"] for line in row["curve"]] == [100, 200]
 
 
 def test_version_and_presets(capsys):

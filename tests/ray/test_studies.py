@@ -9,7 +9,8 @@ import pytest
 from ndsm.cli import main
 from ndsm.config import build_config, merge
 from ndsm.errors import InputError
-from ndsm.reproduce import STUDIES, run_job
+from ndsm.interrupt import Interrupted
+from ndsm.reproduce import STUDIES, run_job, stop_file
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -49,4 +50,8 @@ def test_a_failing_run_leaves_the_others_and_ends_with_its_own_error(ray_cluster
     done = []
     with pytest.raises(InputError, match=r"expected a new or a run's folder, found .*: notes\.txt"):
         run_on_ray([bad, good], tmp_path, lambda job, result: done.append(job.name))
+    assert done == [good.name]
+    stop_file(tmp_path).touch()
+    with pytest.raises(Interrupted):
+        run_on_ray([good], tmp_path, lambda job, result: done.append(job.name))
     assert done == [good.name]

@@ -1,0 +1,153 @@
+"""A run of an experiment: trained, or taken up again, and measured along the way and at its end."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ndsm.data import load
+from ndsm.experiment import Experiment, Generator, begin, prepare, train_locally
+from ndsm.figures import image_rows
+from ndsm.files import write_whole
+from ndsm.interrupt import Interrupted
+from ndsm.metrics import evaluate
+from ndsm.reproduce.study import Job
+from ndsm.run import Run
+from ndsm.training import Record, Trainer
+
+PICTURED = 64
+"""Images of a run that are kept for the figure."""
+
+Result = tuple[list[dict[str, Any]], np.ndarray]
+"""Rows for results.json, and generated points (n, 2) in the data's units or images (64, 784) for the figure."""
+
+
+def stop_file(runs: Path) -> Path:
+    """Its presence asks a study's runs in the folder `runs` to save and stop, on whatever machine they are."""
+    return runs / "stop"
+
+
+def run_job(job: Job, runs: Path) -> Result:
+    """Train (or resume) the run `runs`/NAME of a job, generate, and measure.
+
+    Returns the job's row and, if it asks for that, one for the mixture alone.
+
+    Raises:
+        Interrupted: `stop_file(runs)` appeared before it was trained; a checkpoint is saved.
+    """
+    torch.set_num_threads(1)
+    run, stop = Run(runs / job.name), stop_file(runs)
+    if stop.exists():
+        raise Interrupted
+    experiment = prepare(job.config, run)
+    begin(experiment)
+    moments = _Moments(job, experiment)
+    for _ in train_locally(experiment, moments.watch):
+        if stop.exists():
+            run.stop_file.touch()
+    if run.last_step() < job.config.train.steps:
+        raise Interrupted
+    n, seed = job.config.evaluate.n, job.config.train.seed
+    generator = Generator.of(run)
+    moments.complete(generator)
+    samples = np.concatenate(list(generator.rows(n, seed)))
+    prior = generator.prior_rows(n, seed) if job.prior else None
+    truth = experiment.dataset
+    if truth.toy is not None:
+        # Rows differ in whether they standardise; distances are compared in one unit.
+        truth = load(job.config.data.model_copy(update={"standardize": False, "whiten": "none"}), seed)
+        samples = run.scaling().invert(samples)
+        prior = None if prior is None else run.scaling().invert(prior)
+    metrics = evaluate(truth, samples, prior, seed)
+    row = {"row": job.row, "seed": seed, "setting": job.setting}
+    steps, seconds = job.config.train.steps, run.metrics_since(0)[0][-1]["seconds"]
+    kept = {key: metrics[key] for key in job.keys}
+    rows = [{**row, "steps": steps, "train_seconds": seconds, **kept, **moments.found()}]
+    if prior is not None:
+        kept = {key: metrics["prior"][key] for key in job.keys}
+        rows.append({**row, "row": "prior", "steps": 0, "train_seconds": 0.0, **kept})
+    if truth.toy is None:
+        original = run.scaling().invert(samples[:PICTURED])
+        samples = original if (images := image_rows(truth, original)) is None else images
+    return rows, samples
+
+
+class _Moments:
+    """Evaluations of the averaged weights while they are trained: `curve.jsonl` in the run directory.
+
+    `cpu_seconds` is processor time of training and simulation together, without the evaluations: other work on the
+    machine does not change it, and on one core it is the training time. `clock.json` keeps the times at the last
+    checkpoint, which a resumed run goes on from.
+    """
+
+    def __init__(self, job: Job, experiment: Experiment) -> None:
+        self._job, self._experiment = job, experiment
+        folder = experiment.run.path
+        self._file, self._clock = folder / "curve.jsonl", folder / "clock.json"
+        self._lines: list[dict[str, Any]] = []
+        if self._file.is_file():
+            self._lines = [json.loads(line) for line in self._file.read_text(encoding="utf-8").splitlines()]
+        known = self._lines[-1:]
+        if self._clock.is_file():
+            known.append(json.loads(self._clock.read_text(encoding="utf-8")))
+        self._seconds = max((times["seconds"] for times in known), default=0.0)
+        self._cpu_seconds = max((times["cpu_seconds"] for times in known), default=0.0)
+        self._since = (time.monotonic(), time.process_time())
+
+    def watch(self, record: Record, trainer: Trainer) -> None:
+        """Add the time since the last record, and evaluate if the next moment has come."""
+        now = (time.monotonic(), time.process_time())
+        self._seconds += now[0] - self._since[0]
+        self._cpu_seconds += now[1] - self._since[1]
+        self._since = now
+        if record.checkpoint:
+            write_whole(self._clock, json.dumps(self._times(record.step)).encode())
+        job = self._job
+        if job.moments and record.step >= (len(self._lines) + 1) * job.config.train.steps // job.moments:
+            device = next(trainer.ema.parameters()).device
+            self._evaluate(record.step, Generator(self._experiment.problem, trainer.ema, device))
+            self._since = (time.monotonic(), time.process_time())
+
+    def complete(self, generator: Generator) -> None:
+        """The last evaluation, for a trained run that was killed before it."""
+        steps = self._job.config.train.steps
+        if self._job.moments and (not self._lines or self._lines[-1]["step"] < steps):
+            self._evaluate(steps, generator)
+
+    def _evaluate(self, step: int, generator: Generator) -> None:
+        job = self._job
+        rows = np.concatenate(list(generator.rows(job.moment_rows, job.seed)))
+        metrics = evaluate(self._experiment.dataset, rows, None, job.seed)
+        kept = {key: metrics[key] for key in job.keys if isinstance(metrics[key], (int, float))}
+        line = {**self._times(step), **kept}
+        self._lines.append(line)
+        with self._file.open("a", encoding="utf-8") as f:
+            f.write(json.dumps(line) + "\n")
+
+    def _times(self, step: int) -> dict[str, float]:
+        return {
+            "step": step,
+            "seconds": round(self._seconds, 3),
+            "cpu_seconds": round(self._cpu_seconds, 3),
+        }
+
+    def found(self) -> dict[str, Any]:
+        """Training times without the evaluations, and the lines; nothing if none were asked for."""
+        if not self._lines:
+            return {}
+        last = self._lines[-1]
+        return {"train_seconds": last["seconds"], "cpu_seconds": last["cpu_seconds"], "curve": self._lines}
+
+
+def run_here(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], None]) -> None:
+    """The jobs one after the other in this process.
+
+    Raises:
+        Interrupted: see `run_job`.
+    """
+    for job in jobs:
+        on_done(job, run_job(job, runs))
