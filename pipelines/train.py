@@ -56,7 +56,7 @@ def train(
     """Train on Ray what the configuration says, as `ndsm train` does, and with a process of your own if one is given.
 
     Returns when `train.steps` are done; `ndsm.load(path, process=process)` is then the fitted model. Called again, it goes
-    on from the last checkpoint. The process is sent to every node: its class is either defined in the script itself or
+    on from the last checkpoint, and of a trained run returns at once. The process is sent to every node: its class is either defined in the script itself or
     in a module that all nodes can import. Evaluations beside the training see it too.
 
     Args:
@@ -72,7 +72,9 @@ def train(
         InputError: bad data or settings, or the run does not fit the cluster; nothing is written.
         Exception: what ended the training.
     """
-    run_on_ray(prepare(config, Run(Path(path)), fresh, process), on_metrics, say=say)
+    experiment = prepare(config, Run(Path(path)), fresh, process)
+    if fresh or experiment.run.last_step() < config.train.steps:
+        run_on_ray(experiment, on_metrics, say=say)
 
 
 @contextmanager
