@@ -75,7 +75,7 @@ def run_on_table() -> None:
                 block = rng.normal(size=(16, 100_000)).astype("f")
                 writer.write_table(pa.table(list(block), schema=schema))
         command = [
-            sys.executable, "-m", "ndsm.cli", "train", "vectors", "--data.path", str(path), "--out", folder,
+            sys.executable, "-m", "ndsm", "train", "vectors", "--data.path", str(path), "--out", folder,
             "--train.steps", "1500",
         ]  # fmt: skip
         process = psutil.Process(subprocess.Popen(command).pid)

@@ -32,7 +32,7 @@ def command(folder: Path, trials: int) -> list[str]:
     options = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
     search = ["--trials", str(trials), "--freeze", FROZEN, "--finalists", "1", "--seeds", "1"]
     where = ["--out", str(folder), "--name", "search"]
-    return [sys.executable, "-m", "ndsm.cli", "tune", "toy-arcs", *where, *search, *options]
+    return [sys.executable, "-m", "ndsm", "tune", "toy-arcs", *where, *search, *options]
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ LONG = ["--data.n", "400", "--train.steps", "1000000", "--train.batch-rows", "32
 def start(*args: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment}
     return subprocess.Popen(
-        [sys.executable, "-m", "ndsm.cli", *map(str, args)],
+        [sys.executable, "-m", "ndsm", *map(str, args)],
         cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ import yaml
 from moto import mock_aws
 from packaging.requirements import Requirement
 
-from ndsm.cli import TrainOptions, parse_with_preset
+from ndsm.cli.options import TrainOptions, parse_with_preset
 from pipelines.resources import SIMULATOR, TRAINER
 from pipelines.versions import DECIDE_NUMBERS
 

@@ -3,7 +3,7 @@
 import optuna
 import pytest
 
-from ndsm.cli import split_options
+from ndsm.cli.options import split_options
 from ndsm.config import load_config, preset_names
 from ndsm.errors import InputError
 from tuning.space import Choice, Range, Space, make_space, parse_parameter

@@ -1,0 +1,194 @@
+"""Commands that draw, complete and score rows with a trained run."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ndsm.cli.options import ImputeOptions, SampleOptions, ScoreOptions, parse
+from ndsm.errors import InputError
+
+if TYPE_CHECKING:
+    from ndsm.run import Run
+
+
+def sample_command(args: Sequence[str]) -> None:
+    """`ndsm sample`."""
+    options = parse("sample", SampleOptions, args)
+    from ndsm.console import print_result, stage
+    from ndsm.data import TableWriter
+    from ndsm.experiment import Generator, given_row
+    from ndsm.generation import FILE_ROWS
+    from ndsm.run import Run
+
+    if options.n < 1:
+        raise InputError(f"--n: expected at least 1 row, found {options.n}")
+    if options.steps is not None and options.steps < 2:
+        raise InputError(f"--steps: expected at least 2, found {options.steps}")
+    if options.seed < 0:
+        raise InputError(f"--seed: expected 0 or more, found {options.seed}")
+    if options.noise is not None and not 0 <= options.noise <= 1:
+        raise InputError(f"--noise: expected a number from 0 to 1, found {options.noise:g}")
+    labelled = options.label is not None
+    if options.given and (labelled or options.guidance != 1 or options.sampler or options.noise is not None):
+        raise InputError(
+            "--given: expected none of --label, --guidance, --sampler and --noise beside it, found one"
+        )
+    if options.guidance != 1 and not labelled:
+        raise InputError("--guidance: expected a --label for rows to lean towards, found none")
+    run = Run.open(options.run)
+    if not options.out.suffix:
+        if options.given or labelled:
+            raise InputError(f"--given, --label: expected a file as --out, found the folder {options.out}")
+        sample_to_folder(run, options)
+        return
+    if options.n > FILE_ROWS and not options.given and options.label is None:
+        print(
+            f"a folder as --out, such as {options.out.with_suffix('')}, is filled by all nodes of a Ray cluster, and by the "
+            "same command after a stop",
+            file=sys.stderr,
+        )
+    generator, scaling = Generator.of(run), run.scaling()
+    named = f"sampling {options.n} rows", options.n
+    with TableWriter(options.out, run.schema()) as out:
+        if options.given:
+            row = given_row(run.schema().dimension_names, _values(options.given)).repeat(options.n, 0)
+            with stage(*named) as advance:
+                out.write(generator.impute(row, scaling, 1, options.seed, options.steps, advance)[0])
+        else:
+            generated = generator.rows(
+                options.n,
+                options.seed,
+                options.steps,
+                options.sampler,
+                label=options.label,
+                guidance=options.guidance,
+                noise=options.noise,
+            )
+            with stage(*named) as advance:
+                for rows in generated:
+                    out.write(scaling.invert(rows))
+                    advance(len(rows))
+    found = {"out": options.out, "rows": options.n}
+    print_result(found, options.json, lambda: print(f"{options.n} rows in {options.out}"))
+
+
+def sample_to_folder(run: "Run", options: SampleOptions) -> None:
+    """Fill a folder with Parquet files, here or on a cluster."""
+    from ndsm.console import print_result, say
+    from ndsm.experiment import Generator
+    from ndsm.generation import Part, PartFolder, Request
+    from ndsm.run import Run
+
+    # Actors on this machine work in other folders.
+    run = Run(run.path.resolve())
+    folder = PartFolder(
+        options.out.resolve(),
+        run,
+        Request(options.n, options.seed, options.steps, options.sampler, noise=options.noise),
+    )
+    total = len(folder.parts)
+    done = total - len(folder.missing())
+    if done:
+        say(f"{done} of {total} files are there already")
+
+    def tell(part: Part) -> None:
+        nonlocal done
+        done += 1
+        say(f"{done}/{total} {part.file}: {part.rows} rows")
+
+    if options.local:
+        generator = Generator.of(run)
+        for part in folder.missing():
+            folder.make(generator, part)
+            tell(part)
+    elif done < total:
+        from pipelines.generate import generate_on_ray
+
+        generate_on_ray(folder, tell)
+    print_result(
+        {"out": options.out, "rows": options.n, "files": total},
+        options.json,
+        lambda: print(f"{options.n} rows in {options.out}: {total} files and _generation.json"),
+    )
+
+
+def _values(given: Sequence[str]) -> dict[str, float]:
+    """The columns and values of NAME=VALUE words."""
+    found = {}
+    for word in given:
+        name, _, value = word.rpartition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise InputError(f"--given: expected NAME=VALUE with a number, found {word!r}") from None
+    return found
+
+
+def score_command(args: Sequence[str]) -> None:
+    """`ndsm score`."""
+    options = parse("score", ScoreOptions, args)
+    from ndsm.console import print_result, stage
+    from ndsm.run import Run
+    from ndsm.scoring import RowScorer, advice, open_rows, score_table
+
+    for name, value in (("probes", options.probes), ("seed", options.seed)):
+        if value is not None and value < 0:
+            raise InputError(f"--{name}: expected 0 or more, found {value}")
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers: expected at least 1, found {options.workers}")
+    run = Run.open(options.run)
+    table = open_rows(run, options.data)
+    if options.bound is not None and options.bound < 2:
+        raise InputError(f"--bound: expected at least 2 draws, found {options.bound}")
+    settings = {
+        "end": options.end, "probes": options.probes, "seed": options.seed, "bound": options.bound
+    }  # fmt: skip
+    named = f"scoring {table.rows} rows", table.rows
+    if options.workers is None:
+        scorer = RowScorer(run, **settings)
+        with stage(*named) as advance:
+            mean = score_table(scorer, table, options.out, advance)
+    else:
+        from pipelines.score import score_on_ray
+
+        with stage(named[0]):
+            mean = score_on_ray(run, options.data, options.out, options.workers, settings)
+    print_result(
+        {"out": options.out, "rows": table.rows, "mean_log_density": mean},
+        options.json,
+        lambda: print(f"{table.rows} rows in {options.out}, mean log-density {mean:.4f} nats"),
+    )
+    if warning := advice(run, table):
+        print(f"ndsm: warning: {warning}", file=sys.stderr)
+
+
+def impute_command(args: Sequence[str]) -> None:
+    """`ndsm impute`."""
+    options = parse("impute", ImputeOptions, args)
+    import numpy as np
+
+    from ndsm.console import print_result, stage
+    from ndsm.data import TableSchema, TableWriter, open_table
+    from ndsm.experiment import Generator
+    from ndsm.run import Run
+
+    for name in ("draws", "steps", "seed"):
+        found, least = getattr(options, name), {"draws": 1, "steps": 2, "seed": 0}[name]
+        if found is not None and found < least:
+            raise InputError(f"--{name}: expected at least {least}, found {found}")
+    run = Run.open(options.run)
+    schema, scaling = run.schema(), run.scaling()
+    named = bool(schema.columns) and options.data.suffix.lower() != ".npy"
+    table = open_table(options.data, [name for name, _ in schema.columns] if named else None)
+    rows = np.concatenate(list(table.batches(np.float64, missing=True)))
+    generator, total = Generator.of(run), options.draws * int(np.isnan(rows).any(1).sum())
+    with stage(f"drawing the missing numbers of {total} rows", total) as advance:
+        drawn = generator.impute(rows, scaling, options.draws, options.seed, options.steps, advance)
+    with TableWriter(options.out, TableSchema((("draw", "int32"), *table.schema.flat().columns))) as out:
+        for k, completed in enumerate(drawn):
+            out.write(np.column_stack([np.full(len(rows), k), completed]))
+    print_result(
+        {"out": options.out, "draws": options.draws, "rows": len(rows)},
+        options.json,
+        lambda: print(f"{options.draws} x {len(rows)} rows in {options.out}"),
+    )

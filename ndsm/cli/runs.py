@@ -1,0 +1,176 @@
+"""Commands that train a run, and that tell what became of it."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ndsm.cli.options import (
+    EvaluateOptions,
+    ReportOptions,
+    StatusOptions,
+    TrainOptions,
+    parse,
+    parse_with_preset,
+)
+from ndsm.errors import InputError
+from ndsm.interrupt import Interrupted, on_interrupt
+
+
+def train_command(args: Sequence[str]) -> None:
+    """`ndsm train`."""
+    train(parse_with_preset("train", TrainOptions, args))
+
+
+def train(options: TrainOptions) -> None:
+    """Train as the options say, then evaluate."""
+    from ndsm import experiment as steps
+    from ndsm.console import TrainingProgress, say, stage
+    from ndsm.report import write_report
+    from ndsm.run import Run
+
+    config = options.config
+    name = options.name or Path(options.preset).stem
+    run = Run.at(options.out, config.train.storage, name)
+    with stage("reading the data and fitting the mixture"):
+        experiment = steps.prepare(config, run, options.fresh)
+    last = 0 if options.fresh else run.last_step()
+    last_metrics: dict[str, Any] = {"step": last}
+
+    def announce() -> None:
+        mixture = experiment.mixture
+        if last >= config.train.steps:
+            say(f"{name} is complete at step {last}")
+        elif last:
+            say(f"resuming {name} at step {last}")
+        else:
+            assert mixture is not None
+            rows, d = experiment.dataset.train.shape
+            say(
+                f"{name}: {rows} rows of dimension {d}, {mixture.n_components} {mixture.covariance_type} components, "
+                f"variances {mixture.min_variance:.3g} and up; run directory {run.path}"
+            )
+
+    if last >= config.train.steps:
+        announce()
+    else:
+        with (
+            TrainingProgress(config.train.steps, last) as progress,
+            stopping(run.stop_file) as stopped,
+        ):
+
+            def show(metrics: dict[str, Any]) -> None:
+                last_metrics.update(metrics)
+                progress.show(metrics)
+
+            def begun() -> None:
+                announce()
+                progress.warm_up()
+
+            if options.local:
+                use_threads()
+                steps.begin(experiment)
+                begun()
+                for record in steps.train_locally(experiment):
+                    show(record.metrics)
+            else:
+                from pipelines.train import run_on_ray
+
+                run_on_ray(experiment, show, begun, say)
+        if stopped() and last_metrics["step"] < config.train.steps:
+            # The standard output is the JSON object's alone.
+            to = sys.stderr if options.json else sys.stdout
+            print(
+                f"stopped at step {last_metrics['step']} of {config.train.steps}, loss {last_metrics.get('loss')}",
+                file=to,
+            )
+            print("a checkpoint is saved; the same command goes on from there", file=to)
+            raise Interrupted
+    # None of a run that has been trained further since.
+    known = run.evaluation() if last >= config.train.steps else None
+    if known is None:
+        metrics = steps.evaluate_run(run, config.evaluate.n, experiment.dataset, stage)
+        show_evaluation(metrics, options.json)
+    elif options.json:
+        show_evaluation(known, True)
+    if known is None or not run.report_html.is_file():
+        with stage("writing the report"):
+            write_report(run, experiment.dataset)
+    say(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
+
+
+@contextmanager
+def stopping(stop_file: Path) -> Iterator[Callable[[], bool]]:
+    """While active, the first Ctrl-C asks the training to save and stop, the second ends at once."""
+
+    def ask() -> bool:
+        # Before the run is begun there is nothing to save.
+        begun = stop_file.parent.is_dir()
+        if begun:
+            stop_file.touch()
+        return begun
+
+    try:
+        with on_interrupt(ask, "saving a checkpoint", sys.stderr) as stopped:
+            yield stopped
+    finally:
+        stop_file.unlink(missing_ok=True)
+
+
+def use_threads() -> None:
+    """Leave one core to the simulating thread."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+
+
+def evaluate_command(args: Sequence[str]) -> None:
+    """`ndsm evaluate`."""
+    options = parse("evaluate", EvaluateOptions, args)
+    from ndsm.console import stage
+    from ndsm.experiment import evaluate_run
+    from ndsm.report import find_data, write_report
+    from ndsm.run import Run
+
+    if options.n is not None and options.n < 2:
+        raise InputError(f"--n: expected at least 2 rows, found {options.n}")
+    run = Run.open(options.run)
+    # Read once for both; where they are not to be had, each says so in its own way.
+    dataset, _ = find_data(run, run.config())
+    show_evaluation(evaluate_run(run, options.n, dataset, stage), options.json)
+    # It would go on showing the metrics from before.
+    with stage("writing the report"):
+        write_report(run, dataset)
+
+
+def show_evaluation(metrics: dict[str, Any], as_json: bool) -> None:
+    """Print metrics as a table or, for other programs, as one JSON object."""
+    from ndsm.console import print_evaluation, print_result
+
+    print_result(metrics, as_json, lambda: print_evaluation(metrics))
+
+
+def report_command(args: Sequence[str]) -> None:
+    """`ndsm report`."""
+    options = parse("report", ReportOptions, args)
+    from ndsm.console import print_result, stage
+    from ndsm.report import write_report
+    from ndsm.run import Run
+
+    run = Run.open(options.run)
+    with stage("writing the report"):
+        write_report(run)
+    print_result({"out": run.report_html}, options.json, lambda: print(run.report_html))
+
+
+def status_command(args: Sequence[str]) -> None:
+    """`ndsm status`."""
+    options = parse("status", StatusOptions, args)
+    from ndsm.console import print_result, print_status
+    from ndsm.run import Run
+    from ndsm.status import status
+
+    found = status(Run.open(options.run))
+    print_result(found, options.json, lambda: print_status(found))

@@ -1,0 +1,110 @@
+"""Commands that compare many trainings: gradient variances, the paper's experiments, searches."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ndsm.cli.options import (
+    ReproduceOptions,
+    TuneOptions,
+    VarianceOptions,
+    parse,
+    parse_with_preset,
+    split_options,
+)
+from ndsm.errors import InputError
+from ndsm.interrupt import Interrupted, on_interrupt
+
+
+def bench_command(args: Sequence[str]) -> None:
+    """`ndsm bench variance`."""
+    if not args or args[0] != "variance":
+        raise InputError(
+            f"ndsm bench: expected 'variance', found {args[0]!r}"
+            if args
+            else "ndsm bench: expected 'variance'"
+        )
+    options = parse_with_preset("bench variance", VarianceOptions, args[1:])
+    if options.out is not None and not options.out.parent.is_dir():
+        raise InputError(f"--out: expected a folder {options.out.parent}, found none")
+    import json
+
+    from ndsm.console import print_result, print_variance, stage
+    from ndsm.gradient_variance import gradient_variance
+
+    names = [name.strip() for name in options.objectives.split(",")]
+    found = gradient_variance(options.config, names, options.n, options.steps, stage)
+    result = {"preset": options.preset, **found}
+    print_result(result, options.json, lambda: print_variance(result))
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+def reproduce_command(args: Sequence[str]) -> None:
+    """`ndsm reproduce`."""
+    options = parse("reproduce", ReproduceOptions, args)
+    from ndsm.console import print_result, print_study, say
+    from ndsm.reproduce import STUDIES, Folder, Job, Result, run_here, stop_file
+    from ndsm.run import Run
+
+    if not 0 < options.scale <= 1:
+        raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
+    path = options.out / options.name
+    study = STUDIES[options.name]
+    data = study.data_fields(options.data.root.resolve())
+    methods = None if options.rows is None else [row.strip() for row in options.rows.split(",")]
+    folder = Folder(path, options.name, study, options.scale, data, options.fresh, methods)
+    jobs, runs = folder.missing(), (path / "runs").resolve()
+    total = len(folder.jobs)
+    say(f"{study.title}: {total - len(jobs)} of {total} runs done; results in {path}")
+
+    def done(job: Job, result: Result) -> None:
+        folder.add(job, result)
+        row = result[0][0]
+        left = len(folder.missing())
+        numbers = ", ".join(f"{key} {row[key]:.4g}" for key in study.shown)
+        say(f"{total - left}/{total} {job.name}: {numbers}, trained {row['train_seconds']:.0f} s")
+
+    def ask() -> bool:
+        jobs = [(Run(runs / job.name), job.config.train.steps) for job in folder.missing()]
+        # Of a run that is not begun, or trained and only evaluated, there is nothing to save.
+        if training := any(run.exists() and run.last_step() < steps for run, steps in jobs):
+            stop_file(runs).touch()
+        return training
+
+    stop_file(runs).unlink(missing_ok=True)
+    try:
+        with on_interrupt(ask, "saving checkpoints", sys.stderr):
+            if options.local:
+                run_here(jobs, runs, done)
+            elif jobs:
+                from pipelines.reproduce import run_on_ray
+
+                run_on_ray(jobs, runs, done)
+    except (Interrupted, KeyboardInterrupt):
+        left = len(folder.missing())
+        say(f"stopped: {total - left} of {total} runs done; the same command goes on from their checkpoints")
+        raise
+    finally:
+        stop_file(runs).unlink(missing_ok=True)
+    folder.finish()
+    print_result(
+        folder.results,
+        options.json,
+        lambda: print_study(study.title, study.shown, folder.groups(), folder.results["floor"]),
+    )
+    say(f"{path}: results.json, figure.png")
+
+
+def tune_command(args: Sequence[str]) -> None:
+    """`ndsm tune`."""
+    rest, ranges = split_options(args, "--space.")
+    options = parse_with_preset("tune", TuneOptions, rest)
+    from tuning.command import SearchOptions, tune
+
+    name = options.name or Path(options.preset).stem
+    own = ("name", "out", "freeze", "quiet")
+    given = {key: value for key, value in vars(options).items() if key not in own}
+    frozen = tuple(field.strip() for field in options.freeze.split(",") if field.strip())
+    if not tune(SearchOptions(**given, path=options.out / name, ranges=ranges, frozen=frozen)):
+        raise Interrupted
