@@ -232,7 +232,7 @@ def _scored(monkeypatch):
         seen.append(rows)
         return LogDensity(np.zeros(len(rows)), np.zeros(len(rows)))
 
-    monkeypatch.setattr("ndsm.experiment.log_density_of_rows", zero)
+    monkeypatch.setattr("ndsm.experiment.generator.log_density_of_rows", zero)
     return seen
 
 

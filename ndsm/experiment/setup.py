@@ -1,0 +1,150 @@
+"""A run before its first step: its data, mixture and problem, checked and written down."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ndsm.config import Config
+from ndsm.data import Dataset, load
+from ndsm.errors import InputError
+from ndsm.processes import Langevin
+from ndsm.reference import GaussianMixture
+from ndsm.run import Run, differing_fields
+from ndsm.training import Problem, fit_mixture, make_problem, make_process, with_labels
+
+
+@dataclass
+class Experiment:
+    """A run, and what it trains on."""
+
+    run: Run
+    dataset: Dataset
+    mixture: GaussianMixture | None
+    """None with a process of the caller's own."""
+    problem: Problem
+    fingerprint: str
+    """Hash of the rows."""
+    fresh: bool = False
+    """Whether an older run in the same place is to be replaced."""
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return self.problem.config
+
+
+def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | None = None) -> Experiment:
+    """Check everything that can be wrong with the input, and find where the run stands; writes nothing.
+
+    Args:
+        process: in place of the one of the configuration and its fitted mixture; see `own_process`.
+
+    Raises:
+        InputError: bad data or settings; or the run exists with another configuration or other data.
+    """
+    if process is not None:
+        config = own_process(config, process)
+    run.check_free()
+    known = run.exists() and not fresh
+    if known and (fields := differing_fields(run.config(), config)):
+        raise InputError(
+            f"{run.path} was begun with another configuration: {', '.join(fields)}; "
+            "give the run another --name, or start it over with --fresh"
+        )
+    if foreign := run.foreign_files():
+        raise InputError(
+            f"{run.path}: expected a new or a run's folder, found one with other files in it: {foreign[0]}"
+        )
+    dataset = load(config.data, config.train.seed, run.scaling() if known else None)
+    identity = dataset.stamp
+    if known and identity != run.data()["fingerprint"]:
+        raise InputError(
+            f"{run.path} was begun with other data: the rows of {config.data.path or config.data.name} have changed "
+            "since; give the run another --name, or start it over with --fresh"
+        )
+    if process is None:
+        mixture = run.mixture() if known else fit_mixture(config, dataset.train)
+        problem = training_problem(config, mixture, identity, dataset.train_labels)
+    else:
+        if known and run.has_mixture:
+            raise InputError(
+                f"{run.path}: expected a run with a process of your own, found one of a fitted mixture; choose another folder"
+            )
+        mixture = None
+        problem = make_problem(config, process, dataset.train.shape[1], identity)
+        problem = with_labels(problem, dataset.train_labels)
+    for workers in config.train.worker_range:
+        problem.limiter(workers)
+    return Experiment(run, dataset, mixture, problem, identity, fresh)
+
+
+def begin(experiment: Experiment) -> None:
+    """Write what the run is, unless it is there already."""
+    run = experiment.run
+    if experiment.fresh:
+        run.remove()
+    if not run.exists():
+        data = describe_data(experiment.dataset, experiment.fingerprint)
+        data |= describe_labels(experiment.problem, experiment.dataset.train)
+        run.begin(experiment.config, data, experiment.mixture)
+    run.clear_requests()
+
+
+def own_process(config: Config, process: Langevin) -> Config:
+    """The configuration of a run with a process of the caller's own, of which only the horizon is a setting.
+
+    A run folder holds no code, and so not the drift: whoever resumes or reads the run has to bring the same one.
+
+    Raises:
+        InputError: the configuration's process is a linear one.
+    """
+    if config.process.kind != "langevin":
+        raise InputError(
+            f"process.kind: expected langevin for a process of your own, found {config.process.kind}"
+        )
+    changed = config.process.model_copy(update={"horizon": process.horizon})
+    return config.model_copy(update={"process": changed})
+
+
+def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> Problem:
+    """The problem of a configuration with its fitted mixture; `identity` is the data's fingerprint."""
+    process = make_process(config, mixture)
+    arrays = [t.numpy() for t in mixture.tensors().values()]
+    return make_problem(config, process, mixture.dimension, identity, *arrays)
+
+
+def training_problem(
+    config: Config, mixture: GaussianMixture, identity: str, labels: np.ndarray | None
+) -> Problem:
+    """As `build_problem`, with the labels (N,) of the training rows: what can be simulated and trained.
+
+    Raises:
+        InputError: `network.classes` asks for labels that are not there, see `with_labels`.
+    """
+    return with_labels(build_problem(config, mixture, identity), labels)
+
+
+def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
+    """What `data.json` holds."""
+    return {
+        "schema": dataset.schema.to_json(),
+        "scaling": dataset.scaling.to_json(),
+        "fingerprint": identity,
+        "rows": len(dataset.train),
+        "validation_rows": len(dataset.validation),
+        "dimension": dataset.train.shape[1],
+    }
+
+
+def describe_labels(problem: Problem, rows: np.ndarray) -> dict[str, Any]:
+    """What `data.json` holds of the labels of the training rows (N, d): nothing, if they are not learned.
+
+    Where modes are far apart the noising never leaves them, and a label has to choose the mode that generation starts in:
+    `component_shares` are the components' shares of each label's rows.
+    """
+    labels, mixture = problem.spec.labels, problem.process.mixture
+    if labels is None or mixture is None:
+        return {}
+    shares = mixture.shares_of_classes(rows, labels, problem.config.network.classes)
+    return {"component_shares": shares.tolist()}
