@@ -7,7 +7,8 @@ Model units are those that everything learns in, standardised and perhaps whiten
 from ndsm.data.dataset import Dataset, load
 from ndsm.data.mnist import ImageView
 from ndsm.data.scaling import Scaling
-from ndsm.data.tables import TableSchema, TableWriter, open_table
+from ndsm.data.table_writer import TableWriter
+from ndsm.data.tables import TableSchema, open_table
 from ndsm.data.toys import Toy, make_toy
 
 __all__ = [

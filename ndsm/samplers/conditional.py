@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ndsm.components import regression
 from ndsm.objectives import Score
 from ndsm.processes import Langevin, Process, reverse_grid
 from ndsm.processes.integrators import INTEGRATORS
 from ndsm.processes.modes import Modes
-from ndsm.reference import regression
 from ndsm.samplers.base import score_at
 from ndsm.samplers.reverse_sde import STEPS
 from ndsm.streams import torch_stream

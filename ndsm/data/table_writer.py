@@ -1,0 +1,152 @@
+"""Tables on disk: rows out, with the columns of a schema."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet
+
+from ndsm.data.tables import TableSchema, extension_of
+from ndsm.errors import InputError
+
+
+class _Sink(Protocol):
+    def write(self, rows: np.ndarray) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _NpySink:
+    """A .npy file of float32 rows whose number is put into the header at the end."""
+
+    def __init__(self, path: str, width: int) -> None:
+        self.width = width
+        self.rows = 0
+        self.file = open(path, "wb")  # noqa: SIM115  # closed by close()
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # numpy pads this header so that it keeps its length whatever the first dimension is.
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self.rows, self.width)}
+        self.file.seek(0)
+        np.lib.format.write_array_header_1_0(self.file, header)
+
+    def write(self, rows: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(rows, dtype="<f4").data)
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        self._write_header()
+        self.file.close()
+
+
+class _ArrowSink:
+    """One of Arrow's writers (Parquet, Arrow file, CSV), which share `write_batch` and `close`."""
+
+    def __init__(self, writer: Any, schema: TableSchema) -> None:
+        self.writer = writer
+        self.schema = schema
+        self.arrow_schema = schema.arrow_schema()
+
+    def write(self, rows: np.ndarray) -> None:
+        column = self.schema.list_column
+        if column is None:
+            cells = [_to_cells(rows[:, j], field.type) for j, field in enumerate(self.arrow_schema)]
+        else:
+            values = _to_cells(rows.reshape(-1), pa.type_for_alias(column.value_type))
+            ends = np.arange(len(rows) + 1) * column.length
+            if column.kind == "fixed_size_list":
+                lists = pa.FixedSizeListArray.from_arrays(values, column.length)
+            elif column.kind == "list":
+                lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values)
+            else:
+                lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), values)
+            cells = [lists]
+        self.writer.write_batch(pa.RecordBatch.from_arrays(cells, schema=self.arrow_schema))
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class TableWriter:
+    """Context manager that writes rows in original units with a schema's columns, names and types.
+
+    The format goes by the extension. A list column becomes x0, x1, ... in .csv, and .npy is always float32
+    (n, d). The file appears under its name when the context ends without an exception, and not at all else.
+
+    Raises:
+        InputError: the extension is unknown, the folder does not exist or cannot be written to.
+    """
+
+    def __init__(self, path: Path, schema: TableSchema) -> None:
+        self.extension = extension_of(path)
+        if path.is_dir():
+            raise InputError(f"{path} is a directory: expected a file name")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: expected an existing folder, found no {path.parent}")
+        self.path = path
+        self.schema = schema.flat() if self.extension == ".csv" else schema
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._sink: _Sink | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._sink = self._open()
+        except OSError as error:
+            self._partial.unlink(missing_ok=True)
+            raise InputError(f"{self.path} cannot be written: {error.strerror or error}") from None
+        return self
+
+    def _open(self) -> _Sink:
+        target, columns = str(self._partial), self.schema.arrow_schema()
+        if self.extension == ".npy":
+            return _NpySink(target, self.schema.dimensions)
+        if self.extension == ".csv":
+            return _ArrowSink(pa.csv.CSVWriter(target, columns), self.schema)
+        if self.extension == ".parquet":
+            return _ArrowSink(pa.parquet.ParquetWriter(target, columns), self.schema)
+        return _ArrowSink(pa.ipc.new_file(target, columns), self.schema)
+
+    def write(self, rows: np.ndarray) -> None:
+        """Append rows (n, d); integer columns are rounded and clipped to their type, with null for NaN.
+
+        Raises:
+            ValueError: the rows have another dimension, or the writer is not open.
+        """
+        if self._sink is None:
+            raise ValueError(f"the writer of {self.path} is not open: use it in a with statement")
+        if rows.ndim != 2 or rows.shape[1] != self.schema.dimensions:
+            raise ValueError(f"expected rows (n, {self.schema.dimensions}), found {rows.shape}")
+        self._sink.write(rows)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sink, self._sink = self._sink, None
+        try:
+            if sink is not None:
+                sink.close()
+            if kind is None:
+                os.replace(self._partial, self.path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+
+def _to_cells(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """The Arrow array (n,) of a numeric type."""
+    values = np.ascontiguousarray(values)
+    target = np.dtype(kind.to_pandas_dtype())
+    if target.kind == "f":
+        return pa.array(values.astype(target), kind)
+    low, high = float(np.iinfo(target).min), float(np.iinfo(target).max)
+    # As a float, the largest 64-bit integer rounds up to a number that overflows.
+    high = high if int(high) <= np.iinfo(target).max else float(np.nextafter(high, 0.0))
+    missing = np.isnan(values)
+    whole = np.clip(np.rint(np.where(missing, 0.0, values).astype(np.float64)), low, high)
+    return pa.array(whole.astype(target), kind, mask=missing)
