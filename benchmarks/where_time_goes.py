@@ -29,13 +29,13 @@ PARTS = ("wait", "copy", "exchange", "compute", "report", "other")
 
 
 def timed_worker(settings: dict[str, Any]) -> None:
-    """`pipelines.train.worker` in a process of its own, with its parts timed; writes rank N's seconds to `times-N.json`."""
+    """`pipelines.worker.worker` in a process of its own, with its parts timed; writes rank N's seconds to `times-N.json`."""
     import ray.train
     import torch
     import torch.distributed as dist
 
     import ndsm.experiment
-    import pipelines.train
+    import pipelines.worker
     from ndsm.training import Replay, Ring, Trainer
 
     spent: dict[str, float] = defaultdict(float)
@@ -59,7 +59,7 @@ def timed_worker(settings: dict[str, Any]) -> None:
         done.set_result(bucket.buffer())
         return done
 
-    prepare_model = pipelines.train.prepare_model
+    prepare_model = pipelines.worker.prepare_model
 
     def prepared(model: Any) -> Any:
         wrapped = prepare_model(model)
@@ -82,7 +82,7 @@ def timed_worker(settings: dict[str, Any]) -> None:
     Replay.fill = first_fill  # type: ignore[method-assign]
     Ring.insert = timed("copy", Ring.insert)  # type: ignore[method-assign]
     Trainer.step = timed("step", Trainer.step)  # type: ignore[method-assign]
-    pipelines.train.prepare_model = prepared
+    pipelines.worker.prepare_model = prepared
     saved = ndsm.experiment.saved
 
     def saving(*args: Any) -> Any:
@@ -96,7 +96,7 @@ def timed_worker(settings: dict[str, Any]) -> None:
                 return
             yield record
 
-    training = pipelines.train.training
+    training = pipelines.worker.training
 
     def looped(*args: Any, **kwargs: Any) -> Any:
         nonlocal ended
@@ -110,9 +110,9 @@ def timed_worker(settings: dict[str, Any]) -> None:
                 return
             yield record
 
-    pipelines.train.training, pipelines.train.saved = looped, saving
+    pipelines.worker.training, pipelines.worker.saved = looped, saving
     ray.train.report = timed("report", ray.train.report)
-    pipelines.train.worker(settings)
+    pipelines.worker.worker(settings)
     whole = ended - began
     spent["compute"] = spent["step"] - spent["exchange"]
     spent["other"] = whole - sum(spent[name] for name in PARTS if name != "other")

@@ -9,7 +9,7 @@ import torch
 
 from ndsm.experiment import Generator
 from ndsm.generation import Part, PartFolder
-from pipelines.train import cluster
+from pipelines.cluster import cluster
 from pipelines.versions import check_software, software
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import ray
 
 from ndsm.reproduce import Job, Result, run_job
-from pipelines.train import cluster
+from pipelines.cluster import cluster
 
 
 def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], None]) -> None:

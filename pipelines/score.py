@@ -14,8 +14,8 @@ from ndsm.errors import InputError
 from ndsm.likelihood import COLUMNS
 from ndsm.run import Run
 from ndsm.scoring import RowScorer
+from pipelines.cluster import cluster
 from pipelines.resources import Cluster
-from pipelines.train import cluster
 
 BATCH_ROWS = 4096
 """Rows that a worker is handed at a time."""

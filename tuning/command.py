@@ -14,8 +14,8 @@ from ndsm.data import Dataset, load
 from ndsm.errors import InputError
 from ndsm.experiment import training_problem
 from ndsm.training import fit_mixture
+from pipelines.cluster import cluster
 from pipelines.resources import Cluster
-from pipelines.train import cluster
 from tuning.finalists import run_finalists
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
 from tuning.population import changeable, run_population

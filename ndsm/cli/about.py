@@ -49,7 +49,7 @@ def doctor_command(args: Sequence[str]) -> None:
     print(f"{os.cpu_count()} cores")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print(f"GPUs: {', '.join(names) if names else 'none; training runs on the CPU'}")
-    from pipelines.train import cluster
+    from pipelines.cluster import cluster
 
     with cluster() as found:
         print(

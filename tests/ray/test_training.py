@@ -24,8 +24,8 @@ from ndsm.experiment import Experiment, begin, prepare, start, train_locally
 from ndsm.processes import Langevin, rollout
 from ndsm.run import Run
 from ndsm.training import Resume, block_index, open_replay
+from pipelines.cluster import metrics_address
 from pipelines.instruments import GAUGES
-from pipelines.train import metrics_address
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -9,7 +9,7 @@ from ndsm.config import load_config
 from ndsm.experiment import build_problem
 from ndsm.reference import GaussianMixture
 from ndsm.training.calibration import Costs
-from pipelines import train
+from pipelines import simulator_pool, worker
 from pipelines.handles import SimulatorHandle
 from pipelines.resources import Cluster
 
@@ -43,11 +43,13 @@ class FakeRay:
 @pytest.fixture
 def ray(monkeypatch):
     made = FakeRay(6.0)
-    monkeypatch.setattr(train, "ray", made)
-    monkeypatch.setattr(train, "start_simulators", lambda n, *_: [Handle(object(), []) for _ in range(n)])
+    monkeypatch.setattr(simulator_pool, "ray", made)
+    monkeypatch.setattr(
+        simulator_pool, "start_simulators", lambda n, *_: [Handle(object(), []) for _ in range(n)]
+    )
     shown = types.SimpleNamespace(lists=[])
     shown.set_simulators = types.SimpleNamespace(remote=shown.lists.append)
-    monkeypatch.setattr(train, "open_board", lambda handles: shown)
+    monkeypatch.setattr(simulator_pool, "open_board", lambda handles: shown)
     return made
 
 
@@ -61,7 +63,7 @@ def problem_of(**fields):
 
 
 def pool_of(problem, cluster, count):
-    return train.SimulatorPool(problem, None, cluster, count)
+    return simulator_pool.SimulatorPool(problem, None, cluster, count)
 
 
 class Lines:
@@ -134,10 +136,10 @@ def test_auto_starts_what_the_measured_costs_ask_for_and_there_is_room_for(
     problem, said = problem_of(), []
     window = problem.config.train.window * problem.spec.block_bytes
     assert 3.9 * MB < window <= 4 * MB
-    monkeypatch.setattr(train, "start", lambda *_: (None, None))
-    monkeypatch.setattr(train, "measure_costs", lambda *_: Costs(block, block, 1e-3, 0.1, 0.0))
+    monkeypatch.setattr(simulator_pool, "start", lambda *_: (None, None))
+    monkeypatch.setattr(simulator_pool, "measure_costs", lambda *_: Costs(block, block, 1e-3, 0.1, 0.0))
     found = Cluster(6, 0, store * MB)
-    assert train.calibrated(problem, None, found, False, said.append) == expected
+    assert simulator_pool.calibrated(problem, None, found, False, said.append) == expected
     assert ray.options == {"num_cpus": 1, "num_gpus": 0, "resources": {}}
     assert len(said) == 1
     assert words in said[0]
@@ -146,7 +148,7 @@ def test_auto_starts_what_the_measured_costs_ask_for_and_there_is_room_for(
 def test_each_notice_of_a_nodes_end_saves_once():
     """Ray goes on to give a notice until the node is gone; another node's is another one."""
     told = iter([None, "a", "a", "a", "a and b", "a and b", None, "c"])
-    urgent = train.Notices(lambda: next(told))
+    urgent = worker.Notices(lambda: next(told))
     assert [urgent() for _ in range(8)] == [False, True, False, False, True, False, False, True]
 
 
@@ -164,8 +166,8 @@ def test_counts_of_workers_add_up_and_the_longest_wait_counts():
         return table
 
     for rank in range(3):
-        train.counts_together(counts[rank], rank, 3, collect)
+        worker.counts_together(counts[rank], rank, 3, collect)
     whole = torch.stack(tables).sum(0)
     for rank in range(3):
-        found = train.counts_together(counts[rank], rank, 3, lambda table: whole)
+        found = worker.counts_together(counts[rank], rank, 3, lambda table: whole)
         assert found == {"stall_fraction": 0.7, "blocks_sent": 7, "simulator_seconds": 0.75}

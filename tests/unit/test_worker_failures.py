@@ -9,7 +9,7 @@ import pytest
 
 from ndsm.errors import InputError
 from ndsm.run import Run
-from pipelines import train
+from pipelines import worker
 from pipelines.board import Board
 from pipelines.versions import software
 
@@ -27,9 +27,9 @@ class Direct:
 
 @pytest.fixture
 def board(monkeypatch):
-    monkeypatch.setattr(train.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(worker.ray, "get", lambda answer: answer)
     alone = SimpleNamespace(get_world_size=lambda: 1, get_world_rank=lambda: 0)
-    monkeypatch.setattr(train.ray.train, "get_context", lambda: alone)
+    monkeypatch.setattr(worker.ray.train, "get_context", lambda: alone)
     return Board([])
 
 
@@ -60,31 +60,31 @@ def test_only_what_a_restart_may_mend_is_raised(board, tmp_path, monkeypatch, pl
     def fail(given):
         raise error
 
-    monkeypatch.setattr(train, "train_as_worker", fail)
+    monkeypatch.setattr(worker, "train_as_worker", fail)
     given = settings(board, place(tmp_path))
     if final:
-        train.worker(given)
+        worker.worker(given)
         assert board.failure() is error
         # Those that are started again because this one went find that it is over.
-        monkeypatch.setattr(train, "train_as_worker", lambda given: pytest.fail("trained on"))
-        train.worker(given)
+        monkeypatch.setattr(worker, "train_as_worker", lambda given: pytest.fail("trained on"))
+        worker.worker(given)
     else:
         with pytest.raises(type(error), match=str(error)):
-            train.worker(given)
+            worker.worker(given)
         assert board.failure() is None
     _, said = board.take_news()
     assert [words.split(";")[0] for words in said] == (["no answer"] if str(error) == "no answer" else [])
 
 
 def test_a_worker_on_a_node_with_other_software_ends_the_run(board, tmp_path):
-    train.worker({**settings(board, here(tmp_path)), "software": {"ndsm": "0.0.1"}})
+    worker.worker({**settings(board, here(tmp_path)), "software": {"ndsm": "0.0.1"}})
     assert isinstance(board.failure(), InputError)
     assert "expected the driver's 0.0.1" in str(board.failure())
 
 
 def test_a_node_that_does_not_share_the_folder_is_named(board, tmp_path):
     run = here(tmp_path)
-    train.worker(settings(board, run))
+    worker.worker(settings(board, run))
     assert isinstance(board.failure(), InputError)
     assert f"does not see the run in {run.path}: expected a folder that all nodes share" in str(
         board.failure()

@@ -1,0 +1,57 @@
+"""The Ray cluster that a command works on."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.train
+
+from ndsm.console import say
+from pipelines.resources import Cluster
+
+
+@contextmanager
+def cluster(tell: Callable[[str], None] = say) -> Iterator[Cluster]:
+    """The cluster at RAY_ADDRESS, or a local one that is stopped at the end.
+
+    Args:
+        tell: told where it can be watched.
+    """
+    # Ray Train's log lines and Ray's own belong into Ray's log files, not between our lines.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_CONSOLE_LOGGING", "0")
+    started, dashboard, metrics = not ray.is_initialized(), None, None
+    if started:
+        options: dict[str, Any] = {
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+            "configure_logging": True,
+        }
+        if os.environ.get("RAY_ADDRESS"):
+            context = ray.init(**options)
+        else:
+            # "local" always starts one: without it Ray would join what `ray start` last noted on this machine,
+            # and wait minutes for it if it has died since.
+            context = ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", **options)
+        dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
+        metrics = metrics_address()
+    for name in ("ray.train", "ray.data", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        found = Cluster.of(ray.cluster_resources(), dashboard, metrics)
+        found.tell(tell)
+        yield found
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def metrics_address() -> str | None:
+    """Where this node's agent exports metrics for Prometheus, if it does; every node has one."""
+    here = ray.get_runtime_context().get_node_id()
+    for node in ray.nodes():
+        if node["NodeID"] == here and node.get("MetricsExportPort"):
+            return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    return None

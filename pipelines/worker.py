@@ -1,0 +1,183 @@
+"""A Ray Train worker: its part in all steps, and what it does when something fails."""
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train.torch import prepare_model
+
+from ndsm.errors import InputError
+from ndsm.experiment import saved, start
+from ndsm.run import Run
+from ndsm.training import BlockSource, Flags, Problem, Record, block_index, local_source, open_replay
+from ndsm.training import train as training
+from pipelines.board import Membership
+from pipelines.ingest import Ingest, NoAnswer
+from pipelines.instruments import Instruments
+from pipelines.versions import check_software
+
+
+def worker(settings: dict[str, Any]) -> None:
+    """One Ray Train worker; it raises what a restart may mend, and what ends the workers beside it."""
+    board, run = settings["board"], settings["run"]
+    if ray.get(board.failure.remote()):
+        return
+
+    def end(error: Exception) -> None:
+        """Tell the board what would end the training again; the workers that Ray starts next find it there."""
+        ray.get(board.fail.remote(error))
+        # Ray then ends the other workers, which wait for this one's gradients.
+        if ray.train.get_context().get_world_size() > 1:
+            raise error
+
+    try:
+        train_as_worker(settings)
+    except (InputError, FloatingPointError, NoAnswer) as error:
+        end(error)
+    except OSError as error:
+        # A disk that is full or gone stays so; what is behind a network may answer again.
+        if run.mirror is None and not isinstance(error, ConnectionError | TimeoutError):
+            end(error)
+            return
+        ray.get(board.warn.remote(f"{error}; Ray starts the workers again, up to train.max_failures times"))
+        raise
+
+
+def train_as_worker(settings: dict[str, Any]) -> None:
+    """Take this worker's part in all steps that are left.
+
+    Raises:
+        InputError, FloatingPointError, NoAnswer: it would not go better next time.
+        OSError: storage failed.
+    """
+    check_software(settings["software"])
+    problem: Problem = settings["problem"]
+    run: Run = settings["run"]
+    board = settings["board"]
+    # Ray grants one CPU.
+    torch.set_num_threads(1)
+    run.pull()
+    if not run.exists():
+        raise InputError(
+            f"node {socket.gethostname()} does not see the run in {run.path}: expected a folder that all nodes share as "
+            "--out or train.storage, or a URI such as s3://bucket/runs as train.storage"
+        )
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    trainer, resume = start(
+        problem, run.load_checkpoint(problem), world, prepare_model, sum_over_workers(world)
+    )
+    if trainer.steps >= problem.config.train.steps:
+        return
+    device = next(trainer.model.parameters()).device
+    members = Membership(board, rank, world)
+
+    def open_source(first: int) -> BlockSource:
+        def index_of(number: int) -> int:
+            return block_index(resume, rank, number)
+
+        if not members.total:
+            data = ray.get(settings["data"][0])
+            return local_source(problem, data, resume, rank, device=device)(first)
+        config = problem.config.train
+        return Ingest(
+            members.look, index_of, first, config.window, problem.spec.stamp, others=lambda: members.others,
+            limit=config.block_seconds, warn=lambda text: board.warn.remote(f"worker {rank}: {text}"),
+        )  # fmt: skip
+
+    stopped = False
+
+    def total(counts: dict[str, float]) -> dict[str, float]:
+        shared = counts_together(counts, rank, world, sum_over_workers(world), device)
+        return shared | {"simulators": members.total}
+
+    def posted(records: Iterator[Record]) -> Iterator[Record]:
+        nonlocal stopped
+        for record in records:
+            stopped = ray.get(board.post.remote(record.metrics))
+            yield record
+
+    replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
+    records = training(
+        trainer, replay, problem, resume, agree=agree_on(rank, world, device),
+        stop=lambda: stopped or run.stop_file.exists(), urgent=Notices(ray.train.get_preemption_info), total=total,
+    )  # fmt: skip
+    instruments = Instruments(rank, resume.counts)
+    try:
+        for record in posted(saved(records, trainer, run)) if rank == 0 else records:
+            instruments.show(record.metrics)
+            # A barrier, and at most one report per health check of Ray's controller gets through: only
+            # where the workers save anyway.
+            if record.checkpoint:
+                ray.train.report(record.metrics)
+    finally:
+        replay.source.close()
+
+
+class Notices:
+    """Whether there is news of a node that is about to end, which a checkpoint should forestall: true once for each.
+
+    Args:
+        ask: gives what is known, None for nothing; Ray repeats it until the node is gone.
+    """
+
+    def __init__(self, ask: Callable[[], object | None]) -> None:
+        self._ask = ask
+        self._known: object | None = None
+
+    def __call__(self) -> bool:
+        before, self._known = self._known, self._ask()
+        return self._known is not None and self._known != before
+
+
+def sum_over_workers(world: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Sums a tensor over the workers, so that what each learns from it is the same."""
+
+    def reduce(x: torch.Tensor) -> torch.Tensor:
+        if world > 1:
+            dist.all_reduce(x)
+        return x
+
+    return reduce
+
+
+def counts_together(
+    counts: dict[str, float],
+    rank: int,
+    world: int,
+    reduce: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """What the workers counted, added up; of `stall_fraction` the largest.
+
+    Args:
+        counts: of worker `rank` of `world`.
+        reduce: sums a tensor over the workers.
+    """
+    table = torch.zeros(len(counts), world, dtype=torch.float64, device=device)
+    table[:, rank] = torch.tensor(list(counts.values()), dtype=torch.float64)
+    found: dict[str, float] = {}
+    for name, values in zip(counts, reduce(table).tolist(), strict=True):
+        if name == "stall_fraction":
+            found[name] = max(values)
+        else:
+            found[name] = sum(values) if name.endswith("seconds") else round(sum(values))
+    return found
+
+
+def agree_on(rank: int, world: int, device: torch.device) -> Callable[[Flags], Flags]:
+    """Makes rank 0's decision everyone's: clocks differ, and a worker that reports alone waits for ever."""
+
+    def agree(flags: Flags) -> Flags:
+        if world == 1:
+            return flags
+        bits = torch.tensor([flags.report, flags.checkpoint, flags.stop], dtype=torch.uint8, device=device)
+        dist.broadcast(bits, src=0)
+        report, checkpoint, stop = (bool(b) for b in bits)
+        return Flags(report, checkpoint, stop)
+
+    return agree
