@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-import ray.train
 
 from ndsm.console import say
 from pipelines.resources import Cluster

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import ray
-import ray.train
 import torch
 
 from ndsm.experiment import start
