@@ -17,7 +17,7 @@ from ndsm.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
 
-STEPS = 3500
+STEPS = 4000
 SETTINGS = {
     "data.n": 2000,
     "objective.kind": "ndsm",
@@ -163,9 +163,8 @@ def test_losses_of_processes_and_nodes_cost_time_and_nothing_else(cluster, tmp_p
     assert recovery < max(30.0, 2 * first)
     assert len(killed) >= 3
     assert stall / losses < 1.0
-    # Two lives of a simulator between two answers are seen as one, and one that ends before its first answer not at all;
-    # those of the lost node may come back elsewhere.
-    assert watched / 3 <= restarts + retried
+    # Two lives of a simulator between two answers are seen as one; those of the lost node may come back elsewhere.
+    assert watched / 2 <= restarts + retried
     assert restarts <= len(killed) + 2
     check_counters(made, lines)
     calm = prepare(load_config("toy-arcs", {**SETTINGS, "train.workers": 1}), Run(tmp_path / "calm"))
