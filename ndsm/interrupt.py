@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 
@@ -38,3 +39,30 @@ def on_interrupt(ask: Callable[[], bool], words: str, console: TextIO) -> Iterat
         yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def stopping(
+    stop_file: Path, begun: Callable[[], bool], words: str, console: TextIO
+) -> Iterator[Callable[[], bool]]:
+    """`on_interrupt` for work that looks for a stop file, which is gone at the end.
+
+    Args:
+        stop_file: its presence asks the work to save and stop.
+        begun: whether there is something to save, and the file's folder.
+        words, console: as of `on_interrupt`.
+
+    Yields:
+        Whether Ctrl-C was pressed.
+    """
+
+    def ask() -> bool:
+        if found := begun():
+            stop_file.touch()
+        return found
+
+    try:
+        with on_interrupt(ask, words, console) as stopped:
+            yield stopped
+    finally:
+        stop_file.unlink(missing_ok=True)

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ndsm.cli.options import (
     parse_with_preset,
 )
 from ndsm.errors import InputError
-from ndsm.interrupt import Interrupted, on_interrupt
+from ndsm.interrupt import Interrupted, stopping
 
 
 def train_command(args: Sequence[str]) -> None:
@@ -58,7 +57,10 @@ def train(options: TrainOptions) -> None:
     else:
         with (
             TrainingProgress(config.train.steps, last) as progress,
-            stopping(run.stop_file) as stopped,
+            # Before the run is begun there is nothing to save.
+            stopping(
+                run.stop_file, run.stop_file.parent.is_dir, "saving a checkpoint", sys.stderr
+            ) as stopped,
         ):
 
             def show(metrics: dict[str, Any]) -> None:
@@ -99,24 +101,6 @@ def train(options: TrainOptions) -> None:
         with stage("writing the report"):
             write_report(run, experiment.dataset)
     say(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
-
-
-@contextmanager
-def stopping(stop_file: Path) -> Iterator[Callable[[], bool]]:
-    """While active, the first Ctrl-C asks the training to save and stop, the second ends at once."""
-
-    def ask() -> bool:
-        # Before the run is begun there is nothing to save.
-        begun = stop_file.parent.is_dir()
-        if begun:
-            stop_file.touch()
-        return begun
-
-    try:
-        with on_interrupt(ask, "saving a checkpoint", sys.stderr) as stopped:
-            yield stopped
-    finally:
-        stop_file.unlink(missing_ok=True)
 
 
 def use_threads() -> None:

@@ -13,7 +13,7 @@ from ndsm.cli.options import (
     split_options,
 )
 from ndsm.errors import InputError
-from ndsm.interrupt import Interrupted, on_interrupt
+from ndsm.interrupt import Interrupted, stopping
 
 
 def bench_command(args: Sequence[str]) -> None:
@@ -65,16 +65,15 @@ def reproduce_command(args: Sequence[str]) -> None:
         numbers = ", ".join(f"{key} {row[key]:.4g}" for key in study.shown)
         say(f"{total - left}/{total} {job.name}: {numbers}, trained {row['train_seconds']:.0f} s")
 
-    def ask() -> bool:
+    def begun() -> bool:
         jobs = [(Run(runs / job.name), job.config.train.steps) for job in folder.missing()]
         # Of a run that is not begun, or trained and only evaluated, there is nothing to save.
-        if training := any(run.exists() and run.last_step() < steps for run, steps in jobs):
-            stop_file(runs).touch()
-        return training
+        return any(run.exists() and run.last_step() < steps for run, steps in jobs)
 
+    # A killed command's would stop this one.
     stop_file(runs).unlink(missing_ok=True)
     try:
-        with on_interrupt(ask, "saving checkpoints", sys.stderr):
+        with stopping(stop_file(runs), begun, "saving checkpoints", sys.stderr):
             if options.local:
                 run_here(jobs, runs, done)
             elif jobs:
@@ -85,8 +84,6 @@ def reproduce_command(args: Sequence[str]) -> None:
         left = len(folder.missing())
         say(f"stopped: {total - left} of {total} runs done; the same command goes on from their checkpoints")
         raise
-    finally:
-        stop_file(runs).unlink(missing_ok=True)
     folder.finish()
     print_result(
         folder.results,
