@@ -5,6 +5,7 @@ stopped by Ctrl-C, a checkpoint was saved. `pipelines` and `tuning` are imported
 """
 
 import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -44,6 +45,13 @@ def usage() -> str:
     )
 
 
+def nobody_reads() -> bool:
+    """Whether the standard output is a pipe whose reader, as `head`, has had enough."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -63,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[0] not in COMMANDS:
             raise InputError(f"no command {args[0]!r}: expected one of {', '.join(COMMANDS)}")
         COMMANDS[args[0]][0](args[1:])
+        sys.stdout.flush()
     except InputError as error:
         print(f"ndsm: {error}", file=sys.stderr)
         return 2
@@ -71,6 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 1
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            # The interpreter flushes once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 1
         if os.environ.get("NDSM_TRACEBACK"):
             raise
         print(f"ndsm: {type(error).__name__}: {error}", file=sys.stderr)

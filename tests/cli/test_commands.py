@@ -175,6 +175,15 @@ def test_bad_input_is_one_sentence_and_exit_code_2(table_run, monkeypatch, capsy
     assert sorted(table_run.rglob("*")) == before
 
 
+def test_a_reader_that_had_enough_is_no_failure(tmp_path):
+    """As `ndsm presets | head -1`."""
+    process = start("presets", cwd=tmp_path)
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "")
+
+
 def test_interrupt_saves_and_the_same_command_resumes(tmp_path):
     args = ["train", "toy-arcs", "--local", *LONG]
     # The standard output is for the JSON object, which a run that stops has none of.
