@@ -1,5 +1,7 @@
 """The front door in Python: a scikit-learn estimator that trains in this process, without Ray."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -107,7 +109,7 @@ class NDSM(BaseEstimator):
             ValueError: X is not a finite 2-D array of numbers (scikit-learn's message), or a setting is bad.
         """
         rows = check_array(X, dtype=np.float32, copy=True, ensure_min_samples=2, estimator=self)
-        classes, labels = (None, None) if y is None else np.unique(np.asarray(y), return_inverse=True)
+        classes, labels = (None, None) if y is None else distinct(np.asarray(y))
         if labels is not None and labels.shape != (len(rows),):
             raise InputError(
                 f"y: expected a label for each of the {len(rows)} rows, found shape {np.shape(y)}"
@@ -123,6 +125,9 @@ class NDSM(BaseEstimator):
         else:
             mixture = None
             problem = make_problem(config, self.process, rows.shape[1], data["fingerprint"])
+        if not isinstance(self.objective, str):
+            # With the settings that no field of the configuration has.
+            problem = replace(problem, objective=self.objective)
         problem = with_labels(problem, labels, "y")
         data |= describe_labels(problem, dataset.train)
         history: list[dict[str, Any]] = []
@@ -170,13 +175,15 @@ class NDSM(BaseEstimator):
         if label is not None and label not in self.classes_:
             listed = ", ".join(map(repr, self.classes_)) or "none: the model was trained without"
             raise InputError(f"label: expected one of {listed}, found {label!r}")
-        if given:
-            if label is not None:
-                raise InputError("sample: expected either given or label, found both")
-            names = TableSchema.from_json(self._data["schema"]).dimension_names
-            return self.impute(given_row(names, given).repeat(n_samples, 0))[0].astype(np.float32)
         if final not in ("mean", "draw"):
             raise InputError(f"final: expected 'mean' or 'draw', found {final!r}")
+        if given:
+            if label is not None or final == "draw":
+                raise InputError(
+                    f"sample: expected given alone, found {'label' if label is not None else 'a final draw'} beside it"
+                )
+            names = TableSchema.from_json(self._data["schema"]).dimension_names
+            return self.impute(given_row(names, given).repeat(n_samples, 0))[0].astype(np.float32)
         way = configured_sampler(self.config_.sample)
         # It knows no labels.
         second_order = self._generator.second_order if label is None else None
@@ -410,6 +417,21 @@ class NDSM(BaseEstimator):
         self.n_features_in_ = self._scaling.dimensions
 
 
+def distinct(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different labels, sorted, and each row's number among them.
+
+    Raises:
+        InputError: labels are missing (None or NaN), or cannot be sorted.
+    """
+    if any(label is None or (isinstance(label, float) and math.isnan(label)) for label in y.ravel().tolist()):
+        raise InputError("y: expected a label for each row, found missing ones (None or NaN)")
+    try:
+        classes, labels = np.unique(y, return_inverse=True)
+    except TypeError as error:
+        raise InputError(f"y: expected labels of one kind, found {error}") from None
+    return classes, labels
+
+
 def load(path: str | Path, *, process: Langevin | None = None) -> NDSM:
     """The fitted model of a finished run directory, whichever way it was trained.
 
@@ -431,5 +453,6 @@ def load(path: str | Path, *, process: Langevin | None = None) -> NDSM:
         process=process,
     )
     mixture = run.mixture() if process is None else None
+    model.history_ = run.metrics_since(0)[0]
     model._take(mixture, run.data(), None, Generator.of(run, process))
     return model

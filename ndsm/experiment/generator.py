@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from ndsm.processes import Langevin, Linear
 from ndsm.run import Run
 from ndsm.samplers import (
     Sampler,
+    checked_evaluations,
     configured_sampler,
     find_sampler,
     generate,
@@ -178,7 +180,7 @@ class Generator:
         out = np.repeat(rows[None], draws, 0)
         if incomplete.any():
             model_rows = scaling.apply_(rows[incomplete].copy())
-            process, evaluations = problem.process.to(self.device), steps or problem.config.sample.steps
+            process, evaluations = problem.process.to(self.device), self._evaluations(steps)
             found = []
             for part in impute(
                 process, self.model, model_rows, draws, evaluations, problem.end_dt, seed, self.device
@@ -231,7 +233,7 @@ class Generator:
         problem = self.problem
         found = reconstruct(
             problem.process.to(self.device), self.model, Operator(torch.from_numpy(seen / length[:, None])),
-            (y - a @ scaling.mean) / length, std / length, draws, steps or problem.config.sample.steps,
+            (y - a @ scaling.mean) / length, std / length, draws, self._evaluations(steps),
             problem.end_dt, seed, self.device, method, strength,
         )  # fmt: skip
         out, done = np.empty((draws * n, scaling.dimensions), dtype=np.float32), 0
@@ -275,6 +277,14 @@ class Generator:
         factors = np.einsum("nir,ij->njr", factors, to_original)
         return Denoised(scaling.invert(mean), np.sqrt(own @ to_original**2 + (factors**2).sum(2)), factors)
 
+    def _evaluations(self, steps: int | None) -> int:
+        """The steps of generation, the run's if not given.
+
+        Raises:
+            InputError: fewer than 2.
+        """
+        return checked_evaluations(self.problem.config.sample.steps if steps is None else steps)
+
     def prior_rows(self, n: int, seed: int) -> np.ndarray:
         """n rows of the mixture alone in model units, (n, d) float32."""
         return sample_prior(self.problem.process.to(self.device), n, seed).cpu().numpy()
@@ -288,7 +298,7 @@ def given_row(names: list[str], given: dict[str, float]) -> np.ndarray:
     """
     row = np.full((1, len(names)), np.nan)
     for name, value in given.items():
-        if name not in names or not np.isfinite(value):
+        if name not in names or not isinstance(value, Real) or not np.isfinite(value):
             listed = ", ".join(names[:20])
             raise InputError(f"given: expected a finite value of one of {listed}, found {name}={value}")
         row[0, names.index(name)] = value

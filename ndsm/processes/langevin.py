@@ -136,10 +136,14 @@ class Langevin:
         return self._prior
 
     def to(self, device: torch.device | str) -> "Langevin":
-        """The same process on another device; a drift of your own follows its argument's device."""
-        if self.mixture is None:
-            return self
-        return Langevin(self.mixture.to(device), horizon=self.horizon)
+        """The same process on another device; a drift of your own follows its argument's device, and so does a prior of your own
+        without a method `to`."""
+        moved = copy.copy(self)
+        if self.mixture is not None:
+            moved.mixture = moved._prior = self.mixture.to(device)
+        if self._prior is not self.mixture and hasattr(self._prior, "to"):
+            moved._prior = self._prior.to(device)
+        return moved
 
     def starting_from(self, prior: Prior) -> "Langevin":
         """The same process with another law that generation starts from."""
@@ -194,9 +198,11 @@ class Langevin:
         if self._jacobian_product is None:
             return
         generator = torch.Generator().manual_seed(0)
-        y = self.prior.sample(8, generator).double()
+        y = self.prior.sample(8, generator)
         v = torch.randn(y.shape, generator=generator, dtype=y.dtype)
-        expected = (self.drift(y + 1e-5 * v, 0.0) - self.drift(y - 1e-5 * v, 0.0)) / 2e-5
+        # A drift with constants of its own takes no other type than the prior's.
+        step = 1e-5 if y.dtype == torch.float64 else 3e-3
+        expected = (self.drift(y + step * v, 0.0) - self.drift(y - step * v, 0.0)) / (2 * step)
         found = self._jacobian_product(y, v, 0.0)
         if found.shape != expected.shape:
             raise InputError(
@@ -263,8 +269,12 @@ def forward_grid(
         last_dt: Δt_N, the recorded example's own step, or None for the grid's own.
 
     Raises:
-        InputError: a step is above the stability limit, or the horizon cannot be reached.
+        InputError: a step is above the stability limit, or the horizon cannot be reached or is no longer than `last_dt`.
     """
+    if last_dt is not None and last_dt >= process.horizon:
+        raise InputError(
+            f"process.last_dt: expected less than the horizon {process.horizon:g}, found {last_dt:g}"
+        )
     exact = integrator == "exponential"
     first = last_dt if last_dt is not None else process.horizon / steps / 100
     if kind == "importance":
@@ -299,7 +309,8 @@ def importance_grid(process: Process, steps: int, first: float) -> np.ndarray:
     """0, `first`, and then times up to T over which ∫ g²/V dt grows equally, (steps + 1,): the density of such times is the
     proposal of importance sampling for the likelihood weighting (dissertation, 9.5.1)."""
     times, grown = noise_integral(process, first, process.horizon)
-    return np.append(0.0, np.interp(np.linspace(0.0, grown[-1], steps), grown, times))
+    # From its end: a single step reaches T.
+    return np.append(0.0, np.interp(np.linspace(grown[-1], 0.0, steps)[::-1], grown, times))
 
 
 def reverse_grid(process: Process, steps: int, end_dt: float, sampler: str = "em") -> np.ndarray:

@@ -103,8 +103,12 @@ class VP(Linear):
     """dY = -½β(t) Y dt + sqrt(β(t)) dW, β linear from beta_min to beta_max (eq. 23)."""
 
     def __init__(self, horizon: float = 1.0, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
-        self.beta_min, self.beta_max = beta_min, beta_max
         super().__init__(horizon)
+        if not 0 < beta_min <= beta_max < math.inf:
+            raise InputError(
+                f"{type(self).__name__}: expected 0 < beta_min <= beta_max, found {beta_min} and {beta_max}"
+            )
+        self.beta_min, self.beta_max = beta_min, beta_max
 
     def beta(self, t: float) -> float:
         """β(t)."""
@@ -151,9 +155,11 @@ class VE(Linear):
     """dY = g dW with σ(t)² = s(t)² - s(0)², s(t) = sigma_min (sigma_max/sigma_min)^(t/T) (dissertation, 7.2)."""
 
     def __init__(self, horizon: float = 1.0, sigma_min: float = 0.01, sigma_max: float = 20.0) -> None:
+        super().__init__(horizon)
+        if not 0 < sigma_min < sigma_max < math.inf:
+            raise InputError(f"VE: expected 0 < sigma_min < sigma_max, found {sigma_min} and {sigma_max}")
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self._growth = math.log(sigma_max / sigma_min) / horizon
-        super().__init__(horizon)
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """0: the mean stays."""

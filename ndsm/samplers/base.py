@@ -109,6 +109,23 @@ def check_nonlinear_mixture(process: Process, sampler: str) -> None:
         )
 
 
+def draw_prior(process: Process, n: int, generator: torch.Generator) -> Tensor:
+    """n rows of the prior, (n, d) on the CPU, wherever the process is: a prior of one's own may know no other device.
+
+    Args:
+        generator: on the CPU.
+    """
+    return process.to("cpu").prior.sample(n, generator)
+
+
+def transition(kernel: KnownKernel, u: float, t: float) -> tuple[float, float]:
+    """a and q of Y_t = a Y_u + sqrt(q) Z for u < t."""
+    times = torch.tensor([u, t], dtype=torch.float64)
+    log_alpha, variance = kernel.log_alpha(times), kernel.std(times) ** 2
+    a = float((log_alpha[1] - log_alpha[0]).exp())
+    return a, float(variance[1]) - a * a * float(variance[0])
+
+
 def score_at(score: Score, x: Tensor, t: float) -> Tensor:
     """s(x, t) with one time for all rows, (B, d) → (B, d)."""
     return score(x, torch.full((len(x),), float(t), device=x.device, dtype=x.dtype))

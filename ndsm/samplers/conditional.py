@@ -26,7 +26,7 @@ from ndsm.objectives import Score
 from ndsm.processes import Langevin, Process, reverse_grid
 from ndsm.processes.integrators import INTEGRATORS
 from ndsm.processes.modes import Modes
-from ndsm.samplers.base import score_at
+from ndsm.samplers.base import KnownKernel, draw_prior, score_at, transition
 from ndsm.samplers.reverse_sde import STEPS
 from ndsm.streams import torch_stream
 
@@ -95,6 +95,12 @@ def _draw_given(
 
 def noised(process: Process, start: Tensor, times: np.ndarray, draw: Callable[[], Tensor]) -> list[Tensor]:
     """Rows noised from time times[0] = 0 on, at each of the times, (B, d) each."""
+    if isinstance(process, KnownKernel):
+        path = [start]
+        for u, t in pairwise(map(float, times)):
+            a, q = transition(process, u, t)
+            path.append(a * path[-1] + math.sqrt(q) * draw())
+        return path
     exact = isinstance(process, Langevin) and process.mixture is not None
     modes = Modes(process.mixture if exact else None, start.T)
     integrator = INTEGRATORS["exponential" if exact else "euler-maruyama"](process, modes)
@@ -133,7 +139,7 @@ class _Streams:
             self.generators, rows.split(self.counts), known.split(self.counts), strict=True
         ):
             if mixture is None:
-                drawn = torch.where(k, y, process.prior.sample(self.size, generator)[: len(y)].to(y))
+                drawn = torch.where(k, y, draw_prior(process, self.size, generator)[: len(y)].to(y))
             else:
                 padded = torch.arange(self.size).clamp(max=len(y) - 1)
                 drawn = mixture.sample_given(y[padded], k[padded], generator)[: len(y)]

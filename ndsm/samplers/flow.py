@@ -52,12 +52,12 @@ class Flow:
         for t, u in pairwise(map(float, times)):
             slope = kernel.slope(process, x, score_at(score, x, t), t)
             log_alpha, std, end = kernel.log_alpha(t), kernel.std(t), kernel.std(u)
-            ratio = (kernel.log_alpha(u) - log_alpha).exp()
-            fresh = self.noise * (end / std) * (std**2 - (end / ratio) ** 2).clamp(min=0).sqrt()
+            shrink = (log_alpha - kernel.log_alpha(u)).exp()
+            fresh = self.noise * (end / std) * (std**2 - (end * shrink) ** 2).clamp(min=0).sqrt()
             kept = (end**2 - fresh**2).clamp(min=0).sqrt()
-            slide = ratio * std**2 - kept * std
-            hold = ratio * kernel.unpulled(t) + kernel.pull * kept * std
-            terms = [Term(hold, x, point=True), Term(slide * kernel.trust(t), slope)]
+            hold = kernel.unpulled(t, u) + kernel.pull * kept * std
+            slide = kernel.trust(t, u) * std**2 - kernel.trust(t, t) * kept * std
+            terms = [Term(hold, x, point=True), Term(slide, slope)]
             if self.order == 2 and before is not None and u > 0:
                 s, x_before, slope_before = before
                 terms += _extrapolation(kernel, (s, t, u), kept, (x_before, slope_before), (x, slope))
@@ -85,9 +85,8 @@ def _extrapolation(
     weight = torch.where(log_alpha[u] - log_alpha[s] < EXTRAPOLATED, weight, 0.0)
     terms = []
     for sign, time, (x, slope) in ((1, t, now), (-1, s, before)):
-        factor = sign * weight * (log_alpha[u] - log_alpha[time]).clamp(max=EXTRAPOLATED).exp()
         terms += [
-            Term(factor * kernel.unpulled(time), x, point=True),
-            Term(factor * std[time] ** 2 * kernel.trust(time), slope),
+            Term(sign * weight * kernel.unpulled(time, u), x, point=True),
+            Term(sign * weight * std[time] ** 2 * kernel.trust(time, u), slope),
         ]
     return terms

@@ -13,7 +13,7 @@ from ndsm.errors import InputError
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.samplers.annealed import AnnealedLangevin
-from ndsm.samplers.base import Sampler, Spacing
+from ndsm.samplers.base import Sampler, Spacing, draw_prior
 from ndsm.samplers.flow import Flow
 from ndsm.samplers.local import LinearKernel, MixtureKernel, kernel_of
 from ndsm.samplers.ode import Adaptive, Heun
@@ -85,9 +85,18 @@ def reverse_times(process: Process, sampler: str | Sampler, evaluations: int, en
     Raises:
         InputError: fewer than 2 evaluations, or the process does not support the sampler.
     """
+    return find_sampler(sampler).times(process, checked_evaluations(evaluations), end_dt)
+
+
+def checked_evaluations(evaluations: int) -> int:
+    """The number itself.
+
+    Raises:
+        InputError: it is below 2.
+    """
     if evaluations < 2:
         raise InputError(f"steps: expected at least 2 evaluations of the score, found {evaluations}")
-    return find_sampler(sampler).times(process, evaluations, end_dt)
+    return evaluations
 
 
 @torch.no_grad()
@@ -134,9 +143,10 @@ def generate(
     """
     together: int | None = getattr(find_sampler(sampler), "rows_together", None)
     for chunk, size in enumerate(chunk_sizes(n), first_chunk):
-        generator = torch_stream(seed, "sample", chunk, device=device)
+        first = torch_stream(seed, "sample", chunk)
         # A whole chunk's numbers are drawn whatever `n` is: the first rows stay the same for a larger n.
-        x = process.prior.sample(CHUNK, generator)
+        x = draw_prior(process, CHUNK, first).to(device)
+        generator = first if x.device.type == "cpu" else torch_stream(seed, "sample", chunk, device=device)
         groups = [x[:size]]
         if together is not None:
             groups = [x[begin : begin + together] for begin in range(0, size, together)]
@@ -151,5 +161,4 @@ def chunk_sizes(n: int) -> list[int]:
 
 def sample_prior(process: Process, n: int, seed: int) -> Tensor:
     """n rows of the prior alone, (n, d): what a model has to beat."""
-    device = process.mixture.device if process.mixture is not None else "cpu"
-    return process.prior.sample(n, torch_stream(seed, "prior", device=device))
+    return draw_prior(process, n, torch_stream(seed, "prior"))

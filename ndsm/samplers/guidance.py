@@ -24,7 +24,7 @@ from ndsm.errors import InputError
 from ndsm.objectives import Score
 from ndsm.processes import Process, geometric_grid
 from ndsm.reference import GaussianMixture
-from ndsm.samplers.base import score_at
+from ndsm.samplers.base import draw_prior, score_at
 from ndsm.samplers.conditional import noised
 from ndsm.samplers.posterior import Posterior
 from ndsm.streams import torch_stream
@@ -45,6 +45,8 @@ class Operator:
     def __init__(self, matrix: Tensor) -> None:
         if matrix.ndim != 2:
             raise InputError(f"operator: expected a matrix (m, d), found shape {tuple(matrix.shape)}")
+        if not matrix.isfinite().all():
+            raise InputError("operator: expected a matrix of finite numbers, found NaN or infinity in it")
         self.matrix = matrix.float()
         self._pseudo_inverse = torch.linalg.pinv(matrix.double(), rtol=SINGULAR).float()
 
@@ -297,7 +299,7 @@ def start_given(
     """
     _check_measurements(process, operator, y, noise)
     if not has_modes(process):
-        return process.prior.sample(len(y), generator).to(y)
+        return draw_prior(process, len(y), generator).to(y)
     assert process.mixture is not None
     start = draw_from_mixture(process.mixture, operator, y, noise, generator)
     times = geometric_grid(process.horizon, NOISING_STEPS, process.horizon / NOISING_STEPS / 10)

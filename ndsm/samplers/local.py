@@ -19,6 +19,8 @@ from ndsm.samplers.base import KnownKernel, check_nonlinear_mixture, known_kerne
 
 SLOPE_ERROR = 0.02
 """ε, error of a learned probability flow within a mode relative to its size near the data."""
+ROUNDING = 1e-6
+"""The same of one that is known, in float32."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,13 @@ class LinearKernel:
         """σ(t), (1, 1)."""
         return self._kernel.std(torch.tensor([[t]], dtype=torch.float64))
 
-    def unpulled(self, t: float) -> Tensor:
-        """1 - σ²/v, (1, 1)."""
-        return torch.ones(1, 1, dtype=torch.float64)
+    def unpulled(self, t: float, u: float) -> Tensor:
+        """α(u)/α(t), (1, 1)."""
+        return (self.log_alpha(u) - self.log_alpha(t)).exp()
 
-    def trust(self, t: float) -> Tensor:
-        """1, (1, 1)."""
-        return torch.ones(1, 1, dtype=torch.float64)
+    def trust(self, t: float, u: float, error: float = SLOPE_ERROR) -> Tensor:
+        """α(u)/α(t), (1, 1)."""
+        return self.unpulled(t, u)
 
     def spread(self, t: float) -> float:
         """α² + σ², what a variance of 1 becomes."""
@@ -100,17 +102,16 @@ class MixtureKernel:
         """sqrt(v (1 - exp(-2t/v))), (r, K)."""
         return (-self._variance * torch.expm1(-2 * t / self._variance)).sqrt()
 
-    def unpulled(self, t: float) -> Tensor:
-        """1 - σ²/v = exp(-2t/v), (r, K)."""
-        return torch.exp(-2 * t / self._variance)
+    def unpulled(self, t: float, u: float) -> Tensor:
+        """α(u)/α(t) (1 - σ(t)²/v) = exp(-(t + u)/v), (r, K): the product, as α(u)/α(t) alone overflows in thin axes."""
+        return torch.exp(-(t + u) / self._variance)
 
-    def trust(self, t: float) -> Tensor:
-        """α²/(α² + ε²), (r, K): how much of a learned slope is signal if its size is α and its error ε.
+    def trust(self, t: float, u: float, error: float = SLOPE_ERROR) -> Tensor:
+        """α(u)/α(t) times α²/(α² + ε²) with α = α(t), (r, K): how much of a slope is signal if its size is α and its error ε.
 
         Where nothing of the data is left a step divides the slope by α, and without this what it multiplies is error.
         """
-        signal = self.unpulled(t)
-        return signal / (signal + SLOPE_ERROR**2)
+        return self.unpulled(t, u) / (self.unpulled(t, t) + error**2)
 
     def spread(self, t: float) -> float:
         """1: the modes are stationary."""

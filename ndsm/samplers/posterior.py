@@ -18,8 +18,10 @@ from torch import Tensor
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.samplers.base import score_at
-from ndsm.samplers.local import MixtureKernel, Term, kernel_of
+from ndsm.samplers.local import ROUNDING, SLOPE_ERROR, MixtureKernel, Term, kernel_of
 
+LARGEST_EXPONENT = 30.0
+"""Of 1/α, which thin modes would make infinite for all rows: times a component's least share, exp(-60), nothing."""
 PIECE = 1 << 24
 """Numbers of the matrices (d, d) that are held at a time."""
 
@@ -87,11 +89,9 @@ class Posterior:
                 exp(T/v) along a mode's thin axes): then its slope counts as far as it can be trusted.
         """
         kernel = self._kernel
-        inverse, variance = (-kernel.log_alpha(t)).exp(), kernel.std(t) ** 2
-        if learned:
-            variance = variance * kernel.trust(t)
+        inverse = kernel.trust(t, 0.0, SLOPE_ERROR if learned else ROUNDING)
         slope = kernel.slope(self._process, x, s, t)
-        terms = [Term(inverse * kernel.unpulled(t), x, point=True), Term(inverse * variance, slope)]
+        terms = [Term(kernel.unpulled(t, 0.0), x, point=True), Term(inverse * kernel.std(t) ** 2, slope)]
         return kernel.blend(x, terms).to(x)
 
     @property
@@ -106,7 +106,7 @@ class Posterior:
     def scaled(self, x: Tensor, v: Tensor, t: float, std: int, alpha: int) -> Tensor:
         """σ^std α^alpha v, blended over the modes of x, (B, d) → (B, d)."""
         kernel = self._kernel
-        factor = kernel.std(t) ** std * (alpha * kernel.log_alpha(t)).exp()
+        factor = kernel.std(t) ** std * (alpha * kernel.log_alpha(t)).clamp(max=LARGEST_EXPONENT).exp()
         return kernel.blend(x, [Term(factor, v)], centred=False).to(x)
 
     def variance(self, x: Tensor, t: float) -> Tensor:

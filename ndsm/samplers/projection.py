@@ -25,7 +25,7 @@ from torch import Tensor
 from ndsm.errors import InputError
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.samplers.base import Draw, KnownKernel, Sampler
+from ndsm.samplers.base import Draw, KnownKernel, Sampler, draw_prior
 from ndsm.samplers.conditional import noised
 from ndsm.samplers.generation import find_sampler
 from ndsm.samplers.guidance import Operator, draw_from_mixture, has_modes
@@ -112,7 +112,7 @@ def noised_measurements(
         InputError: A does not fit y and the process's rows.
     """
     if process.mixture is None:
-        free = process.prior.sample(len(y), generator).to(y)
+        free = draw_prior(process, len(y), generator).to(y)
         operator.check(free.shape[1], y)
     else:
         operator.check(process.mixture.dimension, y)
@@ -133,5 +133,5 @@ def noised_measurements(
             fine = np.linspace(u, t, math.ceil((t - u) / largest) + 1)
             twins.append(noised(process, twins[-1], fine, draw)[-1])
         twins.reverse()
-    begin = twins[0] if has_modes(process) else process.prior.sample(len(y), generator).to(y)
+    begin = twins[0] if has_modes(process) else draw_prior(process, len(y), generator).to(y)
     return [operator(twin) for twin in twins[:-1]] + [y], begin

@@ -18,7 +18,11 @@ from ndsm.errors import InputError
 from ndsm.objectives import Score
 from ndsm.processes import Process, reverse_grid
 from ndsm.processes.modes import Modes
-from ndsm.samplers.base import Draw, check_nonlinear_mixture, known_kernel, score_at
+from ndsm.samplers.base import Draw, check_nonlinear_mixture, known_kernel, score_at, transition
+
+LARGEST_EXPONENT = 10.0
+"""Of a step's growth exp(h/v): an axis that would grow by more has nothing left of the data, and a longer step would only
+multiply rounding."""
 
 Step = Callable[[Process, Tensor, Tensor, float, float, Tensor | None], Tensor]
 """X at time t - h from x at time t, its score s, t, h and standard normal noise or None, (B, d)."""
@@ -32,11 +36,14 @@ def euler_maruyama(process: Process, x: Tensor, s: Tensor, t: float, h: float, z
 
 
 def exponential(process: Process, x: Tensor, s: Tensor, t: float, h: float, z: Tensor | None) -> Tensor:
-    """μ + ((x - μ) + q s)/a + sqrt(q) z, a = exp(-h/v), q = v (1 - a²) along each axis of x's likeliest component.
+    """x + (cosh(h/v) - 1)(x - μ) + v sinh(h/v)(f + 2s) + sqrt(q) z, q = v (1 - exp(-2h/v)), along each axis of x's likeliest
+    component.
 
-    The mean is that of Y_{t-h} given Y_t = x wherever the forward process is that mode's own, for any h (Tweedie's
-    formula for one exponential step). The variance is exact for data spread like the mode. Data concentrated at a point
-    would have q(h) q(t - h)/q(t), q(t) = v (1 - exp(-2t/v)); with the same grid that loses more variance than this adds.
+    That is μ + ((x - μ) + q (s + R/2)) exp(h/v) with what the drift has beside the mode's own, f = (x - μ)/v + R, put to the
+    score. Where the forward process is that mode's own, R = 0, the mean is that of Y_{t-h} given Y_t = x for any h (Tweedie's
+    formula for one exponential step); where modes overlap the step is of first order. The variance is exact for data spread
+    like the mode. Data concentrated at a point would have q(h) q(t - h)/q(t), q(t) = v (1 - exp(-2t/v)); with the same grid
+    that loses more variance than this adds.
 
     Raises:
         InputError: the process has no mixture, or is not its Langevin process.
@@ -46,12 +53,13 @@ def exponential(process: Process, x: Tensor, s: Tensor, t: float, h: float, z: T
     assert mixture is not None
     modes = Modes(mixture, x.T)
     v = modes.of_paths(modes.variance)
+    exponent = (h / v).clamp(max=LARGEST_EXPONENT)
     center = mixture.means.to(x)[modes.component].T
-    q = -v * torch.expm1(-2 * h / v)
-    moved = (modes.to_axes(x.T - center) + q * modes.to_axes(s.T)) * torch.exp(h / v)
+    moved = (torch.cosh(exponent) - 1) * modes.to_axes(x.T - center)
+    moved += v * torch.sinh(exponent) * modes.to_axes((process.drift(x, t) + 2 * s).T)
     if z is not None:
-        moved += q.sqrt() * z.T
-    return (center + modes.from_axes(moved)).T
+        moved += (-v * torch.expm1(-2 * h / v)).sqrt() * z.T
+    return x + modes.from_axes(moved).T
 
 
 def reverse_diffusion(process: Process, x: Tensor, s: Tensor, t: float, h: float, z: Tensor | None) -> Tensor:
@@ -63,11 +71,7 @@ def reverse_diffusion(process: Process, x: Tensor, s: Tensor, t: float, h: float
     Raises:
         InputError: the process's transition law is not known.
     """
-    kernel = known_kernel(process, "reverse-diffusion")
-    times = torch.tensor([t, t - h], dtype=torch.float64)
-    log_alpha, variance = kernel.log_alpha(times), kernel.std(times) ** 2
-    a = float((log_alpha[0] - log_alpha[1]).exp())
-    q = float(variance[0]) - a * a * float(variance[1])
+    a, q = transition(known_kernel(process, "reverse-diffusion"), t - h, t)
     x = (2 - a) * x + q * s
     return x if z is None else x.add_(z, alpha=math.sqrt(q))
 

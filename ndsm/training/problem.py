@@ -37,6 +37,7 @@ from ndsm.processes import (
 )
 from ndsm.reference import GaussianMixture
 from ndsm.samplers import configured_sampler, reverse_times
+from ndsm.samplers.base import draw_prior
 from ndsm.stamps import make_stamp
 from ndsm.streams import numpy_stream, stream_seed
 from ndsm.symmetry import GROUPS
@@ -201,9 +202,10 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         identity: what the data and the mixture are (hashes or arrays), for the blocks' stamp.
 
     Raises:
-        InputError: a time grid is unstable or does not reach the horizon, the sampler does not suit the process, or the
-            network does not fit the data.
+        InputError: a time grid is unstable or does not reach the horizon, the sampler or the objective does not suit the
+            process, or the network or the process does not fit the data.
     """
+    _check_dimension(process, dimension)
     if side_of := IMAGE_SIDE.get(config.network.kind):
         side_of(dimension, config.network.width, config.network.depth)
     grid = config.process.grid
@@ -216,6 +218,9 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         )
     if objective.kind == "path" and isinstance(process, Langevin):
         process.check_jacobian_product()
+    if config.objective.kind == "mixture-dsm":
+        # Only some mixtures have the kernel that rows are drawn from.
+        process.kernel(torch.zeros(1, dimension), torch.ones(1))
     labels = (LABEL,) if config.network.classes else ()
     layout = RowLayout((*objective.records, *labels), dimension)
     k = config.train.times_per_path
@@ -242,6 +247,20 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         spec,
         reverse_times(process, configured_sampler(config.sample), config.sample.steps, end_dt),
     )
+
+
+def _check_dimension(process: Process, dimension: int) -> None:
+    """Nothing, if the process's rows have as many columns as the data.
+
+    Raises:
+        InputError: they have not.
+    """
+    found = draw_prior(process, 2, torch.Generator().manual_seed(0))
+    if found.shape != (2, dimension):
+        raise InputError(
+            f"process: expected a prior whose rows have the data's {dimension} columns, found a draw of 2 rows of shape "
+            f"{tuple(found.shape)}"
+        )
 
 
 def with_labels(problem: Problem, labels: np.ndarray | None, source: str | None = None) -> Problem:

@@ -5,12 +5,14 @@ and covariances α² Σ_i + σ² I under a linear one. Both scores are exact, an
 is itself checked against the density.
 """
 
+import numpy as np
 import pytest
 import torch
 
 from ndsm.processes import VP, Langevin
 from ndsm.reference import GaussianMixture
 from ndsm.samplers.conditional import draw_given
+from ndsm.samplers.conditional import noised as noised_path
 
 pytestmark = pytest.mark.statistical
 
@@ -80,6 +82,18 @@ def test_missing_numbers_have_their_law_given_the_others(random_mixture, mean_wi
             mean_within(h(z), h(truth).mean(0).numpy(), 0.06)
         correlation = float(truth.prod(1).mean())
         mean_within(z.prod(1), correlation, 0.05)
+
+
+def test_a_linear_processs_twin_has_its_law_after_any_steps(mean_within):
+    process = VP(1.0).for_dimension(2)
+    generator = torch.Generator().manual_seed(6)
+    start = torch.full((ROWS, 2), 3.0)
+    times = np.array([0.0, 0.01, 0.5, 1.0])
+    path = noised_path(process, start, times, lambda: torch.randn(ROWS, 2, generator=generator))
+    for t, y in zip(times[1:], path[1:], strict=True):
+        mean, std = process.kernel(start, torch.tensor([t]))
+        mean_within(y, mean[0].numpy())
+        mean_within((y - mean) ** 2, float(std) ** 2)
 
 
 def test_replacing_alone_is_not_enough(random_mixture):

@@ -99,6 +99,38 @@ def test_nonlinear_noising_overlapping_modes(sampler, steps, overlapping):
     assert_same_law(x.double(), overlapping.truth())
 
 
+def test_exponential_steps_keep_a_mixture_whose_modes_overlap():
+    """Data that are the mixture itself, whose score is known at all times: half of the drift between two modes is the other's."""
+    mixture = GaussianMixture(
+        torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5, 0.5])
+    )
+    process = Langevin(mixture, horizon=2.0)
+    times = reverse_times(process, "exponential", 100, 1e-3)
+    x = torch.cat(list(generate(process, lambda y, t: mixture.score(y), times, N, 0, sampler="exponential")))
+    assert_same_law(x, mixture.sample(N, torch_stream(1, "truth")))
+
+
+@pytest.mark.parametrize("covariance_type", ["spherical", "tied", "full"])
+@pytest.mark.parametrize(("sampler", "steps"), [("exponential", 20), ("flow", 20), ("flow2", 20)])
+def test_a_step_may_be_thousands_of_times_a_thin_axis_variance(sampler, steps, covariance_type):
+    """Whose factors exp(h/v) no number can hold, and which are nothing to the wide axes and modes."""
+    thin = torch.diag(torch.tensor([0.5, 1e-5]))
+    own = {
+        "spherical": torch.tensor([0.5, 1e-5]),
+        "tied": thin,
+        "full": torch.stack([0.5 * torch.eye(2), thin]),
+    }
+    weights, means = torch.tensor([0.5, 0.5]), torch.tensor([[-5.0, 0.0], [5.0, 0.0]])
+    mixture = GaussianMixture(weights, means, own[covariance_type], covariance_type)
+    process = Langevin(mixture, horizon=2.0)
+    times = reverse_times(process, sampler, steps, 1e-3)
+    x = torch.cat(list(generate(process, lambda y, t: mixture.score(y), times, N, 0, sampler=sampler)))
+    assert x.isfinite().all()
+    # Wide in all three.
+    left, truth = (rows[rows[:, 0] < 0, :1] for rows in (x, mixture.sample(N, torch_stream(1, "truth"))))
+    assert_same_law(left, truth)
+
+
 LINEAR = {
     "em": 200, "reverse-diffusion": 200, "ancestral": 100, "pc": 200, "ode": 60, "ode-adaptive": 2,
     "ddim": 60, "dpmpp-2m": 30,

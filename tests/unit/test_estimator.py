@@ -109,6 +109,11 @@ def test_the_objective_can_be_an_object(control_variate, kind, epsilon):
     assert (found.kind, (found.epsilon.kind, found.epsilon.value)) == (kind, epsilon)
 
 
+def test_settings_of_an_objective_that_no_field_has_are_kept():
+    loss = ndsm.objectives.Path(thinning=0.0)
+    assert estimator(objective=loss).fit(data())._generator.problem.objective is loss
+
+
 def test_a_learned_control_variate_trains():
     model = estimator(objective=ndsm.objectives.NDSM(control_variate="learned")).fit(data())
     assert isinstance(model._generator.problem.epsilon(), ndsm.objectives.NetworkEpsilon)
@@ -289,6 +294,76 @@ def test_a_wrong_drift_is_one_sentence_before_training(drift, sentence):
     process = ndsm.Langevin(drift=drift, prior=StandardNormal(2))
     with pytest.raises(ndsm.InputError, match=sentence):
         estimator().set_params(process=process).fit(data(2))
+
+
+def test_a_process_of_another_dimension_is_one_sentence():
+    process = ndsm.Langevin(drift=lambda y, t: y, prior=StandardNormal(3))
+    with pytest.raises(
+        ndsm.InputError, match=r"the data's 2 columns, found a draw of 2 rows of shape \(2, 3\)"
+    ):
+        estimator().set_params(process=process).fit(data(2))
+
+
+def test_a_jacobian_product_may_hold_constants_of_the_rows_type():
+    a = torch.tensor([[1.0, 0.2], [-0.2, 1.0]])
+
+    def process(product):
+        return ndsm.Langevin(drift=lambda y, t: y @ a, prior=StandardNormal(2), jacobian_product=product)
+
+    process(lambda y, v, t: v @ a).check_jacobian_product()
+    with pytest.raises(ndsm.InputError, match="by a finite difference of the drift"):
+        process(lambda y, v, t: v @ a.T).check_jacobian_product()
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (["a", None] * 150, r"found missing ones \(None or NaN\)"),
+        ([1.0, np.nan] * 150, r"found missing ones \(None or NaN\)"),
+        (np.array(["a", 1] * 150, dtype=object), "expected labels of one kind"),
+    ],
+)
+def test_labels_that_are_missing_or_of_many_kinds_are_one_sentence(labels, sentence):
+    with pytest.raises(ndsm.InputError, match=sentence):
+        estimator().fit(data(), labels)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: ndsm.VE(horizon=0.0), "VE: expected a horizon above 0, found 0"),
+        (lambda: ndsm.VE(sigma_min=2.0, sigma_max=1.0), r"found 2\.0 and 1\.0"),
+        (lambda: ndsm.VP(beta_min=-1.0, beta_max=-1.0), "VP: expected 0 < beta_min <= beta_max"),
+    ],
+)
+def test_a_linear_process_that_cannot_be_is_one_sentence(make, sentence):
+    with pytest.raises(ndsm.InputError, match=sentence):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda m: m.sample(2, given={"x0": None}),
+            "expected a finite value of one of x0, x1, found x0=None",
+        ),
+        (lambda m: m.sample(2, given={"x0": 0.0}, final="drw"), "expected 'mean' or 'draw', found 'drw'"),
+        (lambda m: m.sample(2, given={"x0": 0.0}, final="draw"), "expected given alone, found a final draw"),
+        (lambda m: m.reconstruct([[np.nan, 0.0]], [[0.0]]), "expected a matrix of finite numbers"),
+        (
+            lambda m: m.set_params(sample_steps=0).impute([[0.0, np.nan]]),
+            "at least 2 evaluations of the score, found 0",
+        ),
+    ],
+)
+def test_what_cannot_be_generated_is_one_sentence(fitted, call, sentence):
+    steps = fitted.sample_steps
+    try:
+        with pytest.raises(ndsm.InputError, match=sentence):
+            call(fitted)
+    finally:
+        fitted.sample_steps = steps
 
 
 def test_a_prior_that_cannot_be_sampled_is_refused():

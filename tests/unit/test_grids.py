@@ -84,6 +84,15 @@ def test_an_unstable_step_is_refused_with_twice_the_smallest_variance(steps, las
         forward_grid(process(0.05), "uniform", steps, last_dt)
 
 
+def test_a_last_step_as_long_as_the_horizon_is_refused():
+    with pytest.raises(InputError, match=r"process\.last_dt: expected less than the horizon 1, found 1"):
+        forward_grid(process(0.05), "uniform", 100, 1.0)
+
+
+def test_a_single_importance_step_reaches_the_horizon():
+    assert forward_grid(process(5.0), "importance", 1, 1e-3).tolist() == [0.0, 1.0]
+
+
 def test_the_number_of_steps_that_the_refusal_asks_for_is_enough():
     with pytest.raises(InputError, match="at least 20 steps"):
         forward_grid(process(0.05), "uniform", 10, None)
