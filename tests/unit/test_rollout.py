@@ -2,6 +2,7 @@
 
 import math
 import queue
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,7 +58,9 @@ def test_the_same_index_is_the_same_block_bit_by_bit():
 def test_another_device_has_a_stamp_of_its_own():
     """Its numbers differ, so its blocks must not be taken for a processor's; a processor's stay as they are."""
     mixture = mixture_of_two()
-    spec = make_spec(Langevin(drift=lambda y, t: -mixture.score(y), prior=mixture))
+    # One that stays where it is: there may be no GPU to move it to.
+    prior = SimpleNamespace(sample=mixture.sample)
+    spec = make_spec(Langevin(drift=lambda y, t: -mixture.score(y), prior=prior))
     other = spec.on(torch.device("cuda"))
     assert (other.device.type, other.rows, other.stamp == spec.stamp) == ("cuda", spec.rows, False)
     assert other.stamp == spec.on(torch.device("cuda", 1)).stamp
