@@ -33,7 +33,7 @@ class Prior(Protocol):
     """What generation starts from."""
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """n draws, (n, d)."""
+        """n draws, (n, d), by a generator on the CPU."""
         ...
 
 
@@ -136,12 +136,11 @@ class Langevin:
         return self._prior
 
     def to(self, device: torch.device | str) -> "Langevin":
-        """The same process on another device; a drift of your own follows its argument's device, and so does a prior of your own
-        without a method `to`."""
+        """The same process on another device; a drift of your own follows its argument's device."""
         moved = copy.copy(self)
         if self.mixture is not None:
-            moved.mixture = moved._prior = self.mixture.to(device)
-        if self._prior is not self.mixture and hasattr(self._prior, "to"):
+            moved.mixture = self.mixture.to(device)
+        if isinstance(self._prior, GaussianMixture):
             moved._prior = self._prior.to(device)
         return moved
 
