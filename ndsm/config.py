@@ -197,7 +197,7 @@ class Network(Section):
     """Divide the network's output by 1 or by sqrt(V(t))."""
     time_features: int = Field(8, ge=0)
     """Random Fourier features of log t beside log t itself."""
-    classes: int = Field(0, ge=0)
+    classes: int = Field(0, ge=0, lt=2**15)
     """Labels 0, 1, ... that the score is learned for, beside the score without; 0 learns the latter alone. Digits, MNIST,
     toys and image folders have labels of their own, tables those of data.labels."""
     label_dropout: float = Field(0.1, ge=0.0, le=1.0)

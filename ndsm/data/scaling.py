@@ -16,6 +16,8 @@ from ndsm.symmetry import Symmetry, mean_image
 
 CHUNK_VALUES = 1 << 18
 """Numbers converted to float64 at once: 2 MB, whatever the dimension."""
+LEAST_STEPS = 20.0
+"""Of float32 in a column's standard deviation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +89,7 @@ class Scaling:
                 It suits images: their contrast between pixels is kept, and constant pixels are no problem.
 
         Raises:
-            InputError: a dimension is constant (with one_scale: all of them are).
+            InputError: a dimension is constant (with one_scale: all of them are), or varies too little beside its size.
         """
         n, dimensions = x.shape
         # float32 sums of 1e7 rows lose the mean's digits, and sum(x^2) - mean^2 cancels even in float64.
@@ -106,6 +108,14 @@ class Scaling:
                 "data.standardize to false"
             )
         scale = np.full(dimensions, np.sqrt(variance.mean())) if one_scale else np.sqrt(variance)
+        spacing = np.spacing(np.abs(mean).astype(np.float32))
+        if x.dtype == np.float32 and (coarse := scale < LEAST_STEPS * spacing).any():
+            j = int(np.argmax(coarse))
+            name = names[j] if names else f"dimension {j}"
+            raise InputError(
+                f"{source}: column {name!r} lies around {mean[j]:g} with a standard deviation of {scale[j]:.3g}, which float32's "
+                f"steps of {spacing[j]:.3g} there are too coarse for; subtract a number near its mean first"
+            )
         return cls(mean, scale)
 
     def symmetrised(self, group: Sequence[Symmetry]) -> "Scaling":

@@ -126,6 +126,13 @@ def test_a_constant_column_is_named(tmp_path):
     assert (load(config, seed=0).train[:, 1] == np.float32(0.1)).all()
 
 
+def test_a_column_that_float32_cannot_resolve_is_named(tmp_path):
+    times = 1.7e9 + np.arange(1000.0)
+    pq.write_table(pa.table({"a": np.arange(1000.0), "b": times}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"column 'b' lies around 1\.7e\+09 .*float32's steps of 128"):
+        load(Data(name="vectors", path=tmp_path / "t.parquet"), seed=0)
+
+
 def test_too_few_training_rows_is_an_input_error(table):
     with pytest.raises(InputError, match="at least 2 training rows, found 1 of 2"):
         load(Data(name="vectors", path=table, n=2, validation_fraction=0.5), seed=0)
