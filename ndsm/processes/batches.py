@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ndsm.errors import InputError
 from ndsm.processes.grids import geometric_grid
 from ndsm.processes.integrators import IntegratorName
 from ndsm.processes.langevin import ACCURATE, Process
@@ -18,6 +19,8 @@ EXACT_STEPS = 24
 """Steps that are exact inside a mode: each is then about a third of the time so far."""
 GRID_STEPS = 60
 """Other steps that it takes to grow from the first to the largest."""
+MOST_STEPS = 20_000
+"""Beyond, a block takes minutes."""
 TIMES_PER_PATH = 5
 PATHS = 512
 REUSE = 4
@@ -42,6 +45,9 @@ def one_step_batches(
         rows: (N, d) in model units.
         t_min: the smallest time.
         labels: (N,) int16, recorded as `LABEL` if given.
+
+    Raises:
+        InputError: the mixture's smallest variance asks for too many steps.
     """
     mixture, horizon = process.mixture, process.horizon
     linear = isinstance(process, Linear)
@@ -50,6 +56,12 @@ def one_step_batches(
     largest, steps = (math.inf, EXACT_STEPS) if exact else (ACCURATE * process.stable_dt, GRID_STEPS)
     if math.isfinite(largest):
         steps += math.ceil(horizon / largest)
+    if steps > MOST_STEPS:
+        raise InputError(
+            f"expected at most {MOST_STEPS} steps of Euler-Maruyama up to the horizon {horizon:g} to learn from, found {steps} of "
+            f"{largest:.3g}, a fifth of the mixture's smallest variance; use spherical components, fewer of them or a larger "
+            "reference.reg_covar"
+        )
     times = geometric_grid(horizon, steps, t_min, largest)
     layout = RowLayout(ONE_STEP if labels is None else (*ONE_STEP, LABEL), rows.shape[1])
     spec = RolloutSpec(

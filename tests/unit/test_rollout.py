@@ -15,6 +15,7 @@ from ndsm.processes import (
     RolloutSpec,
     RowLayout,
     forward_grid,
+    one_step_batches,
     paths_per_block,
     rollout,
 )
@@ -293,3 +294,10 @@ def test_a_stamp_tells_every_part_apart():
     ]
     assert len(set(stamps)) == 3
     assert stamps[0] == make_stamp(x.copy(), {"b": 2, "a": 1})
+
+
+def test_a_thin_axis_that_asks_for_millions_of_steps_is_one_sentence():
+    mixture = GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.tensor([[1.0, 1e-6]]), "diag")
+    batches = one_step_batches(Langevin(mixture, horizon=1.0), data(), 1e-3, 8, 0)
+    with pytest.raises(InputError, match=r"at most 20000 steps .* found 500006\d of 2e-07"):
+        next(batches)
