@@ -75,7 +75,8 @@ def tune(options: SearchOptions) -> bool:
         space = changeable(space, options.ranges, base.train.steps * options.scale)
     plan = Plan(space, options.trials, options.search, options.stop, base.train.seed)
     if options.search == "grid":
-        plan = replace(plan, trials=min(options.trials, len(space.grid()) + 1))
+        others = [params for params in space.grid() if params != space.preset()]
+        plan = replace(plan, trials=min(options.trials, 1 + len(others)))
     folder = SearchFolder(options.path.resolve())
     settings = describe(options, space, metric, dataset)
     if not options.fresh:

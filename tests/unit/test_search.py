@@ -13,7 +13,7 @@ from pipelines.resources import Cluster
 from tuning.command import trials_at_once
 from tuning.folder import FINISHED, Score, SearchFolder, TrialRecord
 from tuning.search import Plan, Proposals, outcome, stopping_rule, ticked
-from tuning.space import make_space
+from tuning.space import Choice, Space, make_space
 from tuning.summary import preset_text
 
 FREE = {"train.lr": "1e-4..1e-2", "network.width": "32,64", "train.times_per_path": "2..60"}
@@ -105,6 +105,26 @@ def test_a_new_driver_goes_on_with_the_same_trials(tmp_path):
     # The sampler was told what the files say.
     known = [t for t in Proposals(plan, folder)._study.trials if t.state.name == "COMPLETE"]
     assert sorted(t.values[0] for t in known) == sorted(r.score for r in folder.records() if r.score)
+
+
+@pytest.mark.parametrize("search", ["random", "tpe", "pareto"])
+def test_a_new_driver_proposes_nothing_again(tmp_path, search):
+    """Each of four drivers lives for two trials, fewer than the sampler draws at random before it learns."""
+    folder = SearchFolder(tmp_path)
+    for driver in range(4):
+        proposals = Proposals(plan_of(20, search=search), folder)
+        for i in range(2):
+            proposals.suggest(f"{driver}-{i}")
+            end(proposals, folder, f"{driver}-{i}")
+    tried = [str(r.params) for r in folder.records()]
+    assert len(set(tried)) == len(tried) >= 8
+
+
+def test_a_grid_leaves_out_the_preset_that_was_tried_first(tmp_path):
+    folder, base = SearchFolder(tmp_path), load_config("toy-arcs")
+    plan = Plan(Space(base, (Choice("train.lr", (1e-4, base.train.lr)),)), 9, "grid")
+    run_to_the_end(Proposals(plan, folder), folder)
+    assert [r.params for r in folder.records()] == [{"train.lr": base.train.lr}, {"train.lr": 1e-4}]
 
 
 def test_a_dead_process_is_a_failed_trial_with_a_reason(tmp_path):
