@@ -60,7 +60,9 @@ def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, se
             trial = setting.search.finalist(finalist_name(record, seed))
             if not trial.exists():
                 trial.write(begun)
-            if trial.read().status == "running":
+            known = trial.read()
+            # A search that was killed may have left one that is trained and not judged.
+            if known.status == "running" or (known.status == "done" and "held_out" not in known.metrics):
                 waiting.append((trial.path, finalist_config(plan, record, seed)))
     if waiting:
         say(f"{len(waiting)} runs of the preset and the best {len(chosen)} on fresh seeds")
@@ -78,11 +80,16 @@ def run_finalist(shared: tuple[Setting, Scorer], path: Path, config: Config) -> 
     trial = TrialFolder(path)
     record = run_trial(setting, trial, config, rungs=(1.0,))
     if record.status == "done" and "held_out" not in record.metrics:
-        score, metrics = held_out(Generator.of(trial.run))
-        floor = metrics.get(f"{held_out.metric}_floor")
-        record.metrics |= {"held_out": score, "held_out_floor": floor}
-        lines, _ = trial.run.metrics_since(0)
-        record.metrics["train_seconds"] = lines[-1]["seconds"]
+        try:
+            score, metrics = held_out(Generator.of(trial.run))
+        # This one's own, as in a trial: the others are judged all the same.
+        except Exception as error:
+            record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
+        else:
+            floor = metrics.get(f"{held_out.metric}_floor")
+            record.metrics |= {"held_out": score, "held_out_floor": floor}
+            lines, _ = trial.run.metrics_since(0)
+            record.metrics["train_seconds"] = lines[-1]["seconds"]
         trial.write(record)
 
 
