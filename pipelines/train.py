@@ -22,7 +22,7 @@ from ndsm.training import Problem
 from pipelines.cluster import cluster
 from pipelines.evaluate import Evaluations
 from pipelines.resources import Cluster, check_budget
-from pipelines.simulator_pool import SimulatorPool, calibrated
+from pipelines.simulator_pool import SimulatorPool, calibrated, workers_problem
 from pipelines.versions import software
 from pipelines.worker import worker
 
@@ -31,6 +31,8 @@ RESIZE_SECONDS = 30.0
 GRADIENT_SECONDS = 60
 """Beyond `train.block_seconds`, after which a worker stops waiting for another one's gradients: one that waits for a block
 keeps the others waiting. Ray itself ends them when a process or node dies."""
+END_SECONDS = 30.0
+"""In which workers save and end after the driver's own failure, before their simulators are killed."""
 
 
 def train(
@@ -138,7 +140,7 @@ def train_on_ray(
         filesystem, root = run.mirror.arrow
         storage = {"storage_path": f"{root}/checkpoints", "storage_filesystem": filesystem}
     settings = {
-        "problem": problem,
+        "problem": workers_problem(problem, use_gpu),
         "run": Run(run.path.resolve(), run.mirror),
         "board": pool.board,
         "data": [data],
@@ -191,6 +193,13 @@ def train_on_ray(
                 pool.adapt(line)
             evaluations.look(bool(lines))
         failure = ray.get(pool.board.failure.remote())
+    except Exception as error:
+        # Workers without simulators and a board would be started again and again.
+        with suppress(Exception):
+            pool.board.fail.remote(RuntimeError(f"the driver failed: {error!r}"))
+            pool.board.ask_to_stop.remote()
+            thread.join(timeout=END_SECONDS)
+        raise
     finally:
         evaluations.stop()
         pool.stop()
