@@ -1,5 +1,6 @@
 """The best trials and the preset once more: fresh seeds, the preset's full training time, evaluation rows unseen so far."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ndsm.config import Config
@@ -36,7 +37,9 @@ def fresh_seeds(plan: Plan, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
-def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, seeds: int) -> None:
+def run_finalists(
+    plan: Plan, setting: Setting, dataset: Dataset, count: int, seeds: int, resources: Mapping[str, float]
+) -> None:
     """Train and evaluate the preset and the best `count` trials on each of `seeds` seeds; those that are done are left.
 
     They learn from the rows that trials learned from. The best is chosen by the rows that trials were scored by, and
@@ -44,6 +47,7 @@ def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, se
 
     Args:
         dataset: the data with its own evaluation rows.
+        resources: of a run, as Ray counts.
     """
     records = setting.search.records()
     chosen = best_trials(records, count)
@@ -67,8 +71,8 @@ def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, se
     if waiting:
         say(f"{len(waiting)} runs of the preset and the best {len(chosen)} on fresh seeds")
     # One at a time where each run has a cluster of workers of its own, of which Ray does not know here.
-    at_once, cpus = (1, 0) if setting.nested else (len(waiting), 1)
-    run_tasks(run_finalist, (alone, held_out), waiting, at_once, cpus)
+    at_once = 1 if setting.nested else len(waiting)
+    run_tasks(run_finalist, (alone, held_out), waiting, at_once, resources)
 
 
 def run_finalist(shared: tuple[Setting, Scorer], path: Path, config: Config) -> None:

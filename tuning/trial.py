@@ -107,7 +107,7 @@ def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: Trial
     problem.limiter(config.train.worker_range[0])
     if not record.steps:
         if record.number and not record.cost:
-            record.cost = relative_cost(problem, setting.preset, dataset.train)
+            record.cost = _cost(setting, problem, dataset.train)
         record.cost = record.cost or 1.0
         steps = setting.preset.config.train.steps * setting.scale * record.time / record.cost
         record.steps = milestone(steps, 1.0)
@@ -116,6 +116,15 @@ def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: Trial
     experiment = Experiment(run, dataset, mixture, problem, dataset.stamp)
     begin(experiment)
     return experiment
+
+
+def _cost(setting: Setting, problem: Problem, data: np.ndarray) -> float:
+    """`relative_cost` where the trial's steps will be taken."""
+    if setting.nested:
+        from tuning.nested import relative_cost_on_worker
+
+        return relative_cost_on_worker(problem, setting.preset, data)
+    return relative_cost(problem, setting.preset, data)
 
 
 def _train(

@@ -10,7 +10,7 @@ from ndsm.cli import main
 from ndsm.config import load_config
 from ndsm.errors import InputError
 from pipelines.resources import Cluster
-from tuning.command import trials_at_once
+from tuning.command import trial_resources, trials_at_once
 from tuning.folder import FINISHED, Score, SearchFolder, TrialRecord
 from tuning.search import Plan, Proposals, outcome, stopping_rule, ticked
 from tuning.space import Choice, Space, make_space
@@ -236,6 +236,7 @@ def test_a_damaged_trial_is_one_sentence(tmp_path):
         (["--scale", "2"], "--scale: expected more than 0 and at most 1"),
         (["--search", "grid"], "at most 100,000 combinations"),
         (["--search", "pbt", "--trial-kind", "train"], "expected --trial-kind in-process, found train"),
+        (["--trial-kind", "train", "--train.simulators", "auto"], "a number as train.simulators, found auto"),
         (["--search", "pbt", "--space.process.horizon", "1..2"], "may change while a model trains"),
         (["--search", "pbt", "--scale", "0.001"], "steps of a member"),
     ],
@@ -259,6 +260,34 @@ def test_more_trials_at_once_than_the_cluster_holds_are_refused():
     with pytest.raises(InputError, match=r"expected at most 0, found 1: .* a trial takes 2\.01"):
         trials_at_once(two, config, "train", None)
     assert trials_at_once(replace(two, cpus=5), config, "train", None) == 2
+
+
+@pytest.mark.parametrize(
+    ("cluster", "room", "found"),
+    [
+        ({"gpus": 4}, 2, "4 GPUs and a trial takes 2"),
+        ({"gpus": 1}, 16, "64.5 CPUs and a trial takes 4.01"),
+        ({"trainers": 5}, 2, "5 of the resource 'trainer' and a trial takes 2"),
+        ({"simulators": 6}, 3, "6 of the resource 'sim' and a trial takes 2"),
+    ],
+)
+def test_trials_with_workers_share_all_that_workers_take(cluster, room, found):
+    fields = {"train.workers": "2,3", "train.simulators": 2, "train.batch_rows": 240}
+    config = load_config("toy-arcs", fields)
+    there = Cluster(**{"cpus": 64.5, "gpus": 0, "object_store": 2**30, **cluster})
+    assert trials_at_once(there, config, "train", None) == room
+    with pytest.raises(InputError, match=f"at most {room}, found 17: the cluster has {found}"):
+        trials_at_once(there, config, "train", 17)
+
+
+def test_trials_share_the_gpus_that_they_use():
+    there = Cluster(cpus=8, gpus=2, object_store=2**30)
+    on = {device: load_config("toy-arcs", {"train.device": device}) for device in ("auto", "cpu", "cuda")}
+    for device in ("auto", "cuda"):
+        assert trial_resources(there, on[device], "in-process", 8) == {"CPU": 1, "GPU": 0.25}
+    assert trial_resources(there, on["cpu"], "in-process", 8) == {"CPU": 1}
+    assert trial_resources(replace(there, gpus=0), on["auto"], "in-process", 8) == {"CPU": 1}
+    assert "GPU" not in trial_resources(there, on["auto"], "train", 8)
 
 
 def test_a_written_preset_is_the_configuration(tmp_path):
