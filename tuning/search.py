@@ -366,8 +366,7 @@ def gently_interrupted(folder: SearchFolder) -> Iterator[Callable[[], bool]]:
                 folder.trial(record.number).ask_to_stop()
         return True
 
-    try:
-        with on_interrupt(ask, "saving the trials that run", sys.stdout) as interrupted:
-            yield interrupted
-    finally:
-        folder.stop_file.unlink(missing_ok=True)
+    with on_interrupt(ask, "saving the trials that run", sys.stdout) as interrupted:
+        yield interrupted
+    # After the second Ctrl-C it stays until the next start: trials that still save have yet to find it.
+    folder.stop_file.unlink(missing_ok=True)

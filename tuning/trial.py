@@ -176,7 +176,8 @@ def _train(
             )
     if run.last_step() < record.steps:
         paused = until < 1 and record.score_at(until) is not None
-        if not paused and not setting.search.stop_file.exists():
+        # Without a score nothing has judged it: whoever stopped it did so from outside, and it goes on next time.
+        if record.scores and not paused and not setting.search.stop_file.exists():
             record.status, record.reason = (
                 "stopped",
                 f"after {record.scores[-1].share:.0%} of its steps: worse than others",

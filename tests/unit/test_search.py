@@ -1,5 +1,7 @@
 """What a search proposes, stops, keeps and goes on with, without a cluster."""
 
+import os
+import signal
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +14,7 @@ from ndsm.errors import InputError
 from pipelines.resources import Cluster
 from tuning.command import trial_resources, trials_at_once
 from tuning.folder import FINISHED, Score, SearchFolder, TrialRecord
-from tuning.search import Plan, Proposals, outcome, stopping_rule, ticked
+from tuning.search import Plan, Proposals, gently_interrupted, outcome, stopping_rule, ticked
 from tuning.space import Choice, Space, make_space
 from tuning.summary import preset_text
 
@@ -140,6 +142,24 @@ def test_a_search_that_is_asked_to_stop_proposes_nothing(tmp_path):
     folder = SearchFolder(tmp_path)
     folder.stop_file.touch()
     assert Proposals(plan_of(), folder).suggest("a") == "FINISHED"
+
+
+def test_trials_find_the_request_to_stop_after_a_search_that_ended_at_once(tmp_path):
+    folder = SearchFolder(tmp_path)
+
+    def interrupted(times):
+        with gently_interrupted(folder) as pressed:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+            return pressed()
+
+    assert interrupted(1)
+    assert not folder.stop_file.exists()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(2)
+    assert folder.stop_file.exists()
+    folder.begin({})
+    assert not folder.stop_file.exists()
 
 
 def test_a_grid_ends_when_it_was_tried(tmp_path):

@@ -137,6 +137,12 @@ def test_an_interrupted_trial_goes_on_with_the_steps_and_scores_it_has(setting):
     assert [s.score for s in record.scores] == [s.score for s in undisturbed.scores]
 
 
+def test_a_trial_that_ends_before_its_first_score_goes_on_next_time(setting, monkeypatch):
+    monkeypatch.setattr(trials, "train_locally", lambda *_, **options: iter(()))
+    record = run(setting)
+    assert (record.status, record.reason) == ("running", "")
+
+
 def test_what_goes_wrong_is_a_row_with_its_reason(setting, monkeypatch):
     record = run(setting, 1, **{"process.last_dt": 5.0})
     assert record.status == "invalid"
