@@ -176,7 +176,7 @@ def _take_over(plan: Plan, folder: SearchFolder, generation: int, member: int, d
 
 
 def changed(parameter: Parameter, value: Any, rng: np.random.Generator) -> Any:
-    """A value near another one of the parameter, or now and then any of its values."""
+    """A value near another one of the parameter, or now and then, and of a choice always, any of its values."""
     if not isinstance(parameter, Range):
         return parameter.values[rng.integers(len(parameter.values))]
     low, high = parameter.low, parameter.high
