@@ -139,6 +139,11 @@ def _train(
     """Train to the end, to where it pauses or until asked to stop, with a score at each rung."""
     run, scorer = trial.run, setting.scorer
     due = [share for share in rungs if share < 1 and all(s.share < share for s in record.scores)]
+    pool, made, read = _pool(setting, experiment), record.blocks_made, record.blocks_read
+
+    def count() -> None:
+        if pool:
+            record.blocks_made, record.blocks_read = made + pool.made, read + pool.read
 
     def seen(metrics: dict[str, Any], weights: Callable[[], torch.nn.Module]) -> None:
         # A search that was asked to stop before this run was begun.
@@ -151,6 +156,7 @@ def _train(
                 continue
             model = weights()
             generator = Generator(experiment.problem, model, next(model.parameters()).device)
+            count()
             _add(record, Score(step, share, scorer(generator)[0]), trial, report, metrics)
             if share >= until:
                 run.stop_file.touch()
@@ -161,7 +167,6 @@ def _train(
         train_nested(experiment, seen)
     else:
         milestones = [milestone(record.steps, share) for share in due]
-        pool = _pool(setting, experiment)
         for _ in train_locally(
             experiment,
             lambda line, trainer: seen(line.metrics, lambda: trainer.ema),
@@ -169,11 +174,7 @@ def _train(
             milestones=milestones,
         ):
             pass
-        if pool:
-            record.blocks_made, record.blocks_read = (
-                record.blocks_made + pool.made,
-                record.blocks_read + pool.read,
-            )
+        count()
     if run.last_step() < record.steps:
         paused = until < 1 and record.score_at(until) is not None
         # Without a score nothing has judged it: whoever stopped it did so from outside, and it goes on next time.

@@ -89,6 +89,8 @@ def test_the_written_preset_has_the_presets_training_time(search):
     # A step of trial 1 costs twice the preset's.
     assert (found.train.lr, found.train.steps, found.network.width) == (3e-3, 500, 64)
     assert "not yet run on fresh seeds" in summary.sentence()
+    # As finalists are trained, which end where the loop looks up: every 10 steps.
+    assert summary.config(ended(7, 1e-3, (), cost=3.0)).train.steps == 330
 
 
 def test_the_summary_and_the_page_have_every_trial(search):

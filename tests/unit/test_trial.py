@@ -101,7 +101,10 @@ def test_a_costly_step_gives_fewer_of_them(setting):
 
 
 def test_two_trials_of_one_process_share_their_blocks(setting):
-    first = run(setting)
+    counted = []
+    first = run(setting, report=lambda line: counted.append(setting.search.trial(0).read().blocks_made))
+    # With each score: a process that is killed later has been counted so far.
+    assert 0 < counted[0] <= counted[-1] == first.blocks_made
     second = TrialRecord(1, {}, cost=1.0)
     setting.search.trial(1).write(second)
     second = run(setting, 1, **{"train.lr": 3e-3})
