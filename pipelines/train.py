@@ -18,6 +18,7 @@ from ndsm.config import Config, Train
 from ndsm.experiment import Experiment, begin, prepare
 from ndsm.processes import Langevin
 from ndsm.run import Run
+from ndsm.storage import is_uri
 from ndsm.training import Problem
 from pipelines.cluster import cluster
 from pipelines.evaluate import Evaluations
@@ -52,7 +53,8 @@ def train(
 
     Args:
         config: with its data, e.g. `load_config("vectors", {"data.path": "rows.npy", "train.simulators": 2})`.
-        path: the run directory; on several machines a path they all see.
+        path: the run directory; on several machines a path they all see, or with a URI as `train.storage` any: the run is
+            then kept there under the folder's name.
         process: in place of the fitted mixture's, in standardised units, e.g. `ndsm.Langevin(drift=f, prior=p)`. Its
             drift is simulated by `train.simulators` actors with a core each.
         fresh: delete a run that is there and start over.
@@ -63,7 +65,10 @@ def train(
         InputError: bad data or settings, or the run does not fit the cluster; nothing is written.
         Exception: what ended the training.
     """
-    experiment = prepare(config, Run(Path(path)), fresh, process)
+    path, storage = Path(path), config.train.storage
+    # A path as `train.storage` is a folder of runs, in place of which there is `path` here.
+    run = Run.at(path.parent, storage, path.name) if storage and is_uri(storage) else Run(path)
+    experiment = prepare(config, run, fresh, process)
     if fresh or experiment.run.last_step() < config.train.steps:
         run_on_ray(experiment, on_metrics, say=say)
 

@@ -213,6 +213,19 @@ def test_workers_end_before_their_simulators_when_the_driver_fails(driver, tmp_p
     assert "no such column" in str(driver.board.failure())
 
 
+def test_a_run_of_the_public_function_is_kept_at_a_uri_too(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(train, "run_on_ray", lambda experiment, *_, **options: trained.append(experiment.run))
+    fields = {"data.n": 400, "reference.n_init": 1}
+    for storage in ((tmp_path / "far away").as_uri(), str(tmp_path / "elsewhere"), None):
+        config = load_config("toy-arcs", {**fields, "train.storage": storage})
+        train.train(config, tmp_path / "here" / "mine")
+    far, *near = trained
+    assert {run.path for run in trained} == {tmp_path / "here" / "mine"}
+    assert far.mirror.uri == f"{(tmp_path / 'far away').as_uri()}/mine"
+    assert [run.mirror for run in near] == [None, None]
+
+
 def test_each_notice_of_a_nodes_end_saves_once():
     """Ray goes on to give a notice until the node is gone; another node's is another one."""
     told = iter([None, "a", "a", "a", "a and b", "a and b", None, "c"])
