@@ -4,7 +4,8 @@
 
 `ndsm tune` is started, and its driver killed (SIGKILL) after a random time of at most `--seconds` from the moment that
 its trials run; again, until it was killed often enough; then it is left to end. As many trials must have ended as were
-asked for, each trained to its last step once, and no process of the killed clusters may be left.
+asked for, each trained to its last step once and none with the values of another, and no process of the killed clusters may be
+left.
 """
 
 import argparse
@@ -121,6 +122,9 @@ def main() -> None:
     failed = [r["reason"] for r in ended if r["status"] == "failed"]
     if len(ended) != args.trials or set(finals(folder)) != {1} or failed:
         sys.exit(f"{len(ended)} trials ended, last steps taken {finals(folder)} times, failed: {failed}")
+    values = [json.dumps(r["params"], sort_keys=True) for r in every]
+    if twice := {v for v in values if values.count(v) > 1}:
+        sys.exit(f"several trials had the values {', '.join(sorted(twice))}")
     resumed = sum(r["starts"] > 1 for r in ended)
     print(
         f"{kills} kills: {len(ended)} trials ended, none trained twice, {resumed} resumed from a checkpoint"

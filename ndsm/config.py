@@ -251,7 +251,7 @@ class Train(Section):
     """How long a worker waits for a block while no simulator answers before the run ends: simulators that crash or hang
     again and again. It has to exceed the time that a block takes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of the training step."""
+    """Device of the training step; auto is a GPU where there is one, on Ray where there is one for each worker."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format inside the network; everything around it is float32 (torch's autocast)."""
     compile: bool = False

@@ -552,6 +552,12 @@ class Run:
         """Write `metrics.json`."""
         self._write("metrics.json", json.dumps(metrics, indent=1).encode())
 
+    def forget_evaluation(self) -> None:
+        """Delete `metrics.json`, of the copy too: the weights that it is of are replaced."""
+        (self.path / "metrics.json").unlink(missing_ok=True)
+        if self.mirror is not None:
+            self.mirror.delete("metrics.json")
+
     def evaluation(self) -> dict[str, Any] | None:
         """`metrics.json`, or None before the first evaluation."""
         return self._read_json("metrics.json") if (self.path / "metrics.json").is_file() else None

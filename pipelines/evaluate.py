@@ -27,7 +27,8 @@ log = logging.getLogger("ndsm")
 def evaluate_newest(run: Run, problem: Problem) -> tuple[dict[str, Any], bytes] | None:
     """The metrics of the newest checkpoint, and a picture of its samples."""
     torch.set_num_threads(1)
-    config = problem.config
+    # It was given no GPU, which Ray does not hide.
+    config, problem = problem.config, problem.with_device("cpu")
     with run.beside() as here:
         return evaluate_checkpoint(here, problem, load(config.data, config.train.seed, here.scaling()))
 

@@ -7,6 +7,7 @@ from typing import Any
 import ray.data
 import torch
 
+from ndsm.errors import InputError
 from ndsm.experiment import Generator
 from ndsm.generation import Part, PartFolder
 from pipelines.cluster import cluster
@@ -51,10 +52,15 @@ def generate_on_ray(folder: PartFolder, on_part: Callable[[Part], None]) -> None
         on_part: called here with each part that was made.
 
     Raises:
+        InputError: the cluster has no CPU, as a head alone.
         Exception: what the first failing part raised; parts that were made stay.
     """
     missing = folder.missing()
     with cluster() as found:
+        if found.cpus < 1:
+            raise InputError(
+                f"the cluster has {found.cpus:g} CPUs, but sampling needs at least 1; add nodes, or use --local"
+            )
         gpus = int(found.gpus)
         count = min(len(missing), gpus or int(found.cpus))
         context = ray.data.DataContext.get_current()

@@ -24,14 +24,15 @@ def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], Non
     with cluster():
         task = ray.remote(num_cpus=1, max_retries=3)(run_job)
         pending = {task.remote(job, runs): job for job in jobs}
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
         while pending:
             (ready,), _ = ray.wait(list(pending), num_returns=1)
             job = pending.pop(ready)
             try:
                 result = ray.get(ready)
-            except ray.exceptions.RayTaskError as error:
-                failures.append(error.cause)
+            # What the job raised, or the death of its process again and again.
+            except ray.exceptions.RayError as error:
+                failures.append(getattr(error, "cause", None) or error)
             else:
                 on_done(job, result)
     if failures:

@@ -68,6 +68,25 @@ def room_for_simulators(problem: Problem, found: Cluster) -> int:
     return found.room_for_simulators(config.worker_range[1], config.window * problem.spec.block_bytes)
 
 
+def workers_problem(problem: Problem, use_gpu: bool) -> Problem:
+    """A run's problem as its workers get it: Ray does not hide a machine's GPUs from a worker that was given none."""
+    return problem.with_device("cuda" if use_gpu else "cpu")
+
+
+def as_worker(function: Callable[..., Any], found: Cluster, use_gpu: bool, *args: Any) -> Any:
+    """What a function gives in a task with what a training worker asks for."""
+
+    def work(*args: Any) -> Any:
+        torch.set_num_threads(1)
+        return function(*args)
+
+    resources = found.worker_resources(use_gpu)
+    cpus, gpus = resources.pop("CPU"), resources.pop("GPU", 0)
+    # As a simulator: a trial of Ray Tune holds no room for it.
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=resources, scheduling_strategy="DEFAULT")(work)
+    return ray.get(task.remote(*args))
+
+
 def calibrated(problem: Problem, data: Any, found: Cluster, use_gpu: bool, say: Callable[[str], None]) -> int:
     """Simulators that the run needs, by the measured costs of a block and of a step; 0 for none.
 
@@ -76,16 +95,12 @@ def calibrated(problem: Problem, data: Any, found: Cluster, use_gpu: bool, say: 
         say: is told what was measured and decided.
     """
     least, most = problem.config.train.worker_range
-    resources = found.worker_resources(use_gpu)
-    cpus, gpus = resources.pop("CPU"), resources.pop("GPU", 0)
+    workers = workers_problem(problem, use_gpu)
 
     def measure(data: np.ndarray) -> Costs:
-        torch.set_num_threads(1)
-        return measure_costs(problem, data, start(problem, None, least)[0], least)
+        return measure_costs(workers, data, start(workers, None, least)[0], least)
 
-    costs: Costs = ray.get(
-        ray.remote(num_cpus=cpus, num_gpus=gpus, resources=resources)(measure).remote(data)
-    )
+    costs: Costs = as_worker(measure, found, use_gpu, data)
     room = room_for_simulators(problem, found)
     count = simulators_needed(costs.block, costs.use, most, room, costs.own_block)
     say(

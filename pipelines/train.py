@@ -18,11 +18,12 @@ from ndsm.config import Config, Train
 from ndsm.experiment import Experiment, begin, prepare
 from ndsm.processes import Langevin
 from ndsm.run import Run
+from ndsm.storage import is_uri
 from ndsm.training import Problem
 from pipelines.cluster import cluster
 from pipelines.evaluate import Evaluations
 from pipelines.resources import Cluster, check_budget
-from pipelines.simulator_pool import SimulatorPool, calibrated
+from pipelines.simulator_pool import SimulatorPool, calibrated, workers_problem
 from pipelines.versions import software
 from pipelines.worker import worker
 
@@ -31,6 +32,8 @@ RESIZE_SECONDS = 30.0
 GRADIENT_SECONDS = 60
 """Beyond `train.block_seconds`, after which a worker stops waiting for another one's gradients: one that waits for a block
 keeps the others waiting. Ray itself ends them when a process or node dies."""
+END_SECONDS = 30.0
+"""In which workers save and end after the driver's own failure, before their simulators are killed."""
 
 
 def train(
@@ -50,7 +53,8 @@ def train(
 
     Args:
         config: with its data, e.g. `load_config("vectors", {"data.path": "rows.npy", "train.simulators": 2})`.
-        path: the run directory; on several machines a path they all see.
+        path: the run directory; on several machines a path they all see, or with a URI as `train.storage` any: the run is
+            then kept there under the folder's name.
         process: in place of the fitted mixture's, in standardised units, e.g. `ndsm.Langevin(drift=f, prior=p)`. Its
             drift is simulated by `train.simulators` actors with a core each.
         fresh: delete a run that is there and start over.
@@ -61,7 +65,10 @@ def train(
         InputError: bad data or settings, or the run does not fit the cluster; nothing is written.
         Exception: what ended the training.
     """
-    experiment = prepare(config, Run(Path(path)), fresh, process)
+    path, storage = Path(path), config.train.storage
+    # A path as `train.storage` is a folder of runs, in place of which there is `path` here.
+    run = Run.at(path.parent, storage, path.name) if storage and is_uri(storage) else Run(path)
+    experiment = prepare(config, run, fresh, process)
     if fresh or experiment.run.last_step() < config.train.steps:
         run_on_ray(experiment, on_metrics, say=say)
 
@@ -138,7 +145,7 @@ def train_on_ray(
         filesystem, root = run.mirror.arrow
         storage = {"storage_path": f"{root}/checkpoints", "storage_filesystem": filesystem}
     settings = {
-        "problem": problem,
+        "problem": workers_problem(problem, use_gpu),
         "run": Run(run.path.resolve(), run.mirror),
         "board": pool.board,
         "data": [data],
@@ -191,6 +198,13 @@ def train_on_ray(
                 pool.adapt(line)
             evaluations.look(bool(lines))
         failure = ray.get(pool.board.failure.remote())
+    except Exception as error:
+        # Workers without simulators and a board would be started again and again.
+        with suppress(Exception):
+            pool.board.fail.remote(RuntimeError(f"the driver failed: {error!r}"))
+            pool.board.ask_to_stop.remote()
+            thread.join(timeout=END_SECONDS)
+        raise
     finally:
         evaluations.stop()
         pool.stop()

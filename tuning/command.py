@@ -15,7 +15,8 @@ from ndsm.errors import InputError
 from ndsm.experiment import training_problem
 from ndsm.training import fit_mixture
 from pipelines.cluster import cluster
-from pipelines.resources import Cluster
+from pipelines.resources import SIMULATOR, TRAINER, Cluster, check_budget
+from pipelines.train import uses_gpu
 from tuning.finalists import run_finalists
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
 from tuning.population import changeable, run_population
@@ -75,7 +76,8 @@ def tune(options: SearchOptions) -> bool:
         space = changeable(space, options.ranges, base.train.steps * options.scale)
     plan = Plan(space, options.trials, options.search, options.stop, base.train.seed)
     if options.search == "grid":
-        plan = replace(plan, trials=min(options.trials, len(space.grid()) + 1))
+        others = [params for params in space.grid() if params != space.preset()]
+        plan = replace(plan, trials=min(options.trials, 1 + len(others)))
     folder = SearchFolder(options.path.resolve())
     settings = describe(options, space, metric, dataset)
     if not options.fresh:
@@ -95,7 +97,12 @@ def tune(options: SearchOptions) -> bool:
     )
     os.environ.update(TUNE_ENVIRONMENT)
     with cluster() as found:
+        if setting.nested:
+            use_gpu, simulators = uses_gpu(base.train, found), base.train.first_simulators
+            data_bytes = split.train.nbytes
+            check_budget(found, base.train, simulators, preset.spec.block_bytes, data_bytes, use_gpu)
         concurrent = trials_at_once(found, base, options.trial_kind, options.concurrent)
+        resources = trial_resources(found, base, options.trial_kind, concurrent)
         if options.fresh:
             folder.remove()
         folder.begin(settings)
@@ -103,12 +110,11 @@ def tune(options: SearchOptions) -> bool:
         with gently_interrupted(folder) as interrupted:
             if sum(r.status in FINISHED for r in folder.records()) < plan.trials:
                 if options.search == "pbt":
-                    run_population(plan, setting, concurrent, told(plan))
+                    run_population(plan, setting, concurrent, resources, told(plan))
                 else:
-                    resources = trial_resources(options.trial_kind, found, concurrent)
                     run_search(plan, setting, concurrent, resources, told(plan))
             if not interrupted():
-                run_finalists(plan, setting, dataset, options.finalists, options.seeds)
+                run_finalists(plan, setting, dataset, options.finalists, options.seeds, resources)
         summary = summarise(options.preset, options.config.data.root, plan, setting, dataset)
     summary.write()
     report(summary, folder, interrupted(), options.json)
@@ -128,6 +134,9 @@ def _check_numbers(options: SearchOptions) -> None:
         raise InputError(f"--validation: expected a share between 0 and 1, found {options.validation:g}")
     if options.search == "pbt" and options.trial_kind != "in-process":
         raise InputError(f"--search pbt: expected --trial-kind in-process, found {options.trial_kind}")
+    if options.trial_kind == "train" and options.config.train.simulators == "auto":
+        # A trial's pool would grow into the room of the others.
+        raise InputError("--trial-kind train: expected a number as train.simulators, found auto")
     if options.pool_gb < 0:
         raise InputError(f"--pool-gb: expected 0 or more, found {options.pool_gb:g}")
 
@@ -164,21 +173,31 @@ def trials_at_once(found: Cluster, config: Config, kind: TrialKind, asked: int |
     Raises:
         InputError: there is room for less.
     """
-    each = trial_cpus(config, kind)
-    room = int(found.cpus / each)
+    takes = {"CPUs": (found.cpus, trial_cpus(config, kind))}
+    if kind == "train":
+        workers, simulators = config.train.worker_range[0], config.train.first_simulators
+        if uses_gpu(config.train, found):
+            takes["GPUs"] = found.gpus, workers
+        if found.trainers is not None:
+            takes[f"of the resource '{TRAINER}'"] = found.trainers, workers
+        if found.simulators is not None and simulators:
+            takes[f"of the resource '{SIMULATOR}'"] = found.simulators, simulators
+    what, (there, each) = min(takes.items(), key=lambda item: item[1][0] / item[1][1])
+    room = int(there / each)
     if (asked or 1) > room:
         raise InputError(
-            f"--concurrent: expected at most {room}, found {asked or 1}: the cluster has {found.cpus:g} CPUs and a trial "
+            f"--concurrent: expected at most {room}, found {asked or 1}: the cluster has {there:g} {what} and a trial "
             f"takes {each:g}"
         )
     return asked or room
 
 
-def trial_resources(kind: TrialKind, found: Cluster, concurrent: int) -> dict[str, float]:
-    """What Tune reserves for a trial's own process."""
+def trial_resources(found: Cluster, config: Config, kind: TrialKind, concurrent: int) -> dict[str, float]:
+    """What Ray reserves for a trial's own process."""
     if kind == "train":
         return {"CPU": NESTED_TRIAL_CPUS}
-    return {"CPU": 1, **({"GPU": min(1.0, found.gpus / concurrent)} if found.gpus else {})}
+    shares_gpus = found.gpus and config.train.device != "cpu"
+    return {"CPU": 1, **({"GPU": min(1.0, found.gpus / concurrent)} if shares_gpus else {})}
 
 
 def announce(

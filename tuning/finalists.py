@@ -1,5 +1,6 @@
 """The best trials and the preset once more: fresh seeds, the preset's full training time, evaluation rows unseen so far."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ndsm.config import Config
@@ -36,7 +37,9 @@ def fresh_seeds(plan: Plan, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
-def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, seeds: int) -> None:
+def run_finalists(
+    plan: Plan, setting: Setting, dataset: Dataset, count: int, seeds: int, resources: Mapping[str, float]
+) -> None:
     """Train and evaluate the preset and the best `count` trials on each of `seeds` seeds; those that are done are left.
 
     They learn from the rows that trials learned from. The best is chosen by the rows that trials were scored by, and
@@ -44,6 +47,7 @@ def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, se
 
     Args:
         dataset: the data with its own evaluation rows.
+        resources: of a run, as Ray counts.
     """
     records = setting.search.records()
     chosen = best_trials(records, count)
@@ -60,13 +64,15 @@ def run_finalists(plan: Plan, setting: Setting, dataset: Dataset, count: int, se
             trial = setting.search.finalist(finalist_name(record, seed))
             if not trial.exists():
                 trial.write(begun)
-            if trial.read().status == "running":
+            known = trial.read()
+            # A search that was killed may have left one that is trained and not judged.
+            if known.status == "running" or (known.status == "done" and "held_out" not in known.metrics):
                 waiting.append((trial.path, finalist_config(plan, record, seed)))
     if waiting:
         say(f"{len(waiting)} runs of the preset and the best {len(chosen)} on fresh seeds")
     # One at a time where each run has a cluster of workers of its own, of which Ray does not know here.
-    at_once, cpus = (1, 0) if setting.nested else (len(waiting), 1)
-    run_tasks(run_finalist, (alone, held_out), waiting, at_once, cpus)
+    at_once = 1 if setting.nested else len(waiting)
+    run_tasks(run_finalist, (alone, held_out), waiting, at_once, resources)
 
 
 def run_finalist(shared: tuple[Setting, Scorer], path: Path, config: Config) -> None:
@@ -78,11 +84,16 @@ def run_finalist(shared: tuple[Setting, Scorer], path: Path, config: Config) -> 
     trial = TrialFolder(path)
     record = run_trial(setting, trial, config, rungs=(1.0,))
     if record.status == "done" and "held_out" not in record.metrics:
-        score, metrics = held_out(Generator.of(trial.run))
-        floor = metrics.get(f"{held_out.metric}_floor")
-        record.metrics |= {"held_out": score, "held_out_floor": floor}
-        lines, _ = trial.run.metrics_since(0)
-        record.metrics["train_seconds"] = lines[-1]["seconds"]
+        try:
+            score, metrics = held_out(Generator.of(trial.run))
+        # This one's own, as in a trial: the others are judged all the same.
+        except Exception as error:
+            record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
+        else:
+            floor = metrics.get(f"{held_out.metric}_floor")
+            record.metrics |= {"held_out": score, "held_out_floor": floor}
+            lines, _ = trial.run.metrics_since(0)
+            record.metrics["train_seconds"] = lines[-1]["seconds"]
         trial.write(record)
 
 

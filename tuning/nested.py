@@ -3,12 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 
 from ndsm.experiment import Experiment, start
+from ndsm.training import Problem
 from pipelines.resources import Cluster
+from pipelines.simulator_pool import as_worker, workers_problem
 from pipelines.train import train_on_ray, uses_gpu
+from tuning.trial import relative_cost
+
+
+def relative_cost_on_worker(problem: Problem, preset: Problem, data: np.ndarray) -> float:
+    """`relative_cost` on what a worker of the trial will have; it is not there yet, and its room is."""
+    found = Cluster.of(ray.cluster_resources())
+    use_gpu = uses_gpu(problem.config.train, found)
+    problems = (workers_problem(p, use_gpu) for p in (problem, preset))
+    return float(as_worker(relative_cost, found, use_gpu, *problems, data))
 
 
 def train_nested(
@@ -23,7 +35,8 @@ def train_nested(
     problem, run = experiment.problem, experiment.run
 
     def weights() -> torch.nn.Module:
-        trainer, _ = start(problem, run.load_checkpoint())
+        # The trial's own process holds no GPU.
+        trainer, _ = start(problem.with_device("cpu"), run.load_checkpoint())
         return trainer.ema
 
     def line(metrics: dict[str, Any]) -> None:

@@ -187,7 +187,8 @@ def _epsilon(summary: "Summary") -> Iterable[Markup]:
         yield note(f"The best objective is {config.objective.kind}, which has no ε(t).")
         return
     problem = Generator.of(trial.run).problem
-    trainer, _ = start(problem, trial.run.load_checkpoint())
+    # The driver's machine need not have the GPU that the run was trained on.
+    trainer, _ = start(problem.with_device("cpu"), trial.run.load_checkpoint())
     t = np.geomspace(problem.t_min, problem.process.horizon, 200)
     values = trainer.epsilon(torch.from_numpy(t).float()).tolist()
     figure = go.Figure(go.Scatter(x=t, y=values, mode="lines"))

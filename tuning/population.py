@@ -6,7 +6,7 @@ compared with it. What a search has done is in its members' files and in `popula
 """
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def run_population(
     plan: Plan,
     setting: Setting,
     concurrent: int,
+    resources: Mapping[str, float],
     on_end: Callable[[TrialRecord], None],
     execute: Execute | None = None,
 ) -> None:
@@ -77,11 +78,12 @@ def run_population(
 
     Args:
         concurrent: members that train at once.
+        resources: of one, as Ray counts.
         on_end: called with each member's record at the end.
         execute: Ray tasks, if not given.
     """
     folder = setting.search
-    execute = execute or (lambda f, shared, jobs: run_tasks(f, shared, jobs, concurrent, 1))
+    execute = execute or (lambda f, shared, jobs: run_tasks(f, shared, jobs, concurrent, resources))
     _begin(plan, folder)
     for generation, share in enumerate(SHARES, 1):
         jobs = [
@@ -174,7 +176,7 @@ def _take_over(plan: Plan, folder: SearchFolder, generation: int, member: int, d
 
 
 def changed(parameter: Parameter, value: Any, rng: np.random.Generator) -> Any:
-    """A value near another one of the parameter, or now and then any of its values."""
+    """A value near another one of the parameter, or now and then, and of a choice always, any of its values."""
     if not isinstance(parameter, Range):
         return parameter.values[rng.integers(len(parameter.values))]
     low, high = parameter.low, parameter.high

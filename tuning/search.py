@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 
 from ndsm.errors import InputError
 from ndsm.interrupt import on_interrupt
-from ndsm.streams import numpy_stream
+from ndsm.streams import numpy_stream, stream_seed
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
 from tuning.space import Space
 from tuning.trial import RUNGS, TICKS, Setting, run_trial
@@ -69,17 +69,20 @@ class Proposals(Searcher):
     ) -> None:
         super().__init__(metric="score", mode="min")
         self._plan, self._folder, self._on_end = plan, folder, on_end
-        self._study = make_study(plan)
+        records = folder.records()
+        # An earlier driver's sampler would begin with the proposals that it began with then.
+        seed = stream_seed(plan.seed, "proposals", len(records)) % 2**32 if records else plan.seed
+        self._study = make_study(replace(plan, seed=seed))
         self._asked: dict[int, optuna.Trial] = {}
         self._numbers: dict[str, int] = {}
-        records = folder.records()
         self._unfinished = [r for r in records if r.status == "running"]
         self._next = max((r.number for r in records), default=-1) + 1
         self._ended = sum(r.status in FINISHED for r in records)
         self._invalid = 0
         grid = plan.space.grid() if plan.search == "grid" else None
         if grid is not None:
-            tried = [r.params for r in records]
+            # The preset comes first in any case.
+            tried = [plan.space.preset(), *(r.params for r in records)]
             grid = [p for p in grid if p not in tried]
             numpy_stream(plan.seed, "search grid").shuffle(grid)
         self._grid = grid
@@ -363,8 +366,7 @@ def gently_interrupted(folder: SearchFolder) -> Iterator[Callable[[], bool]]:
                 folder.trial(record.number).ask_to_stop()
         return True
 
-    try:
-        with on_interrupt(ask, "saving the trials that run", sys.stdout) as interrupted:
-            yield interrupted
-    finally:
-        folder.stop_file.unlink(missing_ok=True)
+    with on_interrupt(ask, "saving the trials that run", sys.stdout) as interrupted:
+        yield interrupted
+    # After the second Ctrl-C it stays until the next start: trials that still save have yet to find it.
+    folder.stop_file.unlink(missing_ok=True)

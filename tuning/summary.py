@@ -16,7 +16,7 @@ from tuning.finalists import best_trials, finalist_records
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
 from tuning.page import tune_page
 from tuning.search import Plan
-from tuning.trial import RUNGS, Setting
+from tuning.trial import RUNGS, Setting, milestone
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ class Summary:
         )
 
     def config(self, record: TrialRecord) -> Config:
-        """A trial's configuration with as many steps as the preset's training time allows."""
+        """A trial's configuration with as many steps as the preset's training time allows: a finalist's."""
         base = self.plan.space.base
         config = self.plan.space.config(record.params) if record.number else base
-        steps = max(1, round(base.train.steps / (record.cost or 1.0)))
+        steps = milestone(base.train.steps / (record.cost or 1.0), 1.0)
         return config.model_copy(
             update={
                 "data": config.data.model_copy(update={"root": self.root}),

@@ -107,7 +107,7 @@ def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: Trial
     problem.limiter(config.train.worker_range[0])
     if not record.steps:
         if record.number and not record.cost:
-            record.cost = relative_cost(problem, setting.preset, dataset.train)
+            record.cost = _cost(setting, problem, dataset.train)
         record.cost = record.cost or 1.0
         steps = setting.preset.config.train.steps * setting.scale * record.time / record.cost
         record.steps = milestone(steps, 1.0)
@@ -116,6 +116,15 @@ def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: Trial
     experiment = Experiment(run, dataset, mixture, problem, dataset.stamp)
     begin(experiment)
     return experiment
+
+
+def _cost(setting: Setting, problem: Problem, data: np.ndarray) -> float:
+    """`relative_cost` where the trial's steps will be taken."""
+    if setting.nested:
+        from tuning.nested import relative_cost_on_worker
+
+        return relative_cost_on_worker(problem, setting.preset, data)
+    return relative_cost(problem, setting.preset, data)
 
 
 def _train(
@@ -130,6 +139,11 @@ def _train(
     """Train to the end, to where it pauses or until asked to stop, with a score at each rung."""
     run, scorer = trial.run, setting.scorer
     due = [share for share in rungs if share < 1 and all(s.share < share for s in record.scores)]
+    pool, made, read = _pool(setting, experiment), record.blocks_made, record.blocks_read
+
+    def count() -> None:
+        if pool:
+            record.blocks_made, record.blocks_read = made + pool.made, read + pool.read
 
     def seen(metrics: dict[str, Any], weights: Callable[[], torch.nn.Module]) -> None:
         # A search that was asked to stop before this run was begun.
@@ -142,6 +156,7 @@ def _train(
                 continue
             model = weights()
             generator = Generator(experiment.problem, model, next(model.parameters()).device)
+            count()
             _add(record, Score(step, share, scorer(generator)[0]), trial, report, metrics)
             if share >= until:
                 run.stop_file.touch()
@@ -152,7 +167,6 @@ def _train(
         train_nested(experiment, seen)
     else:
         milestones = [milestone(record.steps, share) for share in due]
-        pool = _pool(setting, experiment)
         for _ in train_locally(
             experiment,
             lambda line, trainer: seen(line.metrics, lambda: trainer.ema),
@@ -160,14 +174,11 @@ def _train(
             milestones=milestones,
         ):
             pass
-        if pool:
-            record.blocks_made, record.blocks_read = (
-                record.blocks_made + pool.made,
-                record.blocks_read + pool.read,
-            )
+        count()
     if run.last_step() < record.steps:
         paused = until < 1 and record.score_at(until) is not None
-        if not paused and not setting.search.stop_file.exists():
+        # Without a score nothing has judged it: whoever stopped it did so from outside, and it goes on next time.
+        if record.scores and not paused and not setting.search.stop_file.exists():
             record.status, record.reason = (
                 "stopped",
                 f"after {record.scores[-1].share:.0%} of its steps: worse than others",

@@ -55,12 +55,11 @@ def train(options: TrainOptions) -> None:
     if last >= config.train.steps:
         announce()
     else:
+        in_training = False
         with (
             TrainingProgress(config.train.steps, last) as progress,
-            # Before the run is begun there is nothing to save.
-            stopping(
-                run.stop_file, run.stop_file.parent.is_dir, "saving a checkpoint", sys.stderr
-            ) as stopped,
+            # Before that there is nothing to save, and a request to stop would be forgotten as an earlier sitting's.
+            stopping(run.stop_file, lambda: in_training, "saving a checkpoint", sys.stderr) as stopped,
         ):
 
             def show(metrics: dict[str, Any]) -> None:
@@ -68,6 +67,8 @@ def train(options: TrainOptions) -> None:
                 progress.show(metrics)
 
             def begun() -> None:
+                nonlocal in_training
+                in_training = True
                 announce()
                 progress.warm_up()
 

@@ -88,6 +88,7 @@ def begin(experiment: Experiment) -> None:
         data = describe_data(experiment.dataset, experiment.fingerprint)
         data |= describe_labels(experiment.problem, experiment.dataset.train)
         run.begin(experiment.config, data, experiment.mixture)
+    run.forget_evaluation()
     run.clear_requests()
 
 

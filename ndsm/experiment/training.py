@@ -50,6 +50,8 @@ def saved(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Rec
             run.append_metrics(record.metrics)
             events.scalars(record.metrics)
             if record.final:
+                # Perhaps made meanwhile, of what was there before.
+                run.forget_evaluation()
                 # Before the checkpoint: a run that has its last one is complete and trains no further.
                 run.save_weights(trainer.ema, trainer.model)
             if record.checkpoint:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -85,6 +85,11 @@ class Problem:
     def model(self, device: torch.device) -> ScoreModel | Equivariant:
         """The score model with its initial weights."""
         return build_score_model(self.config, self.process, self.t_min, device)
+
+    def with_device(self, device: Literal["cpu", "cuda"]) -> "Problem":
+        """The same problem in a process for which `train.device` has been decided."""
+        train = self.config.train.model_copy(update={"device": device})
+        return replace(self, config=self.config.model_copy(update={"train": train}))
 
     def limiter(self, world: int) -> SamplesPerInsert:
         """The limiter of each of `world` workers."""

@@ -1,5 +1,6 @@
 """What the driver and the workers decide on Ray, without Ray."""
 
+import time
 import types
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 from ndsm.config import load_config
 from ndsm.experiment import build_problem
 from ndsm.reference import GaussianMixture
+from ndsm.run import Run, training_hash
+from ndsm.training import pick_device
 from ndsm.training.calibration import Costs
-from pipelines import simulator_pool, worker
+from pipelines import simulator_pool, train, worker
+from pipelines.board import Board
 from pipelines.handles import SimulatorHandle
 from pipelines.resources import Cluster
 
@@ -133,16 +137,93 @@ def test_a_number_of_simulators_stays_what_it_is(ray):
 def test_auto_starts_what_the_measured_costs_ask_for_and_there_is_room_for(
     ray, monkeypatch, block, store, expected, words
 ):
-    problem, said = problem_of(), []
+    problem, said, started = problem_of(**{"train.device": "auto"}), [], []
     window = problem.config.train.window * problem.spec.block_bytes
     assert 3.9 * MB < window <= 4 * MB
-    monkeypatch.setattr(simulator_pool, "start", lambda *_: (None, None))
+    monkeypatch.setattr(simulator_pool, "start", lambda problem, *_: (started.append(problem), None))
     monkeypatch.setattr(simulator_pool, "measure_costs", lambda *_: Costs(block, block, 1e-3, 0.1, 0.0))
     found = Cluster(6, 0, store * MB)
     assert simulator_pool.calibrated(problem, None, found, False, said.append) == expected
-    assert ray.options == {"num_cpus": 1, "num_gpus": 0, "resources": {}}
+    assert ray.options == {"num_cpus": 1, "num_gpus": 0, "resources": {}, "scheduling_strategy": "DEFAULT"}
     assert len(said) == 1
     assert words in said[0]
+    assert started[0].config.train.device == "cpu"
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """What `train_on_ray` starts: `fit` is in place of the workers, and what it returns has all that was asked for."""
+    made = types.SimpleNamespace(board=Board([]), settings={}, ended=[], fit=lambda: None)
+
+    class Trainer:
+        def __init__(self, worker, train_loop_config, **options):
+            made.settings.update(train_loop_config)
+
+        def fit(self):
+            made.fit()
+            made.ended.append("workers")
+
+    class Direct:
+        def __getattr__(self, name):
+            return types.SimpleNamespace(remote=getattr(made.board, name))
+
+    pool = types.SimpleNamespace(
+        board=Direct(), adapt=lambda line: None, stop=lambda: made.ended.append("pool")
+    )
+    evaluations = types.SimpleNamespace(look=lambda reported: None, stop=lambda: None)
+    monkeypatch.setattr(train.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(train, "TorchTrainer", Trainer)
+    monkeypatch.setattr(train, "SimulatorPool", lambda *_: pool)
+    monkeypatch.setattr(train, "Evaluations", lambda *_: evaluations)
+    return made
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_workers_without_a_gpu_of_their_own_train_on_the_processor(driver, tmp_path, monkeypatch, device):
+    """Ray does not hide GPUs from a process that asked for none."""
+    problem = problem_of(**{"train.device": device})
+    found = Cluster(4, 1, 1000.0 * MB)
+    assert not train.uses_gpu(load_config("toy-arcs", {"train.workers": 2}).train, found)
+    train.train_on_ray(problem, Run(tmp_path), None, lambda line: None, found, 1)
+    given = driver.settings["problem"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device(given.config.train.device).type == "cpu"
+    assert problem.config.train.device == device
+    assert training_hash(given.config) == training_hash(problem.config)
+    assert given.spec.stamp == problem.spec.stamp
+    train.train_on_ray(problem, Run(tmp_path), None, lambda line: None, found, 1, use_gpu=True)
+    assert driver.settings["problem"].config.train.device == "cuda"
+
+
+def test_workers_end_before_their_simulators_when_the_driver_fails(driver, tmp_path):
+    """A worker that reports is asked to stop, and one that starts again finds that it is over."""
+
+    def fit():
+        deadline = time.monotonic() + 10
+        while not driver.board.post({"step": 1}) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def show(line):
+        raise ValueError("no such column")
+
+    driver.fit = fit
+    with pytest.raises(ValueError, match="no such column"):
+        train.train_on_ray(problem_of(), Run(tmp_path), None, show, Cluster(4, 0, 1000.0 * MB), 1)
+    assert driver.ended == ["workers", "pool"]
+    assert "no such column" in str(driver.board.failure())
+
+
+def test_a_run_of_the_public_function_is_kept_at_a_uri_too(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(train, "run_on_ray", lambda experiment, *_, **options: trained.append(experiment.run))
+    fields = {"data.n": 400, "reference.n_init": 1}
+    for storage in ((tmp_path / "far away").as_uri(), str(tmp_path / "elsewhere"), None):
+        config = load_config("toy-arcs", {**fields, "train.storage": storage})
+        train.train(config, tmp_path / "here" / "mine")
+    far, *near = trained
+    assert {run.path for run in trained} == {tmp_path / "here" / "mine"}
+    assert far.mirror.uri == f"{(tmp_path / 'far away').as_uri()}/mine"
+    assert [run.mirror for run in near] == [None, None]
 
 
 def test_each_notice_of_a_nodes_end_saves_once():

@@ -118,3 +118,16 @@ def test_the_first_failure_is_told_and_all_give_their_cpu_back(cluster, evaluati
         assert cluster.places == 0
         cluster.result = None
     assert caplog.text.count("an evaluation beside the training failed: WorkerCrashedError()") == 1
+
+
+def test_it_takes_no_gpu(tmp_path, monkeypatch, search):
+    """Its task was given none; the workers' may be on the same machine."""
+    problem, seen = search[1].preset, []
+    assert problem.config.train.device == "auto"
+    monkeypatch.setattr(Run, "scaling", lambda run: None)
+    monkeypatch.setattr(evaluate, "load", lambda *_: None)
+    monkeypatch.setattr(
+        evaluate, "evaluate_checkpoint", lambda run, problem, data: seen.append(problem.config.train.device)
+    )
+    evaluate.evaluate_newest(Run(tmp_path), problem)
+    assert seen == ["cpu"]

@@ -1,7 +1,9 @@
 """What goes wrong outside the program: a sentence, an exit code, and a run that goes on once it is put right."""
 
+import os
 import re
 import resource
+import signal
 from contextlib import contextmanager
 
 import pytest
@@ -88,3 +90,21 @@ def test_a_file_that_lost_its_end_is_named_and_its_return_goes_on(command, tmp_p
         assert name in said
         path.write_bytes(content)
     assert train_arcs(run, TINY).run.last_step() == TINY["train.steps"]
+
+
+def test_ctrl_c_before_a_resumed_run_trains_ends_at_once(tmp_path, train_arcs, monkeypatch):
+    """While Ray starts there is nothing to save, and beginning would forget a request to stop."""
+    run = Run(tmp_path / "mine")
+    train_arcs(run, {**TINY, "train.checkpoint_seconds": 1e-9}, stop_at=20)
+    stopped = run.last_step()
+    assert stopped < TINY["train.steps"]
+
+    def starting(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("went on")
+
+    monkeypatch.setattr("pipelines.train.run_on_ray", starting)
+    options = [text for key, value in TINY.items() for text in (f"--{key}", str(value))]
+    assert main(["train", "toy-arcs", "--name", "mine", "--out", str(tmp_path), *options]) == 130
+    assert run.last_step() == stopped
+    assert not run.stop_file.exists()

@@ -1,6 +1,7 @@
 """A folder of generated files: the rows of one file, in parts, whoever makes them and when."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -106,6 +107,17 @@ def test_the_command_fills_a_folder(run, tmp_path, capsys):
     assert main(command) == 0
     assert "1 of 1 files are there already" in capsys.readouterr().out
     assert len(columns(tmp_path / "folder")) == 50
+
+
+def test_a_head_without_work_is_one_sentence(run, tmp_path, monkeypatch):
+    from pipelines import generate
+    from pipelines.resources import Cluster
+
+    monkeypatch.setattr(generate, "cluster", lambda: nullcontext(Cluster(0, 0, 2**30)))
+    with pytest.raises(
+        InputError, match="the cluster has 0 CPUs, but sampling needs at least 1; add nodes, or"
+    ):
+        generate.generate_on_ray(PartFolder(tmp_path / "mine", run, REQUEST), lambda part: None)
 
 
 @pytest.mark.parametrize(("n", "hinted"), [(10_000_000, True), (10_000, False)])

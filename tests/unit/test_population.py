@@ -61,7 +61,7 @@ def weights(trial):
 def test_a_population_ends_with_all_members_trained_and_the_worst_replaced(search, tmp_path):
     plan, make = search
     ended = []
-    run_population(plan, make(tmp_path), 1, ended.append, here)
+    run_population(plan, make(tmp_path), 1, {"CPU": 1}, ended.append, here)
     assert [r.status for r in ended] == ["done"] * 4
     for record in ended:
         assert [s.share for s in record.scores] == list(SHARES)
@@ -74,7 +74,12 @@ def test_a_population_ends_with_all_members_trained_and_the_worst_replaced(searc
     # Finished members are left alone.
     again = []
     run_population(
-        plan, make(tmp_path), 1, again.append, lambda f, shared, jobs: jobs and pytest.fail("trained")
+        plan,
+        make(tmp_path),
+        1,
+        {"CPU": 1},
+        again.append,
+        lambda f, shared, jobs: jobs and pytest.fail("trained"),
     )
     assert again == ended
 
@@ -91,7 +96,7 @@ def first_generation(search, tmp_path):
         stopped.append(setting.search.stop_file)
         setting.search.stop_file.touch()
 
-    run_population(plan, setting, 1, lambda record: None, once)
+    run_population(plan, setting, 1, {"CPU": 1}, lambda record: None, once)
     setting.search.stop_file.unlink()
     for number in range(4):
         trial = setting.search.trial(number)

@@ -1,11 +1,14 @@
 """The paper's experiments: their protocol, their bookkeeping, and one short run."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ray.exceptions import WorkerCrashedError
 
 from ndsm.config import build_config, flatten, merge
 from ndsm.errors import InputError
@@ -13,6 +16,7 @@ from ndsm.reproduce import STUDIES, Folder, run_here, run_job, summarise
 from ndsm.reproduce.ablation import ABLATIONS
 from ndsm.reproduce.images import METHODS
 from ndsm.reproduce.toys import RUNS, TOY_STUDIES
+from pipelines import reproduce
 
 
 def row(name, seed, mode_std, **setting):
@@ -228,3 +232,23 @@ def test_the_ablation_measures_each_mixture_alone_and_pictures_digits(tmp_path):
     assert folder.results["floor"]["swd2"] > 0
     assert (tmp_path / "ablation" / "figure.png").is_file()
     assert np.load(tmp_path / "ablation" / "samples" / f"{folder.jobs[0].name}.npy").shape == (64, 64)
+
+
+def test_a_job_whose_process_dies_leaves_the_others(tmp_path, monkeypatch):
+    def get(job):
+        if job == "second":
+            raise WorkerCrashedError
+        return "rows"
+
+    ray = SimpleNamespace(
+        remote=lambda **options: lambda task: SimpleNamespace(remote=lambda job, runs: job),
+        wait=lambda refs, num_returns: (refs[-1:], refs[:-1]),
+        get=get,
+        exceptions=reproduce.ray.exceptions,
+    )
+    monkeypatch.setattr(reproduce, "ray", ray)
+    monkeypatch.setattr(reproduce, "cluster", nullcontext)
+    done = []
+    with pytest.raises(WorkerCrashedError):
+        reproduce.run_on_ray(["first", "second", "third"], tmp_path, lambda job, result: done.append(job))
+    assert done == ["third", "first"]

@@ -290,6 +290,19 @@ def test_a_crash_after_the_last_checkpoint_still_leads_to_a_model(tmp_path, monk
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_an_evaluation_ends_with_the_weights_it_is_of(run, tmp_path):
+    run.write_evaluation({"n": 10})
+    begin(prepare(tiny(), run))
+    assert run.evaluation() is None
+    # One that is made while the run trains is of the weights of an earlier stop.
+    experiment = prepare(tiny(), Run(tmp_path / "new"))
+    begin(experiment)
+    for record in train_locally(experiment):
+        if not record.final:
+            experiment.run.write_evaluation({"n": 10})
+    assert experiment.run.evaluation() is None
+
+
 def test_a_missing_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected a run directory"):
         Run.open(tmp_path / "nothing")

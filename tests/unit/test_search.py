@@ -1,5 +1,7 @@
 """What a search proposes, stops, keeps and goes on with, without a cluster."""
 
+import os
+import signal
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +12,10 @@ from ndsm.cli import main
 from ndsm.config import load_config
 from ndsm.errors import InputError
 from pipelines.resources import Cluster
-from tuning.command import trials_at_once
+from tuning.command import trial_resources, trials_at_once
 from tuning.folder import FINISHED, Score, SearchFolder, TrialRecord
-from tuning.search import Plan, Proposals, outcome, stopping_rule, ticked
-from tuning.space import make_space
+from tuning.search import Plan, Proposals, gently_interrupted, outcome, stopping_rule, ticked
+from tuning.space import Choice, Space, make_space
 from tuning.summary import preset_text
 
 FREE = {"train.lr": "1e-4..1e-2", "network.width": "32,64", "train.times_per_path": "2..60"}
@@ -107,6 +109,26 @@ def test_a_new_driver_goes_on_with_the_same_trials(tmp_path):
     assert sorted(t.values[0] for t in known) == sorted(r.score for r in folder.records() if r.score)
 
 
+@pytest.mark.parametrize("search", ["random", "tpe", "pareto"])
+def test_a_new_driver_proposes_nothing_again(tmp_path, search):
+    """Each of four drivers lives for two trials, fewer than the sampler draws at random before it learns."""
+    folder = SearchFolder(tmp_path)
+    for driver in range(4):
+        proposals = Proposals(plan_of(20, search=search), folder)
+        for i in range(2):
+            proposals.suggest(f"{driver}-{i}")
+            end(proposals, folder, f"{driver}-{i}")
+    tried = [str(r.params) for r in folder.records()]
+    assert len(set(tried)) == len(tried) >= 8
+
+
+def test_a_grid_leaves_out_the_preset_that_was_tried_first(tmp_path):
+    folder, base = SearchFolder(tmp_path), load_config("toy-arcs")
+    plan = Plan(Space(base, (Choice("train.lr", (1e-4, base.train.lr)),)), 9, "grid")
+    run_to_the_end(Proposals(plan, folder), folder)
+    assert [r.params for r in folder.records()] == [{"train.lr": base.train.lr}, {"train.lr": 1e-4}]
+
+
 def test_a_dead_process_is_a_failed_trial_with_a_reason(tmp_path):
     folder = SearchFolder(tmp_path)
     proposals = Proposals(plan_of(), folder)
@@ -120,6 +142,24 @@ def test_a_search_that_is_asked_to_stop_proposes_nothing(tmp_path):
     folder = SearchFolder(tmp_path)
     folder.stop_file.touch()
     assert Proposals(plan_of(), folder).suggest("a") == "FINISHED"
+
+
+def test_trials_find_the_request_to_stop_after_a_search_that_ended_at_once(tmp_path):
+    folder = SearchFolder(tmp_path)
+
+    def interrupted(times):
+        with gently_interrupted(folder) as pressed:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+            return pressed()
+
+    assert interrupted(1)
+    assert not folder.stop_file.exists()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(2)
+    assert folder.stop_file.exists()
+    folder.begin({})
+    assert not folder.stop_file.exists()
 
 
 def test_a_grid_ends_when_it_was_tried(tmp_path):
@@ -216,6 +256,7 @@ def test_a_damaged_trial_is_one_sentence(tmp_path):
         (["--scale", "2"], "--scale: expected more than 0 and at most 1"),
         (["--search", "grid"], "at most 100,000 combinations"),
         (["--search", "pbt", "--trial-kind", "train"], "expected --trial-kind in-process, found train"),
+        (["--trial-kind", "train", "--train.simulators", "auto"], "a number as train.simulators, found auto"),
         (["--search", "pbt", "--space.process.horizon", "1..2"], "may change while a model trains"),
         (["--search", "pbt", "--scale", "0.001"], "steps of a member"),
     ],
@@ -239,6 +280,34 @@ def test_more_trials_at_once_than_the_cluster_holds_are_refused():
     with pytest.raises(InputError, match=r"expected at most 0, found 1: .* a trial takes 2\.01"):
         trials_at_once(two, config, "train", None)
     assert trials_at_once(replace(two, cpus=5), config, "train", None) == 2
+
+
+@pytest.mark.parametrize(
+    ("cluster", "room", "found"),
+    [
+        ({"gpus": 4}, 2, "4 GPUs and a trial takes 2"),
+        ({"gpus": 1}, 16, "64.5 CPUs and a trial takes 4.01"),
+        ({"trainers": 5}, 2, "5 of the resource 'trainer' and a trial takes 2"),
+        ({"simulators": 6}, 3, "6 of the resource 'sim' and a trial takes 2"),
+    ],
+)
+def test_trials_with_workers_share_all_that_workers_take(cluster, room, found):
+    fields = {"train.workers": "2,3", "train.simulators": 2, "train.batch_rows": 240}
+    config = load_config("toy-arcs", fields)
+    there = Cluster(**{"cpus": 64.5, "gpus": 0, "object_store": 2**30, **cluster})
+    assert trials_at_once(there, config, "train", None) == room
+    with pytest.raises(InputError, match=f"at most {room}, found 17: the cluster has {found}"):
+        trials_at_once(there, config, "train", 17)
+
+
+def test_trials_share_the_gpus_that_they_use():
+    there = Cluster(cpus=8, gpus=2, object_store=2**30)
+    on = {device: load_config("toy-arcs", {"train.device": device}) for device in ("auto", "cpu", "cuda")}
+    for device in ("auto", "cuda"):
+        assert trial_resources(there, on[device], "in-process", 8) == {"CPU": 1, "GPU": 0.25}
+    assert trial_resources(there, on["cpu"], "in-process", 8) == {"CPU": 1}
+    assert trial_resources(replace(there, gpus=0), on["auto"], "in-process", 8) == {"CPU": 1}
+    assert "GPU" not in trial_resources(there, on["auto"], "train", 8)
 
 
 def test_a_written_preset_is_the_configuration(tmp_path):

@@ -137,6 +137,18 @@ def files_of(storage):
     return {name: fs.open_input_stream(f"{root}/{name}").read() for name in mirror.names()}
 
 
+def test_an_evaluation_of_an_earlier_stop_leaves_the_copy_too(storage, tmp_path, train_arcs):
+    first = Run.at(tmp_path / "here", storage, "mine")
+    train_arcs(first, TINY, stop_at=20)
+    first.write_evaluation({"n": 10})
+    first.push()
+    there = Run.at(tmp_path / "there", storage, "mine")
+    assert there.evaluation() == {"n": 10}
+    train_arcs(there, TINY)
+    assert "metrics.json" not in files_of(storage)
+    assert there.evaluation() is None
+
+
 def test_a_failure_noted_elsewhere_leaves_a_newer_copy_as_it_is(storage, tmp_path, train_arcs):
     first = Run.at(tmp_path / "here", storage, "mine")
     train_arcs(first, TINY, stop_at=20)

@@ -1,10 +1,13 @@
 """What a search says at its end: the best of the finalists, the preset it writes, the numbers and the page."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from ndsm.config import load_config
+from tuning import page
 from tuning.folder import Score, SearchFolder, TrialRecord
 from tuning.summary import summarise
 from tuning.trial import RUNGS
@@ -86,6 +89,8 @@ def test_the_written_preset_has_the_presets_training_time(search):
     # A step of trial 1 costs twice the preset's.
     assert (found.train.lr, found.train.steps, found.network.width) == (3e-3, 500, 64)
     assert "not yet run on fresh seeds" in summary.sentence()
+    # As finalists are trained, which end where the loop looks up: every 10 steps.
+    assert summary.config(ended(7, 1e-3, (), cost=3.0)).train.steps == 330
 
 
 def test_the_summary_and_the_page_have_every_trial(search):
@@ -111,6 +116,27 @@ def test_the_front_is_what_nothing_beats_in_both(search):
     front = [(round(time, 3), score, record.number) for time, score, record in summary_of(search).front()]
     # Trials had half of the preset's time.
     assert front == [(0.056, 0.5, 1), (0.167, 0.4, 1), (0.5, 0.3, 1)]
+
+
+def test_the_page_needs_no_gpu(search, monkeypatch):
+    """The driver's machine may have none where the trials' have."""
+    plan, setting, _ = search
+    problem, seen = setting.preset, []
+    config = plan.space.base
+    config = config.model_copy(update={"train": config.train.model_copy(update={"device": "cuda"})})
+    trained = SimpleNamespace(run=SimpleNamespace(config=lambda: config, load_checkpoint=lambda: None))
+
+    def start(problem, checkpoint):
+        seen.append(problem.config.train.device)
+        return SimpleNamespace(epsilon=lambda t: t), None
+
+    write_search(setting.search)
+    monkeypatch.setattr(page, "_trained", lambda summary, record: trained)
+    made = SimpleNamespace(problem=replace(problem, config=config))
+    monkeypatch.setattr(page, "Generator", SimpleNamespace(of=lambda run: made))
+    monkeypatch.setattr(page, "start", start)
+    assert len(list(page._epsilon(summary_of(search)))) == 1
+    assert seen == ["cpu"]
 
 
 def test_nothing_has_ended_yet(search):

@@ -101,7 +101,10 @@ def test_a_costly_step_gives_fewer_of_them(setting):
 
 
 def test_two_trials_of_one_process_share_their_blocks(setting):
-    first = run(setting)
+    counted = []
+    first = run(setting, report=lambda line: counted.append(setting.search.trial(0).read().blocks_made))
+    # With each score: a process that is killed later has been counted so far.
+    assert 0 < counted[0] <= counted[-1] == first.blocks_made
     second = TrialRecord(1, {}, cost=1.0)
     setting.search.trial(1).write(second)
     second = run(setting, 1, **{"train.lr": 3e-3})
@@ -135,6 +138,12 @@ def test_an_interrupted_trial_goes_on_with_the_steps_and_scores_it_has(setting):
     assert record.starts == 2
     assert lines[0]["share"] == begun.scores[0].share
     assert [s.score for s in record.scores] == [s.score for s in undisturbed.scores]
+
+
+def test_a_trial_that_ends_before_its_first_score_goes_on_next_time(setting, monkeypatch):
+    monkeypatch.setattr(trials, "train_locally", lambda *_, **options: iter(()))
+    record = run(setting)
+    assert (record.status, record.reason) == ("running", "")
 
 
 def test_what_goes_wrong_is_a_row_with_its_reason(setting, monkeypatch):
