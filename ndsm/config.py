@@ -77,7 +77,7 @@ class Data(Section):
     mixture and score, and with them the law of what is generated, are then made exactly symmetric."""
     dequantize: float | None = Field(None, gt=0.0)
     """Width of a grey level or of an integer's step in the data's own units: uniform noise of that width is added to every
-    number, so that the rows have a density (digits: 1; mnist: 0.0039215686; integers: 1)."""
+    number, so that the rows have a density (digits: 1; mnist: 0.0039215686; integers: 1); undone on output."""
     n: int | None = Field(None, ge=2)
     """Use the first n rows after the seeded shuffle (toys: how many to draw, 10,000 if not given)."""
     validation_fraction: float = Field(0.1, ge=0.0, lt=1.0)

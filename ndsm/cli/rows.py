@@ -66,7 +66,7 @@ def sample_command(args: Sequence[str]) -> None:
             )
             with stage(*named) as advance:
                 for rows in generated:
-                    out.write(scaling.invert(rows))
+                    out.write(generator.as_data(rows, scaling))
                     advance(len(rows))
     found = {"out": options.out, "rows": options.n}
     print_result(found, options.json, lambda: print(f"{options.n} rows in {options.out}"))

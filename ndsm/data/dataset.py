@@ -153,6 +153,11 @@ def dequantised(rows: np.ndarray, width: float, noise: np.random.Generator) -> n
     return out
 
 
+def quantised(rows: np.ndarray, width: float) -> np.ndarray:
+    """What the multiples of `width` were that `dequantised` made rows (n, d) of, in the rows' precision."""
+    return (np.floor(rows.astype(np.float64) / width) * width).astype(rows.dtype)
+
+
 def scale_(
     config: Data,
     train: np.ndarray,

@@ -268,3 +268,31 @@ def test_bits_of_whole_numbers_come_with_a_warning(whole_numbers, folder, scored
     args = ["score", str(whole_numbers / "run"), str(whole_numbers / "counts.parquet")]
     assert main([*args, "--out", str(folder / "counted.parquet")]) == 0
     assert "warning" not in capsys.readouterr().err
+
+
+def test_what_is_drawn_of_whole_numbers_is_the_numbers_without_the_noise(
+    whole_numbers, tmp_path, monkeypatch
+):
+    run = Run.open(whole_numbers / "run")
+    rows = load(run.config().data, run.config().train.seed, run.scaling()).train
+    counts = np.floor(run.scaling().invert(rows))
+    monkeypatch.setattr(Generator, "rows", lambda *args, **settings: iter([rows]))
+    for out in ("s.parquet", "folder"):
+        assert main(["sample", str(run.path), "--n", "54", "--out", str(tmp_path / out), "--local"]) == 0
+        found = pq.read_table(tmp_path / out)
+        np.testing.assert_array_equal(np.stack([found["a"], found["b"]], 1), counts)
+    np.testing.assert_array_equal(ndsm.load(run.path).sample(54), counts)
+    seen = []
+
+    def half_way(process, model, rows, draws, *settings):
+        seen.append(run.scaling().invert(rows))
+        # Both drawn numbers are 0.75 after the noise.
+        yield run.scaling().apply_(np.full((draws * len(rows), 2), 0.75, dtype=np.float32))
+
+    monkeypatch.setattr("ndsm.experiment.generator.impute", half_way)
+    pq.write_table(pa.table({"a": pa.array([1, None]), "b": pa.array([None, 0])}), tmp_path / "in.parquet")
+    assert (
+        main(["impute", str(run.path), str(tmp_path / "in.parquet"), "--out", str(tmp_path / "out.npy")]) == 0
+    )
+    np.testing.assert_allclose(seen[0], [[1.5, np.nan], [np.nan, 0.5]])
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), [[0, 1, 0], [0, 0, 0]])
