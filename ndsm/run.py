@@ -127,19 +127,28 @@ class Run:
         self.path, self.mirror = path, mirror
 
     @classmethod
-    def at(cls, out: Path, storage: str | None, name: str) -> "Run":
+    def at(cls, out: Path, storage: str | None, name: str, fresh: bool = False) -> "Run":
         """The run of a name in the folder `out`, or as `train.storage` says.
 
+        Args:
+            fresh: whether both are to be replaced: the folder is then left as it is until then.
+
         Raises:
-            InputError: the storage does not answer, or there is none of this kind.
+            InputError: the storage does not answer, or there is none of this kind; or the run in the folder is another one
+                than the copy.
         """
         if storage is None or not is_uri(storage):
             return cls(Path(storage or out) / name)
-        run = cls(out / name, Mirror.under(storage, name))
+        mirror = Mirror.under(storage, name)
+        run = cls(out / name, mirror)
         # The copy is older than the folder in which a run trains.
         run.check_free()
         try:
-            run.pull()
+            if fresh or run.foreign_files():
+                mirror.names()
+            else:
+                run.check_copy()
+                run.pull()
         except OSError as error:
             raise InputError(f"train.storage: expected {storage} to answer, found {error}") from None
         return run
@@ -203,6 +212,29 @@ class Run:
         """Bring the run directory to where its copy stands, if there is one."""
         if self.mirror is not None:
             self.mirror.pull(self.path)
+
+    def check_copy(self) -> None:
+        """Nothing, if the copy is of the run that is in the folder, or one of the two is not there.
+
+        Raises:
+            InputError: it is another run's, which would take the place of this one.
+            OSError: the storage does not answer.
+        """
+        identity = {"config.yaml", "data.json"}
+        if self.mirror is None or not self.exists() or not identity <= self.mirror.names():
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Run(Path(folder))
+            for name in identity:
+                self.mirror.fetch(name, copy.path)
+            differing = [field.partition(" ")[0] for field in differing_fields(self.config(), copy.config())]
+            if self.data()["fingerprint"] != copy.data()["fingerprint"]:
+                differing.append("rows")
+        if differing:
+            raise InputError(
+                f"{self.path}: expected the run that {self.mirror.uri} is a copy of, found another one, with "
+                f"other {', '.join(differing)}; give the run another --name or --out"
+            )
 
     @contextmanager
     def beside(self) -> Iterator["Run"]:

@@ -32,7 +32,7 @@ def train(options: TrainOptions) -> None:
 
     config = options.config
     name = options.name or Path(options.preset).stem
-    run = Run.at(options.out, config.train.storage, name)
+    run = Run.at(options.out, config.train.storage, name, options.fresh)
     with stage("reading the data and fitting the mixture"):
         experiment = steps.prepare(config, run, options.fresh)
     last = 0 if options.fresh else run.last_step()
