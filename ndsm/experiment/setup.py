@@ -58,11 +58,8 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
         )
     dataset = load(config.data, config.train.seed, run.scaling() if known else None)
     identity = dataset.stamp
-    if known and identity != run.data()["fingerprint"]:
-        raise InputError(
-            f"{run.path} was begun with other data: the rows of {config.data.path or config.data.name} have changed "
-            "since; give the run another --name, or start it over with --fresh"
-        )
+    if known:
+        check_rows(run, config, identity)
     if process is None:
         mixture = run.mixture() if known else fit_mixture(config, dataset.train)
         problem = training_problem(config, mixture, identity, dataset.train_labels)
@@ -77,6 +74,19 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
     for workers in config.train.worker_range:
         problem.limiter(workers)
     return Experiment(run, dataset, mixture, problem, identity, fresh)
+
+
+def check_rows(run: Run, config: Config, identity: str) -> None:
+    """Nothing, if the rows with this hash are those that the run was begun with.
+
+    Raises:
+        InputError: they are not.
+    """
+    if identity != run.data()["fingerprint"]:
+        raise InputError(
+            f"{run.path} was begun with other data: the rows of {config.data.path or config.data.name} have changed "
+            "since; bring them back, or train a run of another --name on the new ones"
+        )
 
 
 def begin(experiment: Experiment) -> None:
