@@ -189,13 +189,24 @@ class Run:
             if mixture is not None:
                 self._save_tensors("reference.safetensors", mixture.tensors())
                 self._write("reference.json", json.dumps(mixture.describe(), indent=1).encode())
-            tree = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            self._write("config.yaml", tree.encode())
+            self._write_config(config)
             self.push()
         except OSError as error:
             raise InputError(
                 f"{self.mirror.uri if self.mirror else self.path}: expected a folder that can be written to, found {error}"
             ) from None
+
+    def update(self, config: Config) -> None:
+        """Make `config`, which is the same training, the run's; an evaluation by other settings is forgotten."""
+        before = self.config()
+        if before == config:
+            return
+        if (before.sample, before.evaluate.n) != (config.sample, config.evaluate.n):
+            (self.path / "metrics.json").unlink(missing_ok=True)
+            if self.mirror is not None:
+                self.mirror.delete("metrics.json")
+        self._write_config(config)
+        self._push_files("config.yaml")
 
     def remove(self) -> None:
         """Delete the run directory, and its copy."""
@@ -624,6 +635,10 @@ class Run:
         self._push_files("report.html")
 
     # ---- files ----
+
+    def _write_config(self, config: Config) -> None:
+        tree = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        self._write("config.yaml", tree.encode())
 
     def _write(self, name: str, content: bytes) -> None:
         write_whole(self.path / name, content)

@@ -54,6 +54,7 @@ def train(options: TrainOptions) -> None:
 
     if last >= config.train.steps:
         announce()
+        run.update(experiment.config)
     else:
         with (
             TrainingProgress(config.train.steps, last) as progress,
@@ -91,7 +92,7 @@ def train(options: TrainOptions) -> None:
             print("a checkpoint is saved; the same command goes on from there", file=to)
             raise Interrupted
     # None of a run that has been trained further since.
-    known = run.evaluation() if last >= config.train.steps else None
+    known = run.evaluation() if last >= config.train.steps and run.samples_png.is_file() else None
     if known is None:
         metrics = steps.evaluate_run(run, config.evaluate.n, experiment.dataset, stage)
         show_evaluation(metrics, options.json)

@@ -90,11 +90,13 @@ def check_rows(run: Run, config: Config, identity: str) -> None:
 
 
 def begin(experiment: Experiment) -> None:
-    """Write what the run is, unless it is there already."""
+    """Write what the run is; of one that is there already how it is executed and looked at from here on."""
     run = experiment.run
     if experiment.fresh:
         run.remove()
-    if not run.exists():
+    if run.exists():
+        run.update(experiment.config)
+    else:
         data = describe_data(experiment.dataset, experiment.fingerprint)
         data |= describe_labels(experiment.problem, experiment.dataset.train)
         run.begin(experiment.config, data, experiment.mixture)

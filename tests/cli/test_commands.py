@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from ndsm.cli import main
 from ndsm.config import preset_names
 from ndsm.reproduce import STUDIES
+from ndsm.run import Run
 
 TINY = [
     "--data.n", "400", "--train.steps", "60", "--train.batch-rows", "32", "--train.block-mb", "0.02",
@@ -124,6 +126,25 @@ def test_the_same_command_again_says_the_run_is_complete(table_run):
     done = run(*args, cwd=table_run)
     assert done.returncode == 0
     assert "mine is complete at step 60" in done.stdout
+
+
+def test_a_complete_run_is_evaluated_again_as_other_options_say(table_run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(table_run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "mine"
+    args = ["train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", "--quiet", *TINY]
+    args += ["--sample.sampler", "exponential", "--evaluate.n", "70"]
+    assert main(args) == 0
+    assert json.loads((folder / "metrics.json").read_text())["n"] == 70
+    config = Run(folder).config()
+    assert (config.sample.sampler, config.evaluate.n, config.train.steps) == ("exponential", 70, 60)
+    evaluated = (folder / "metrics.json").stat().st_mtime_ns
+    assert main(args) == 0
+    assert (folder / "metrics.json").stat().st_mtime_ns == evaluated
+    # A picture that could not be made is made by the same command.
+    (folder / "samples.png").unlink()
+    assert main(args) == 0
+    assert (folder / "samples.png").is_file()
 
 
 def test_evaluate_rewrites_metrics_and_report(table_run):
