@@ -48,7 +48,7 @@ def score_on_ray(run: Run, data: Path, out: Path, workers: int, settings: dict[s
     Raises:
         InputError: the file is no Parquet file with number columns, the folder exists, or the workers do not fit.
     """
-    if data.suffix != ".parquet" or run.schema().list_column:
+    if data.suffix.lower() != ".parquet" or run.schema().list_column:
         raise InputError(f"{data}: expected a .parquet file with a column per dimension for --workers")
     if out.exists() or out.suffix:
         raise InputError(f"--out: expected the name of a new folder for --workers, found {out}")

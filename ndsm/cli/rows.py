@@ -179,14 +179,21 @@ def impute_command(args: Sequence[str]) -> None:
     run = Run.open(options.run)
     schema, scaling = run.schema(), run.scaling()
     named = bool(schema.columns) and options.data.suffix.lower() != ".npy"
-    table = open_table(options.data, [name for name, _ in schema.columns] if named else None)
+    table = open_table(options.data, [name for name, _ in schema.columns] if named else None, least=1)
+    columns = table.schema.flat().columns
+    if "draw" in dict(columns) and options.out.suffix.lower() != ".npy":
+        raise InputError(
+            f"{options.data}: expected no column 'draw', the number of the draw in {options.out}, found one; rename it, or "
+            "give a .npy file as --out, which has no names"
+        )
     rows = np.concatenate(list(table.batches(np.float64, missing=True)))
+    known = {j + 1: cells for j, cells in table.wide_integers().items()}
     generator, total = Generator.of(run), options.draws * int(np.isnan(rows).any(1).sum())
-    with stage(f"drawing the missing numbers of {total} rows", total) as advance:
-        drawn = generator.impute(rows, scaling, options.draws, options.seed, options.steps, advance)
-    with TableWriter(options.out, TableSchema((("draw", "int32"), *table.schema.flat().columns))) as out:
+    with TableWriter(options.out, TableSchema((("draw", "int32"), *columns)), npy="<f8") as out:
+        with stage(f"drawing the missing numbers of {total} rows", total) as advance:
+            drawn = generator.impute(rows, scaling, options.draws, options.seed, options.steps, advance)
         for k, completed in enumerate(drawn):
-            out.write(np.column_stack([np.full(len(rows), k), completed]))
+            out.write(np.column_stack([np.full(len(rows), k), completed]), known)
     print_result(
         {"out": options.out, "draws": options.draws, "rows": len(rows)},
         options.json,

@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 import tokenize
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -140,15 +140,36 @@ class Table:
         if start != self.rows:
             raise InputError(f"{self.path}: expected {self.rows} rows, as it had when opened, found {start}")
 
+    def wide_integers(self) -> dict[int, pa.Array]:
+        """The cells (n,) of the dimensions that are 64-bit integers, which float64 rounds, by their index; none of .csv,
+        whose numbers are read as float64."""
+        width, parts = self.schema.dimensions, defaultdict(list)
+        kinds = [kind for _, kind in self.schema.flat().columns]
+        if {"int64", "uint64"} & set(kinds):
+            with _readable(self.path):
+                for batch in self.record_batches(max(1, BATCH_VALUES // width)):
+                    cells = _cells(batch, self.schema, self.path, 0)
+                    if self.schema.list_column:
+                        cells = [
+                            cells[0].take(pa.array(range(j, len(cells[0]), width))) for j in range(width)
+                        ]
+                    for j, column in enumerate(cells):
+                        if column.type in (pa.int64(), pa.uint64()):
+                            parts[j].append(column)
+        return {j: pa.concat_arrays(columns) for j, columns in parts.items()}
 
-def open_table(path: Path, columns: Sequence[str] | None = None) -> Table:
+
+def open_table(path: Path, columns: Sequence[str] | None = None, least: int = 2) -> Table:
     """The table at a path, of the given columns in that order (all if None), with its number of rows.
 
     Reads metadata only, except of .csv, which has no number of rows and is read through once.
 
+    Args:
+        least: rows that it has to have.
+
     Raises:
-        InputError: the file is missing, of an unknown or another format, or has fewer than 2 rows; a column
-            is unknown, twice given or not numeric.
+        InputError: the file is missing, of an unknown or another format, or has fewer rows; a column is unknown, twice given
+            or not numeric.
     """
     extension = extension_of(path)
     if path.is_dir():
@@ -162,8 +183,8 @@ def open_table(path: Path, columns: Sequence[str] | None = None) -> Table:
     opener = {".npy": _open_npy, ".csv": _open_csv, ".parquet": _open_parquet}.get(extension, _open_arrow)
     with _readable(path):
         table = opener(path, columns)
-    if table.rows < 2:
-        raise InputError(f"{path}: expected at least 2 rows, found {table.rows}")
+    if table.rows < least:
+        raise InputError(f"{path}: expected at least {least} row{'s' * (least > 1)}, found {table.rows}")
     return table
 
 
@@ -177,7 +198,7 @@ def _open_parquet(path: Path, columns: Sequence[str] | None) -> Table:
         with pa.parquet.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=size, columns=names, use_threads=False)
 
-    return Table(path, _schema_of(path, found, names, read, rows), rows, read)
+    return Table(path, _schema_of(path, found, names, read), rows, read)
 
 
 def _open_arrow(path: Path, columns: Sequence[str] | None) -> Table:
@@ -193,7 +214,7 @@ def _open_arrow(path: Path, columns: Sequence[str] | None) -> Table:
                 used.validate(full=True)
                 yield used
 
-    return Table(path, _schema_of(path, found, names, read, rows), rows, read)
+    return Table(path, _schema_of(path, found, names, read), rows, read)
 
 
 @contextmanager
@@ -246,7 +267,7 @@ def _open_csv(path: Path, columns: Sequence[str] | None) -> Table:
     kinds = {n: found.field(n).type for n in names if not pa.types.is_null(found.field(n).type)}
     kinds = {n: kinds.get(n, pa.float64()) for n in names}
     kinds |= {n: pa.float64() for n in names if pa.types.is_integer(kinds[n]) and n not in whole}
-    return Table(path, _schema_of(path, pa.schema(list(kinds.items())), names, read, rows), rows, read)
+    return Table(path, _schema_of(path, pa.schema(list(kinds.items())), names, read), rows, read)
 
 
 def _open_npy(path: Path, columns: Sequence[str] | None) -> Table:
@@ -292,7 +313,7 @@ def _selected(path: Path, found: pa.Schema, columns: Sequence[str] | None) -> li
     return names
 
 
-def _schema_of(path: Path, found: pa.Schema, names: list[str], read: Batches, rows: int) -> TableSchema:
+def _schema_of(path: Path, found: pa.Schema, names: list[str], read: Batches) -> TableSchema:
     """The schema of the selected columns; of a list column without fixed length, the first row's length."""
     kinds = {name: found.field(name).type for name in names}
     lists = [name for name, kind in kinds.items() if _list_kind(kind)]
@@ -309,7 +330,7 @@ def _schema_of(path: Path, found: pa.Schema, names: list[str], read: Batches, ro
             f"{lists[0]!r} beside {_listed([n for n in names if n != lists[0]])}; choose with data.columns"
         )
     name, kind = lists[0], kinds[lists[0]]
-    length = kind.list_size if pa.types.is_fixed_size_list(kind) else _first_length(path, name, read, rows)
+    length = kind.list_size if pa.types.is_fixed_size_list(kind) else _first_length(path, name, read)
     if length == 0:
         raise InputError(f"{path}: expected lists of numbers in column {name!r}, found an empty one in row 1")
     return TableSchema(list_column=ListColumn(name, length, str(kind.value_type), _list_kind(kind)))
@@ -322,10 +343,10 @@ def _list_kind(kind: pa.DataType) -> Any:
     return "list" if pa.types.is_list(kind) else "large_list" if pa.types.is_large_list(kind) else None
 
 
-def _first_length(path: Path, name: str, read: Batches, rows: int) -> int:
+def _first_length(path: Path, name: str, read: Batches) -> int:
     batch = next((batch for batch in read(1) if batch.num_rows), None)
-    if rows < 2 or batch is None:
-        raise InputError(f"{path}: expected at least 2 rows, found {0 if batch is None else rows}")
+    if batch is None:
+        raise InputError(f"{path}: expected rows, found none")
     first = batch.column(name)[0]
     if not first.is_valid:
         raise InputError(f"{path}: expected a list in column {name!r}, found a missing value in row 1")

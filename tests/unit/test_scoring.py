@@ -1,5 +1,8 @@
 """Log-densities and samplers as a user meets them: the estimator, `ndsm score` and `ndsm sample --sampler`."""
 
+import json
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,8 +12,9 @@ import torch
 import ndsm
 from ndsm.cli import main
 from ndsm.config import SamplerName
-from ndsm.data import load
+from ndsm.data import TableSchema, TableWriter, load
 from ndsm.data.dataset import dequantised
+from ndsm.data.tables import ListColumn
 from ndsm.experiment import Generator
 from ndsm.likelihood import LogDensity, log_density
 from ndsm.run import Run
@@ -268,6 +272,21 @@ def test_bits_of_whole_numbers_come_with_a_warning(whole_numbers, folder, scored
     args = ["score", str(whole_numbers / "run"), str(whole_numbers / "counts.parquet")]
     assert main([*args, "--out", str(folder / "counted.parquet")]) == 0
     assert "warning" not in capsys.readouterr().err
+
+
+def test_a_list_columns_csv_one_row_and_capital_letters_are_scored(folder, tmp_path, scored):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    lists = TableSchema(list_column=ListColumn("x", 2, "float", "list"))
+    (tmp_path / "run" / "data.json").write_text(json.dumps({**data, "schema": lists.to_json()}))
+    with TableWriter(tmp_path / "sampled.csv", lists) as out:
+        out.write(np.array([[1.5, 500.0]]))
+    np.save(tmp_path / "rows.npy", np.array([[1.5, 500.0]]))
+    (tmp_path / "rows.npy").rename(tmp_path / "ROWS.NPY")
+    for rows in ("sampled.csv", "ROWS.NPY"):
+        out = str(tmp_path / "out.parquet")
+        assert main(["score", str(tmp_path / "run"), str(tmp_path / rows), "--out", out]) == 0
+        np.testing.assert_array_equal(scored.pop(), [[1.5, 500.0]])
 
 
 def test_what_is_drawn_of_whole_numbers_is_the_numbers_without_the_noise(
