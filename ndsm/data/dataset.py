@@ -60,6 +60,8 @@ class Dataset:
     """The true law of a toy, in original units."""
     view: ImageView | None = None
     """How MNIST's rows are seen as images."""
+    class_names: tuple[str, ...] | None = None
+    """Names of the labels: a folder's sub-folders."""
 
 
 def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
@@ -81,6 +83,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
             data.whiten, see `fit_whitening`.
     """
     labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
     toy: Toy | None = None
     if config.name in ("mnist", "mnist-latent", "c2-mnist"):
         return _load_mnist(config, seed, scaling)
@@ -97,7 +100,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     elif config.name == "images":
         if config.path is None:
             raise InputError("data.path is missing: data.name 'images' needs a folder or a .parquet file")
-        images, classes, schema = load_images(config.path, config.columns)
+        images, classes, class_names, schema = load_images(config.path, config.columns)
         position, source = _shuffled_positions(len(images), config.n, "images", seed), str(config.path)
         rows = _place(images, position, config.n)
         labels = None if classes is None else _place(classes, position, config.n)
@@ -138,6 +141,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
         train_labels=None if labels is None else labels[:cut],
         validation_labels=None if labels is None else labels[cut:],
         toy=toy,
+        class_names=class_names,
     )
 
 

@@ -131,7 +131,7 @@ class Table:
         """
         start = 0
         size = max(1, BATCH_VALUES // self.schema.dimensions)
-        with _readable(self.path):
+        with readable(self.path):
             for batch in self.record_batches(size):
                 for i in range(0, batch.num_rows, size):
                     rows = batch.slice(i, size)
@@ -146,7 +146,7 @@ class Table:
         width, parts = self.schema.dimensions, defaultdict(list)
         kinds = [kind for _, kind in self.schema.flat().columns]
         if {"int64", "uint64"} & set(kinds):
-            with _readable(self.path):
+            with readable(self.path):
                 for batch in self.record_batches(max(1, BATCH_VALUES // width)):
                     cells = _cells(batch, self.schema, self.path, 0)
                     if self.schema.list_column:
@@ -181,7 +181,7 @@ def open_table(path: Path, columns: Sequence[str] | None = None, least: int = 2)
     if columns is not None and extension == ".npy":
         raise InputError(f"{path}: data.columns is given, but a .npy file has no named columns")
     opener = {".npy": _open_npy, ".csv": _open_csv, ".parquet": _open_parquet}.get(extension, _open_arrow)
-    with _readable(path):
+    with readable(path):
         table = opener(path, columns)
     if table.rows < least:
         raise InputError(f"{path}: expected at least {least} row{'s' * (least > 1)}, found {table.rows}")
@@ -436,7 +436,7 @@ def extension_of(path: Path) -> str:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Turns `DAMAGE` into an InputError that names the place, if it is known."""
     try:
         yield

@@ -139,6 +139,7 @@ def training_problem(
 
 def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
     """What `data.json` holds."""
+    names = {} if dataset.class_names is None else {"class_names": list(dataset.class_names)}
     return {
         "schema": dataset.schema.to_json(),
         "scaling": dataset.scaling.to_json(),
@@ -146,6 +147,7 @@ def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
         "rows": len(dataset.train),
         "validation_rows": len(dataset.validation),
         "dimension": dataset.train.shape[1],
+        **names,
     }
 
 
