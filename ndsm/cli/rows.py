@@ -81,6 +81,9 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
 
     # Actors on this machine work in other folders.
     run = Run(run.path.resolve())
+    generator = Generator.of(run)
+    # The call alone refuses a sampler that does not suit the run: before there is a folder.
+    generator.rows(1, options.seed, options.steps, options.sampler, noise=options.noise)
     folder = PartFolder(
         options.out.resolve(),
         run,
@@ -97,7 +100,6 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
         say(f"{done}/{total} {part.file}: {part.rows} rows")
 
     if options.local:
-        generator = Generator.of(run)
         for part in folder.missing():
             folder.make(generator, part)
             tell(part)

@@ -27,9 +27,12 @@ def bench_command(args: Sequence[str]) -> None:
     options = parse_with_preset("bench variance", VarianceOptions, args[1:])
     if options.out is not None and not options.out.parent.is_dir():
         raise InputError(f"--out: expected a folder {options.out.parent}, found none")
+    if options.out is not None and options.out.is_dir():
+        raise InputError(f"--out: expected a file name, found the folder {options.out}")
     import json
 
     from ndsm.console import print_result, print_variance, stage
+    from ndsm.files import write_whole
     from ndsm.gradient_variance import gradient_variance
 
     names = [name.strip() for name in options.objectives.split(",")]
@@ -37,7 +40,7 @@ def bench_command(args: Sequence[str]) -> None:
     result = {"preset": options.preset, **found}
     print_result(result, options.json, lambda: print_variance(result))
     if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        write_whole(options.out, json.dumps(result, indent=1).encode())
 
 
 def reproduce_command(args: Sequence[str]) -> None:

@@ -376,6 +376,7 @@ def test_bench_variance_writes_the_promised_json(tmp_path):
     [
         (["bench", "variance", "toy-arcs", "--objectives", "pfad"], "--objectives: expected some of"),
         (["bench", "speed", "toy-arcs"], "expected 'variance', found 'speed'"),
+        (["bench", "variance", "toy-arcs", "--out", "."], "--out: expected a file name, found the folder ."),
         (
             ["train", "toy-arcs", "--objective.kind", "ndsm", "--objective.epsilon.kind", "network"],
             "no control variate",
@@ -390,6 +391,13 @@ def test_wrong_objectives_are_one_sentence_and_exit_code_2(tmp_path, monkeypatch
     assert main(args) == 2
     assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_objective_that_the_process_does_not_allow_is_said_before_the_work(monkeypatch, capsys):
+    monkeypatch.setattr("ndsm.gradient_variance.load", lambda *settings: pytest.fail("the data were read"))
+    process = ["--process.kind", "vp", "--process.horizon", "1", "--process.integrator", "euler-maruyama"]
+    assert main(["bench", "variance", "toy-arcs", *process, "--objectives", "ndsm-cv,path"]) == 2
+    assert "objective.kind 'path' goes with process.kind 'langevin'" in capsys.readouterr().err
 
 
 @pytest.mark.ray

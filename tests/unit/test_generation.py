@@ -108,6 +108,16 @@ def test_the_command_fills_a_folder(run, tmp_path, capsys):
     assert len(columns(tmp_path / "folder")) == 50
 
 
+@pytest.mark.parametrize(
+    "wrong", [["--sampler", "ddim"], ["--sampler", "em", "--noise", "0.5"], ["--steps", "3"]]
+)
+def test_what_the_run_cannot_do_is_said_before_there_is_a_folder(run, tmp_path, capsys, wrong):
+    command = ["sample", str(run.path), "--out", str(tmp_path / "folder"), "--local", *wrong]
+    assert main(command) == 2
+    assert "expected" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("n", "hinted"), [(10_000_000, True), (10_000, False)])
 def test_many_rows_for_one_file_are_told_of_the_folder(run, tmp_path, monkeypatch, capsys, n, hinted):
     monkeypatch.setattr(Generator, "rows", lambda *args, **settings: iter(()))
