@@ -363,6 +363,11 @@ class Run:
         return self._read_json("versions.json") if known else {}
 
     @property
+    def fitted_in_python(self) -> bool:
+        """Whether `ndsm.NDSM` saved it: trained to its end, of rows that no command can read, without reports."""
+        return "fitted" in self.data()
+
+    @property
     def has_mixture(self) -> bool:
         """Whether the run has a fitted mixture: not, if it was trained with a process of the caller's own."""
         return (self.path / "reference.safetensors").is_file()
@@ -553,6 +558,11 @@ class Run:
             self._save_tensors("model-raw.safetensors", raw.state_dict())
         self._save_tensors("model.safetensors", ema.state_dict())
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are averaged weights: of a run that came to its end."""
+        return (self.path / "model.safetensors").is_file()
+
     def weights_stamp(self) -> str:
         """Short hash of the EMA weights.
 
@@ -568,7 +578,7 @@ class Run:
         Raises:
             InputError: the run has none yet, or they are another architecture's.
         """
-        if not (self.path / "model.safetensors").is_file():
+        if not self.has_weights:
             raise InputError(
                 f"{self.path}: expected model.safetensors, found none: the run has not finished training"
             )
