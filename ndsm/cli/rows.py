@@ -146,6 +146,8 @@ def score_command(args: Sequence[str]) -> None:
         "end": options.end, "probes": options.probes, "seed": options.seed, "bound": options.bound
     }  # fmt: skip
     named = f"scoring {table.rows} rows", table.rows
+    if warning := advice(run, table):
+        print(f"ndsm: warning: {warning}", file=sys.stderr)
     if options.workers is None:
         scorer = RowScorer(run, **settings)
         with stage(*named) as advance:
@@ -160,8 +162,6 @@ def score_command(args: Sequence[str]) -> None:
         options.json,
         lambda: print(f"{table.rows} rows in {options.out}, mean log-density {mean:.4f} nats"),
     )
-    if warning := advice(run, table):
-        print(f"ndsm: warning: {warning}", file=sys.stderr)
 
 
 def impute_command(args: Sequence[str]) -> None:

@@ -15,12 +15,14 @@ from ndsm.config import SamplerName
 from ndsm.data import TableSchema, TableWriter, load
 from ndsm.data.dataset import dequantised
 from ndsm.data.tables import ListColumn
+from ndsm.errors import InputError
 from ndsm.experiment import Generator
 from ndsm.likelihood import LogDensity, log_density
 from ndsm.run import Run
 from ndsm.samplers import SAMPLERS
 from ndsm.scoring import RowScorer, open_rows, score_table
 from ndsm.streams import numpy_stream
+from pipelines.score import score_on_ray
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +289,20 @@ def test_a_list_columns_csv_one_row_and_capital_letters_are_scored(folder, tmp_p
         out = str(tmp_path / "out.parquet")
         assert main(["score", str(tmp_path / "run"), str(tmp_path / rows), "--out", out]) == 0
         np.testing.assert_array_equal(scored.pop(), [[1.5, 500.0]])
+
+
+def test_a_row_that_cannot_be_scored_is_named_before_workers_are_started(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("pipelines.score.cluster", lambda: pytest.fail("started"))
+    table = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"x0": [1.5] * 3, "x1": [500.5, None, 501.5]}), table)
+    command = ["score", str(folder / "run"), str(table), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main(command) == 2
+    said = "rows.parquet: column 'x1', row 2 (the first is row 1): expected a number that is finite"
+    assert said in capsys.readouterr().err
+    with pytest.raises(InputError, match="row 2"):
+        score_on_ray(Run(folder / "run"), table, tmp_path / "out", 1, {})
 
 
 def test_what_is_drawn_of_whole_numbers_is_the_numbers_without_the_noise(
