@@ -147,6 +147,13 @@ def test_a_complete_run_is_evaluated_again_as_other_options_say(table_run, tmp_p
     assert (folder / "samples.png").is_file()
 
 
+def test_a_folder_below_a_file_is_bad_input(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("")
+    assert main(["train", "toy-arcs", "--local", "--out", "afile", "--quiet", *TINY]) == 2
+    assert "afile/toy-arcs: expected a folder that can be written to, found" in capsys.readouterr().err
+
+
 def test_evaluate_rewrites_metrics_and_report(table_run):
     page = table_run / "runs" / "mine" / "report.html"
     before = page.read_text()
