@@ -41,6 +41,9 @@ LEAVE_OUT = "data.columns can leave the column out"
 Batches = Callable[[int], Iterator[pa.RecordBatch]]
 """Reads the used columns in record batches of the given number of rows, or of the file's own."""
 
+Select = Callable[[pa.Schema], list[str]]
+"""The names of the used columns among those of a file."""
+
 
 @dataclass(frozen=True)
 class ListColumn:
@@ -159,13 +162,21 @@ class Table:
         return {j: pa.concat_arrays(columns) for j, columns in parts.items()}
 
 
-def open_table(path: Path, columns: Sequence[str] | None = None, least: int = 2) -> Table:
+def open_table(
+    path: Path,
+    columns: Sequence[str] | None = None,
+    least: int = 2,
+    without: str | None = None,
+    field: str = "data.columns",
+) -> Table:
     """The table at a path, of the given columns in that order (all if None), with its number of rows.
 
     Reads metadata only, except of .csv, which has no number of rows and is read through once.
 
     Args:
         least: rows that it has to have.
+        without: the one column that is left out of all.
+        field: of the configuration that gives the columns, for error messages.
 
     Raises:
         InputError: the file is missing, of an unknown or another format, or has fewer rows; a column is unknown, twice given
@@ -179,19 +190,24 @@ def open_table(path: Path, columns: Sequence[str] | None = None, least: int = 2)
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty: expected {FORMATS[extension]}")
     if columns is not None and extension == ".npy":
-        raise InputError(f"{path}: data.columns is given, but a .npy file has no named columns")
+        raise InputError(f"{path}: {field} is given, but a .npy file has no named columns")
+
+    def select(found: pa.Schema) -> list[str]:
+        every = [name for name in found.names if name != without]
+        return _selected(path, found, every if columns is None else list(columns), field)
+
     opener = {".npy": _open_npy, ".csv": _open_csv, ".parquet": _open_parquet}.get(extension, _open_arrow)
     with readable(path):
-        table = opener(path, columns)
+        table = opener(path, select)
     if table.rows < least:
         raise InputError(f"{path}: expected at least {least} row{'s' * (least > 1)}, found {table.rows}")
     return table
 
 
-def _open_parquet(path: Path, columns: Sequence[str] | None) -> Table:
+def _open_parquet(path: Path, select: Select) -> Table:
     with pa.parquet.ParquetFile(path) as file:
         rows, found = file.metadata.num_rows, file.schema_arrow
-    names = _selected(path, found, columns)
+    names = select(found)
 
     def read(size: int) -> Iterator[pa.RecordBatch]:
         # Without these, Arrow loads row groups as a whole and keeps them: in time a second copy of the file.
@@ -201,9 +217,9 @@ def _open_parquet(path: Path, columns: Sequence[str] | None) -> Table:
     return Table(path, _schema_of(path, found, names, read), rows, read)
 
 
-def _open_arrow(path: Path, columns: Sequence[str] | None) -> Table:
+def _open_arrow(path: Path, select: Select) -> Table:
     with _arrow_batches(path) as (found, batches):
-        names = _selected(path, found, columns)
+        names = select(found)
         rows = sum(batch.num_rows for batch in batches)
 
     def read(size: int) -> Iterator[pa.RecordBatch]:
@@ -233,7 +249,7 @@ def _arrow_batches(path: Path) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBa
         yield reader.schema, batches
 
 
-def _open_csv(path: Path, columns: Sequence[str] | None) -> Table:
+def _open_csv(path: Path, select: Select) -> Table:
     def stream(**convert: Any) -> Any:
         # Without threads: only then do Arrow's messages tell the row.
         reading = pa.csv.ReadOptions(use_threads=False)
@@ -245,7 +261,7 @@ def _open_csv(path: Path, columns: Sequence[str] | None) -> Table:
         numbered = found.names == [str(j) for j in range(len(found.names))]
         if all(_is_number(name) for name in found.names) and not numbered:
             raise InputError(f"{path}: expected column names in the first row, found {found.names[0]!r}")
-        names = _selected(path, found, columns)
+        names = select(found)
         first = next(iter(reader), None)
     for name in names:
         _refuse_text(path, name, None if first is None else first.column(found.names.index(name)))
@@ -270,7 +286,7 @@ def _open_csv(path: Path, columns: Sequence[str] | None) -> Table:
     return Table(path, _schema_of(path, pa.schema(list(kinds.items())), names, read), rows, read)
 
 
-def _open_npy(path: Path, columns: Sequence[str] | None) -> Table:
+def _open_npy(path: Path, select: Select) -> Table:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: expected one array, found an archive")
@@ -293,9 +309,8 @@ def _open_npy(path: Path, columns: Sequence[str] | None) -> Table:
     return Table(path, TableSchema(list_column=column), rows, read)
 
 
-def _selected(path: Path, found: pa.Schema, columns: Sequence[str] | None) -> list[str]:
-    """The names to read, each of which is one column of the file."""
-    names = list(found.names if columns is None else columns)
+def _selected(path: Path, found: pa.Schema, names: list[str], field: str) -> list[str]:
+    """The names to read, each of which is one column of the file; `field` is where they were given."""
     if not names:
         raise InputError(f"{path}: expected at least one column, found none")
     existing, asked = Counter(found.names), Counter(names)
@@ -303,13 +318,11 @@ def _selected(path: Path, found: pa.Schema, columns: Sequence[str] | None) -> li
         if name not in existing:
             near = difflib.get_close_matches(name, found.names, n=1)
             hint = f"; perhaps you meant {near[0]!r}" if near else ""
-            raise InputError(
-                f"{path}: no column {name!r} of data.columns, found {_listed(found.names)}{hint}"
-            )
-        if asked[name] > 1 and columns is not None:
-            raise InputError(f"data.columns: expected different columns, found {name!r} more than once")
+            raise InputError(f"{path}: no column {name!r} of {field}, found {_listed(found.names)}{hint}")
         if existing[name] > 1:
             raise InputError(f"{path}: expected different column names, found {name!r} more than once")
+        if asked[name] > 1:
+            raise InputError(f"{field}: expected different columns, found {name!r} more than once")
     return names
 
 
