@@ -231,7 +231,7 @@ def print_study(title: str, metrics: tuple[str, ...], groups: "list[Group]", flo
     table.add_row(
         "true data (floor)",
         "",
-        f"{floor[first]:.4g}",
+        f"{floor[first]:.4g}" if first in floor else "",
         "",
         *(f"{floor[key]:.4g}" if key in floor else "" for key in others),
     )

@@ -118,7 +118,11 @@ def image_study_figure(panels: list[tuple[str, np.ndarray, dict[str, Any]]], pat
         line = part.subplots()
         for name, curve in curves:
             line.plot(
-                [c["cpu_seconds"] for c in curve], [c["fid"] for c in curve], marker="o", ms=3, label=name
+                [c["cpu_seconds"] for c in curve],
+                [c.get("fid", math.nan) for c in curve],
+                marker="o",
+                ms=3,
+                label=name,
             )
         line.set(xlabel="training time, seconds of one core", ylabel="FID", yscale="log")
         line.spines[["top", "right"]].set_visible(False)

@@ -47,7 +47,7 @@ def reproduce_command(args: Sequence[str]) -> None:
     """`ndsm reproduce`."""
     options = parse("reproduce", ReproduceOptions, args)
     from ndsm.console import print_result, print_study, say
-    from ndsm.reproduce import STUDIES, Folder, Job, Result, run_here, stop_file
+    from ndsm.reproduce import STUDIES, Folder, Job, Result, number, run_here, stop_file
     from ndsm.run import Run
 
     if not 0 < options.scale <= 1:
@@ -65,7 +65,7 @@ def reproduce_command(args: Sequence[str]) -> None:
         folder.add(job, result)
         row = result[0][0]
         left = len(folder.missing())
-        numbers = ", ".join(f"{key} {row[key]:.4g}" for key in study.shown)
+        numbers = ", ".join(f"{key} {number(row, key):.4g}" for key in study.shown)
         say(f"{total - left}/{total} {job.name}: {numbers}, trained {row['train_seconds']:.0f} s")
 
     def begun() -> bool:
