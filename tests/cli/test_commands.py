@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ndsm.cli import main
+from ndsm.cli.options import TrainOptions, parse_with_preset
 from ndsm.config import preset_names
 from ndsm.reproduce import STUDIES
 from ndsm.run import Run
@@ -113,6 +114,13 @@ def test_an_option_value_that_is_a_presets_name_is_not_taken_for_the_preset(tabl
     assert "absent.parquet" in capsys.readouterr().err
     assert main(["train", "--name", "toy-arcs", "digits", "--local", "--reference.n-components", "5000"]) == 2
     assert "expected at most the 1438 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--data.standardize", "false"], ["--data.standardize=false"]])
+def test_values_are_spelled_as_in_yaml(words):
+    options = parse_with_preset("train", TrainOptions, ["toy-arcs", *words, "--process.last_dt=null"])
+    assert options.config.data.standardize is False
+    assert options.config.process.last_dt is None
 
 
 def test_a_wrong_command_prints_no_traceback(tmp_path):
