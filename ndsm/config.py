@@ -27,7 +27,7 @@ class FieldErrors(InputError):
 class Section(BaseModel):
     """A part of the tree: immutable, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     def __init__(self, **fields: Any) -> None:
         # pydantic's own message is a page with an address; the command line shows one sentence.
@@ -77,7 +77,7 @@ class Data(Section):
     mixture and score, and with them the law of what is generated, are then made exactly symmetric."""
     dequantize: float | None = Field(None, gt=0.0)
     """Width of a grey level or of an integer's step in the data's own units: uniform noise of that width is added to every
-    number, so that the rows have a density (digits: 1; mnist: 0.0039215686; integers: 1)."""
+    number, so that the rows have a density (digits: 1; mnist: 0.0039215686; integers: 1); undone on output."""
     n: int | None = Field(None, ge=2)
     """Use the first n rows after the seeded shuffle (toys: how many to draw, 10,000 if not given)."""
     validation_fraction: float = Field(0.1, ge=0.0, lt=1.0)
@@ -221,7 +221,7 @@ class Train(Section):
     """Learning rate over the run: constant, or a cosine down to 0."""
     ema: float = Field(0.999, ge=0.0, lt=1.0)
     """Decay per step of the exponential moving average of the weights; 0 keeps the raw weights."""
-    grad_clip: float = Field(10.0, gt=0.0)
+    grad_clip: float = Field(10.0, gt=0.0, allow_inf_nan=True)
     """Largest gradient norm; a larger gradient is scaled down to it."""
     seed: int = Field(0, ge=0)
     """Seed of every random stream of the run."""
@@ -245,9 +245,9 @@ class Train(Section):
     training starts, and adds or removes some while the workers wait or do not."""
     max_failures: int = Field(3, ge=-1)
     """How often the workers are restarted from the last checkpoint after a failure; -1 sets no limit."""
-    start_seconds: float = Field(15.0, gt=0.0)
+    start_seconds: float = Field(15.0, gt=0.0, allow_inf_nan=True)
     """How long the workers wait for machines that may be gone before as many as fit are started instead."""
-    block_seconds: float = Field(600.0, gt=0.0)
+    block_seconds: float = Field(600.0, gt=0.0, allow_inf_nan=True)
     """How long a worker waits for a block while no simulator answers before the run ends: simulators that crash or hang
     again and again. It has to exceed the time that a block takes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -256,9 +256,9 @@ class Train(Section):
     """Number format inside the network; everything around it is float32 (torch's autocast)."""
     compile: bool = False
     """Compile the network by torch.compile, which needs a C++ compiler on every node."""
-    checkpoint_seconds: float = Field(30.0, gt=0.0)
+    checkpoint_seconds: float = Field(30.0, gt=0.0, allow_inf_nan=True)
     """Seconds between checkpoints."""
-    report_seconds: float = Field(2.0, gt=0.0)
+    report_seconds: float = Field(2.0, gt=0.0, allow_inf_nan=True)
     """Seconds between lines of metrics.jsonl."""
     storage: str | None = None
     """Where the run's folder is made, in place of --out: on several machines a path they all see, or a URI
@@ -336,7 +336,7 @@ class Evaluate(Section):
 
     n: int = Field(10_000, ge=2)
     """Generated rows."""
-    seconds: float | None = Field(None, gt=0.0)
+    seconds: float | None = Field(None, gt=0.0, allow_inf_nan=True)
     """Between evaluations of the newest checkpoint during the training, by a Ray task on a CPU that nobody uses, or in a
     pause of the training with --local; null: only at the end."""
 
@@ -369,6 +369,10 @@ class Config(Section):
             raise ValueError("network.classes goes with network.kind 'mlp', 'resmlp' or 'unet'")
         if self.data.labels is not None and self.data.name != "vectors":
             raise ValueError(f"data.labels goes with data.name 'vectors', not {self.data.name!r}")
+        if self.data.labels is not None and self.data.labels in (self.data.columns or ()):
+            raise ValueError(
+                f"data.labels {self.data.labels!r} is not learned: expected data.columns without it, found it among them"
+            )
         linear = self.process.kind != "langevin"
         if self.objective.kind == "dsm" and not linear:
             raise ValueError(

@@ -185,8 +185,9 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
 
 def print_status(status: dict[str, Any]) -> None:
     """Print what `ndsm status` found."""
+    how = ", fitted in Python" if status["fitted_in_python"] else ""
     print(
-        f"{status['run']}: {status['state']}, step {status['step']} of {status['steps']} ({status['percent']:.1f} %)"
+        f"{status['run']}: {status['state']}{how}, step {status['step']} of {status['steps']} ({status['percent']:.1f} %)"
     )
     if status["failure"]:
         print(f"ended by: {status['failure']}")
@@ -230,7 +231,7 @@ def print_study(title: str, metrics: tuple[str, ...], groups: "list[Group]", flo
     table.add_row(
         "true data (floor)",
         "",
-        f"{floor[first]:.4g}",
+        f"{floor[first]:.4g}" if first in floor else "",
         "",
         *(f"{floor[key]:.4g}" if key in floor else "" for key in others),
     )

@@ -199,7 +199,7 @@ class NDSM(BaseEstimator):
                 )
             )
         )
-        return np.asarray(self._scaling.invert(rows), dtype=np.float32)
+        return np.asarray(self._generator.as_data(rows, self._scaling), dtype=np.float32)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row of X, (n, d), in nats and in the units of X, (n,) float64.

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+
+from ndsm.data.images import pixel_schema
+from ndsm.files import whole_file
 
 if TYPE_CHECKING:
     from ndsm.data import Dataset
@@ -60,10 +64,8 @@ def samples_figure(
     else:
         _histograms(figure, rows, names)
     if title:
-        figure.suptitle(title, fontsize=13)
-    if isinstance(path, Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, format="png")
+        figure.suptitle(_plain(title), fontsize=13)
+    _save(figure, path)
 
 
 def study_figure(panels: list[tuple[str, np.ndarray]], path: Path, title: str) -> None:
@@ -80,8 +82,7 @@ def study_figure(panels: list[tuple[str, np.ndarray]], path: Path, title: str) -
         _points(axes, x, frames, _COLOURS["samples" if k else "data"], name)
         axes.set(aspect="equal")
     figure.suptitle(title, fontsize=13)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, format="png")
+    _save(figure, path)
 
 
 def image_study_figure(panels: list[tuple[str, np.ndarray, dict[str, Any]]], path: Path, title: str) -> None:
@@ -117,14 +118,17 @@ def image_study_figure(panels: list[tuple[str, np.ndarray, dict[str, Any]]], pat
         line = part.subplots()
         for name, curve in curves:
             line.plot(
-                [c["cpu_seconds"] for c in curve], [c["fid"] for c in curve], marker="o", ms=3, label=name
+                [c["cpu_seconds"] for c in curve],
+                [c.get("fid", math.nan) for c in curve],
+                marker="o",
+                ms=3,
+                label=name,
             )
         line.set(xlabel="training time, seconds of one core", ylabel="FID", yscale="log")
         line.spines[["top", "right"]].set_visible(False)
         line.legend(frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=13)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, format="png")
+    _save(figure, path)
 
 
 def image_rows(dataset: Dataset, rows: np.ndarray) -> np.ndarray | None:
@@ -143,13 +147,26 @@ def mosaics_png(grids: dict[str, np.ndarray]) -> bytes:
     FigureCanvasAgg(figure)
     _image_grids(figure, grids, math.ceil(math.sqrt(max(map(len, grids.values())))))
     out = io.BytesIO()
-    figure.savefig(out, dpi=120, format="png")
+    _save(figure, out)
     return out.getvalue()
 
 
 def _is_image(dataset: Dataset) -> bool:
     """Whether a row is a square grey image."""
-    return dataset.schema.dimension_names[0] == "pixel_0_0"
+    names = dataset.schema.dimension_names
+    # Of a table's own columns some may have the name of a pixel.
+    return names == pixel_schema(math.isqrt(len(names))).dimension_names
+
+
+def _plain(name: str) -> str:
+    """A name of the user's as text: matplotlib takes what is between two $ for a formula."""
+    return name.replace("$", r"\$")
+
+
+def _save(figure: Any, path: Path | BinaryIO) -> None:
+    """Nothing; the PNG of a figure, in a file that appears whole or in an open one."""
+    with whole_file(path) if isinstance(path, Path) else nullcontext(path) as target:
+        figure.savefig(target, dpi=120, format="png")
 
 
 def _frame(values: np.ndarray) -> tuple[float, float]:
@@ -168,8 +185,8 @@ def _scatter(figure: Any, rows: dict[str, np.ndarray], names: list[str], equal: 
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes, (name, x) in zip(panels, rows.items(), strict=True):
         _points(axes, x, frames, _COLOURS[name], name)
-        axes.set(xlabel=names[0], aspect="equal" if equal else "auto")
-    panels[0].set_ylabel(names[1])
+        axes.set(xlabel=_plain(names[0]), aspect="equal" if equal else "auto")
+    panels[0].set_ylabel(_plain(names[1]))
 
 
 def _points(axes: Any, x: np.ndarray, frames: list[tuple[float, float]], colour: str, name: str) -> None:
@@ -225,7 +242,7 @@ def _histograms(figure: Any, rows: dict[str, np.ndarray], names: list[str]) -> N
             share = np.histogram(x[:, c], edges)[0] / max(len(x), 1)
             style = {"fill": True, "alpha": 0.3} if name == "data" else {"linewidth": 1.2}
             axes.stairs(share, edges, color=_COLOURS[name], label=name, **style)
-        axes.set_title(names[c], fontsize=11)
+        axes.set_title(_plain(names[c]), fontsize=11)
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)

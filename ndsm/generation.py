@@ -116,4 +116,4 @@ class PartFolder:
                 first_chunk=part.first_chunk,
                 noise=request.noise,
             ):
-                out.write(scaling.invert(rows))
+                out.write(generator.as_data(rows, scaling))

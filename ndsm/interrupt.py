@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -65,4 +65,6 @@ def stopping(
         with on_interrupt(ask, words, console) as stopped:
             yield stopped
     finally:
-        stop_file.unlink(missing_ok=True)
+        # Where no folder could be made there is none to delete either.
+        with suppress(OSError):
+            stop_file.unlink(missing_ok=True)

@@ -128,7 +128,8 @@ def _first_screen(
     lines: list[dict[str, Any]],
 ) -> list[Markup]:
     data = run.data()
-    step = lines[-1]["step"] if lines else run.last_step()
+    # What was saved from Python has neither reports nor a checkpoint.
+    step = lines[-1]["step"] if lines else run.last_step() or config.train.steps * run.has_weights
     parts = [
         text(
             f"{config.objective.kind} on {config.data.path or config.data.name}: {data['rows']:,} rows of "
@@ -463,7 +464,7 @@ def _memorisation(run: Run, dataset: Dataset | None, missing: str | None) -> lis
 
 
 def _configuration(run: Run, config: Config) -> list[Markup]:
-    if run.data().get("fitted"):
+    if run.fitted_in_python:
         # Its rows were an array: no command can read them.
         repeat = [
             note("Fitted in Python, by ndsm.NDSM(...).fit(X): the same call on the same rows repeats it.")

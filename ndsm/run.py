@@ -127,19 +127,28 @@ class Run:
         self.path, self.mirror = path, mirror
 
     @classmethod
-    def at(cls, out: Path, storage: str | None, name: str) -> "Run":
+    def at(cls, out: Path, storage: str | None, name: str, fresh: bool = False) -> "Run":
         """The run of a name in the folder `out`, or as `train.storage` says.
 
+        Args:
+            fresh: whether both are to be replaced: the folder is then left as it is until then.
+
         Raises:
-            InputError: the storage does not answer, or there is none of this kind.
+            InputError: the storage does not answer, or there is none of this kind; or the run in the folder is another one
+                than the copy.
         """
         if storage is None or not is_uri(storage):
             return cls(Path(storage or out) / name)
-        run = cls(out / name, Mirror.under(storage, name))
+        mirror = Mirror.under(storage, name)
+        run = cls(out / name, mirror)
         # The copy is older than the folder in which a run trains.
         run.check_free()
         try:
-            run.pull()
+            if fresh or run.foreign_files():
+                mirror.names()
+            else:
+                run.check_copy()
+                run.pull()
         except OSError as error:
             raise InputError(f"train.storage: expected {storage} to answer, found {error}") from None
         return run
@@ -180,13 +189,24 @@ class Run:
             if mixture is not None:
                 self._save_tensors("reference.safetensors", mixture.tensors())
                 self._write("reference.json", json.dumps(mixture.describe(), indent=1).encode())
-            tree = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            self._write("config.yaml", tree.encode())
+            self._write_config(config)
             self.push()
         except OSError as error:
             raise InputError(
                 f"{self.mirror.uri if self.mirror else self.path}: expected a folder that can be written to, found {error}"
             ) from None
+
+    def update(self, config: Config) -> None:
+        """Make `config`, which is the same training, the run's; an evaluation by other settings is forgotten."""
+        before = self.config()
+        if before == config:
+            return
+        if (before.sample, before.evaluate.n) != (config.sample, config.evaluate.n):
+            (self.path / "metrics.json").unlink(missing_ok=True)
+            if self.mirror is not None:
+                self.mirror.delete("metrics.json")
+        self._write_config(config)
+        self._push_files("config.yaml")
 
     def remove(self) -> None:
         """Delete the run directory, and its copy."""
@@ -203,6 +223,29 @@ class Run:
         """Bring the run directory to where its copy stands, if there is one."""
         if self.mirror is not None:
             self.mirror.pull(self.path)
+
+    def check_copy(self) -> None:
+        """Nothing, if the copy is of the run that is in the folder, or one of the two is not there.
+
+        Raises:
+            InputError: it is another run's, which would take the place of this one.
+            OSError: the storage does not answer.
+        """
+        identity = {"config.yaml", "data.json"}
+        if self.mirror is None or not self.exists() or not identity <= self.mirror.names():
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Run(Path(folder))
+            for name in identity:
+                self.mirror.fetch(name, copy.path)
+            differing = [field.partition(" ")[0] for field in differing_fields(self.config(), copy.config())]
+            if self.data()["fingerprint"] != copy.data()["fingerprint"]:
+                differing.append("rows")
+        if differing:
+            raise InputError(
+                f"{self.path}: expected the run that {self.mirror.uri} is a copy of, found another one, with "
+                f"other {', '.join(differing)}; give the run another --name or --out"
+            )
 
     @contextmanager
     def beside(self) -> Iterator["Run"]:
@@ -318,6 +361,11 @@ class Run:
         """What the run was begun with, package by package; empty for a run of before that was noted."""
         known = (self.path / "versions.json").is_file()
         return self._read_json("versions.json") if known else {}
+
+    @property
+    def fitted_in_python(self) -> bool:
+        """Whether `ndsm.NDSM` saved it: trained to its end, of rows that no command can read, without reports."""
+        return "fitted" in self.data()
 
     @property
     def has_mixture(self) -> bool:
@@ -510,6 +558,11 @@ class Run:
             self._save_tensors("model-raw.safetensors", raw.state_dict())
         self._save_tensors("model.safetensors", ema.state_dict())
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are averaged weights: of a run that came to its end."""
+        return (self.path / "model.safetensors").is_file()
+
     def weights_stamp(self) -> str:
         """Short hash of the EMA weights.
 
@@ -525,7 +578,7 @@ class Run:
         Raises:
             InputError: the run has none yet, or they are another architecture's.
         """
-        if not (self.path / "model.safetensors").is_file():
+        if not self.has_weights:
             raise InputError(
                 f"{self.path}: expected model.safetensors, found none: the run has not finished training"
             )
@@ -598,6 +651,10 @@ class Run:
         self._push_files("report.html")
 
     # ---- files ----
+
+    def _write_config(self, config: Config) -> None:
+        tree = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        self._write("config.yaml", tree.encode())
 
     def _write(self, name: str, content: bytes) -> None:
         write_whole(self.path / name, content)

@@ -68,9 +68,14 @@ def open_rows(run: Run, path: Path) -> Table:
     Raises:
         InputError: the table cannot be read, or has other columns.
     """
-    schema = run.schema()
-    names = [schema.list_column.name] if schema.list_column else schema.dimension_names
-    table = open_table(path, None if path.suffix == ".npy" else names)
+    schema, kind = run.schema(), path.suffix.lower()
+    names: list[str] | None = [name for name, _ in schema.columns]
+    if schema.list_column:
+        # What `ndsm sample` makes of it where there are no lists.
+        names = schema.flat().dimension_names if kind == ".csv" else [schema.list_column.name]
+    if kind == ".npy":
+        names = None
+    table = open_table(path, names, least=1)
     if table.schema.dimensions != schema.dimensions:
         raise InputError(
             f"{path}: expected rows of dimension {schema.dimensions} as the data of {run.path}, found "

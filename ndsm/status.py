@@ -23,7 +23,7 @@ def status(run: Run) -> dict[str, Any]:
     """Where the run stands; a run whose `train.storage` is a URI, by what came there last.
 
     Returns:
-        `state`: running, finished, failed, or stopped (the same `ndsm train` goes on); `step`, `steps`, `percent`;
+        `state`: running, finished, failed, or stopped (the same `ndsm train` goes on); `fitted_in_python`; `step`, `steps`, `percent`;
         `steps_per_s` and `eta_seconds` while running; `seconds` of training; `SHOWN` once there is a report;
         `restarts` from a checkpoint; `report_age_seconds`; `checkpoint`: {`step`, `age_seconds`} or None;
         `process`: {`pid`, `host`, `started`, `alive`} or None; `failure`: what ended it for good, or None;
@@ -43,16 +43,20 @@ def status(run: Run) -> dict[str, Any]:
             unanswered = " ".join(str(error).split())
     step = max(int(last.get("step", 0)), checkpoint[0] if checkpoint else 0)
     alive = owner is not None and owner.alive
+    # Not by the last report, which comes before the weights; what was saved from Python has no checkpoint.
+    complete = checkpoint[0] >= steps if checkpoint else run.has_weights
     if alive:
         state = "running"
-    elif step >= steps:
-        state = "finished"
+    elif failure:
+        state = "failed"
     else:
-        state = "failed" if failure else "stopped"
+        state = "finished" if complete else "stopped"
+    step = steps if complete else step
     rate = last.get("steps_per_s") if alive else None
     return {
         "run": run.path.name,
         "state": state,
+        "fitted_in_python": run.fitted_in_python,
         "step": step,
         "steps": steps,
         "percent": 100 * step / steps,

@@ -13,7 +13,7 @@ import torch
 from ndsm.errors import InputError
 from ndsm.likelihood import COLUMNS
 from ndsm.run import Run
-from ndsm.scoring import RowScorer
+from ndsm.scoring import RowScorer, open_rows
 from pipelines.cluster import cluster
 from pipelines.resources import Cluster
 
@@ -46,12 +46,16 @@ def score_on_ray(run: Run, data: Path, out: Path, workers: int, settings: dict[s
         settings: as `RowScorer`.
 
     Raises:
-        InputError: the file is no Parquet file with number columns, the folder exists, or the workers do not fit.
+        InputError: the file is no Parquet file with finite numbers in the run's columns, the folder exists, or the workers do
+            not fit.
     """
-    if data.suffix != ".parquet" or run.schema().list_column:
+    if data.suffix.lower() != ".parquet" or run.schema().list_column:
         raise InputError(f"{data}: expected a .parquet file with a column per dimension for --workers")
     if out.exists() or out.suffix:
         raise InputError(f"--out: expected the name of a new folder for --workers, found {out}")
+    # Workers see rows in no order: here the sentence on a number that is not finite can say where it is.
+    for _ in open_rows(run, data).batches():
+        pass
     with cluster() as found:
         check_workers(found, workers)
         rows = ray.data.read_parquet(str(data.resolve()))

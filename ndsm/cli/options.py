@@ -261,7 +261,10 @@ def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any
     """The options of a command that takes a preset, whose values are then the options' defaults."""
     # Options are typed as in Python; YAML's spelling is what presets and config.yaml use.
     spelling = {"true": "True", "false": "False", "null": "None"}
-    spelled = [spelling.get(a, a) for a in args]
+    spelled = []
+    for argument in args:
+        name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        spelled.append(name + equals + spelling.get(value, value))
     # The defaults are needed before the arguments are read: guess which one is the preset, then check.
     values = {
         i + 1

@@ -66,7 +66,7 @@ def sample_command(args: Sequence[str]) -> None:
             )
             with stage(*named) as advance:
                 for rows in generated:
-                    out.write(scaling.invert(rows))
+                    out.write(generator.as_data(rows, scaling))
                     advance(len(rows))
     found = {"out": options.out, "rows": options.n}
     print_result(found, options.json, lambda: print(f"{options.n} rows in {options.out}"))
@@ -81,6 +81,9 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
 
     # Actors on this machine work in other folders.
     run = Run(run.path.resolve())
+    generator = Generator.of(run)
+    # The call alone refuses a sampler that does not suit the run: before there is a folder.
+    generator.rows(1, options.seed, options.steps, options.sampler, noise=options.noise)
     folder = PartFolder(
         options.out.resolve(),
         run,
@@ -97,7 +100,6 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
         say(f"{done}/{total} {part.file}: {part.rows} rows")
 
     if options.local:
-        generator = Generator.of(run)
         for part in folder.missing():
             folder.make(generator, part)
             tell(part)
@@ -144,6 +146,8 @@ def score_command(args: Sequence[str]) -> None:
         "end": options.end, "probes": options.probes, "seed": options.seed, "bound": options.bound
     }  # fmt: skip
     named = f"scoring {table.rows} rows", table.rows
+    if warning := advice(run, table):
+        print(f"ndsm: warning: {warning}", file=sys.stderr)
     if options.workers is None:
         scorer = RowScorer(run, **settings)
         with stage(*named) as advance:
@@ -158,8 +162,6 @@ def score_command(args: Sequence[str]) -> None:
         options.json,
         lambda: print(f"{table.rows} rows in {options.out}, mean log-density {mean:.4f} nats"),
     )
-    if warning := advice(run, table):
-        print(f"ndsm: warning: {warning}", file=sys.stderr)
 
 
 def impute_command(args: Sequence[str]) -> None:
@@ -179,14 +181,21 @@ def impute_command(args: Sequence[str]) -> None:
     run = Run.open(options.run)
     schema, scaling = run.schema(), run.scaling()
     named = bool(schema.columns) and options.data.suffix.lower() != ".npy"
-    table = open_table(options.data, [name for name, _ in schema.columns] if named else None)
+    table = open_table(options.data, [name for name, _ in schema.columns] if named else None, least=1)
+    columns = table.schema.flat().columns
+    if "draw" in dict(columns) and options.out.suffix.lower() != ".npy":
+        raise InputError(
+            f"{options.data}: expected no column 'draw', the number of the draw in {options.out}, found one; rename it, or "
+            "give a .npy file as --out, which has no names"
+        )
     rows = np.concatenate(list(table.batches(np.float64, missing=True)))
+    known = {j + 1: cells for j, cells in table.wide_integers().items()}
     generator, total = Generator.of(run), options.draws * int(np.isnan(rows).any(1).sum())
-    with stage(f"drawing the missing numbers of {total} rows", total) as advance:
-        drawn = generator.impute(rows, scaling, options.draws, options.seed, options.steps, advance)
-    with TableWriter(options.out, TableSchema((("draw", "int32"), *table.schema.flat().columns))) as out:
+    with TableWriter(options.out, TableSchema((("draw", "int32"), *columns)), npy="<f8") as out:
+        with stage(f"drawing the missing numbers of {total} rows", total) as advance:
+            drawn = generator.impute(rows, scaling, options.draws, options.seed, options.steps, advance)
         for k, completed in enumerate(drawn):
-            out.write(np.column_stack([np.full(len(rows), k), completed]))
+            out.write(np.column_stack([np.full(len(rows), k), completed]), known)
     print_result(
         {"out": options.out, "draws": options.draws, "rows": len(rows)},
         options.json,

@@ -32,7 +32,7 @@ def train(options: TrainOptions) -> None:
 
     config = options.config
     name = options.name or Path(options.preset).stem
-    run = Run.at(options.out, config.train.storage, name)
+    run = Run.at(options.out, config.train.storage, name, options.fresh)
     with stage("reading the data and fitting the mixture"):
         experiment = steps.prepare(config, run, options.fresh)
     last = 0 if options.fresh else run.last_step()
@@ -54,6 +54,7 @@ def train(options: TrainOptions) -> None:
 
     if last >= config.train.steps:
         announce()
+        run.update(experiment.config)
     else:
         in_training = False
         with (
@@ -92,7 +93,7 @@ def train(options: TrainOptions) -> None:
             print("a checkpoint is saved; the same command goes on from there", file=to)
             raise Interrupted
     # None of a run that has been trained further since.
-    known = run.evaluation() if last >= config.train.steps else None
+    known = run.evaluation() if last >= config.train.steps and run.samples_png.is_file() else None
     if known is None:
         metrics = steps.evaluate_run(run, config.evaluate.n, experiment.dataset, stage)
         show_evaluation(metrics, options.json)

@@ -27,9 +27,12 @@ def bench_command(args: Sequence[str]) -> None:
     options = parse_with_preset("bench variance", VarianceOptions, args[1:])
     if options.out is not None and not options.out.parent.is_dir():
         raise InputError(f"--out: expected a folder {options.out.parent}, found none")
+    if options.out is not None and options.out.is_dir():
+        raise InputError(f"--out: expected a file name, found the folder {options.out}")
     import json
 
     from ndsm.console import print_result, print_variance, stage
+    from ndsm.files import write_whole
     from ndsm.gradient_variance import gradient_variance
 
     names = [name.strip() for name in options.objectives.split(",")]
@@ -37,14 +40,14 @@ def bench_command(args: Sequence[str]) -> None:
     result = {"preset": options.preset, **found}
     print_result(result, options.json, lambda: print_variance(result))
     if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        write_whole(options.out, json.dumps(result, indent=1).encode())
 
 
 def reproduce_command(args: Sequence[str]) -> None:
     """`ndsm reproduce`."""
     options = parse("reproduce", ReproduceOptions, args)
     from ndsm.console import print_result, print_study, say
-    from ndsm.reproduce import STUDIES, Folder, Job, Result, run_here, stop_file
+    from ndsm.reproduce import STUDIES, Folder, Job, Result, number, run_here, stop_file
     from ndsm.run import Run
 
     if not 0 < options.scale <= 1:
@@ -62,7 +65,7 @@ def reproduce_command(args: Sequence[str]) -> None:
         folder.add(job, result)
         row = result[0][0]
         left = len(folder.missing())
-        numbers = ", ".join(f"{key} {row[key]:.4g}" for key in study.shown)
+        numbers = ", ".join(f"{key} {number(row, key):.4g}" for key in study.shown)
         say(f"{total - left}/{total} {job.name}: {numbers}, trained {row['train_seconds']:.0f} s")
 
     def begun() -> bool:

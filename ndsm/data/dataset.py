@@ -7,6 +7,7 @@ first so that neither data.n nor the split depends on the order of the file.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +61,8 @@ class Dataset:
     """The true law of a toy, in original units."""
     view: ImageView | None = None
     """How MNIST's rows are seen as images."""
+    class_names: tuple[str, ...] | None = None
+    """Names of the labels: a folder's sub-folders."""
 
 
 def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
@@ -81,6 +84,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
             data.whiten, see `fit_whitening`.
     """
     labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
     toy: Toy | None = None
     if config.name in ("mnist", "mnist-latent", "c2-mnist"):
         return _load_mnist(config, seed, scaling)
@@ -97,7 +101,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     elif config.name == "images":
         if config.path is None:
             raise InputError("data.path is missing: data.name 'images' needs a folder or a .parquet file")
-        images, classes, schema = load_images(config.path, config.columns)
+        images, classes, class_names, schema = load_images(config.path, config.columns)
         position, source = _shuffled_positions(len(images), config.n, "images", seed), str(config.path)
         rows = _place(images, position, config.n)
         labels = None if classes is None else _place(classes, position, config.n)
@@ -138,6 +142,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
         train_labels=None if labels is None else labels[:cut],
         validation_labels=None if labels is None else labels[cut:],
         toy=toy,
+        class_names=class_names,
     )
 
 
@@ -151,6 +156,11 @@ def dequantised(rows: np.ndarray, width: float, noise: np.random.Generator) -> n
         part = out[begin : begin + PLACED_ROWS]
         part += noise.uniform(0.0, width, part.shape)
     return out
+
+
+def quantised(rows: np.ndarray, width: float) -> np.ndarray:
+    """What the multiples of `width` were that `dequantised` made rows (n, d) of, in the rows' precision."""
+    return (np.floor(rows.astype(np.float64) / width) * width).astype(rows.dtype)
 
 
 def scale_(
@@ -239,10 +249,9 @@ def _load_table(config: Data, seed: int) -> tuple[np.ndarray, TableSchema, str, 
     """Shuffled rows (n, d) float32 of the table at config.path, its schema, its name and labels (n,)."""
     if config.path is None:
         raise InputError("data.path is missing: data.name 'vectors' needs the table's file")
-    table = open_table(config.path, config.columns)
-    if config.labels is not None and config.columns is None:
-        names = [name for name, _ in table.schema.columns if name != config.labels]
-        table = open_table(config.path, names)
+    # First: they say what is wrong with their name.
+    every = None if config.labels is None else _read_labels(config.path, config.labels)
+    table = open_table(config.path, config.columns, without=config.labels)
     position = _shuffled_positions(table.rows, config.n, str(config.path), seed)
     out = np.empty((config.n or table.rows, table.schema.dimensions), dtype=np.float32)
     start = 0
@@ -251,24 +260,22 @@ def _load_table(config: Data, seed: int) -> tuple[np.ndarray, TableSchema, str, 
         start += len(batch)
     # Arrow's pool keeps the memory of its largest batch otherwise, beside the model for hours.
     pa.default_memory_pool().release_unused()
-    labels = None if config.labels is None else _place(_read_labels(config), position, config.n)
+    labels = None if every is None else _place(every, position, config.n)
     return out, table.schema, str(config.path), labels
 
 
-def _read_labels(config: Data) -> np.ndarray:
-    """The column data.labels of the table at config.path, (rows,) int64.
+def _read_labels(path: Path, column: str) -> np.ndarray:
+    """The column of data.labels of a table, (rows,) int64.
 
     Raises:
         InputError: it is not there, or holds something else than whole numbers from 0 on.
     """
-    assert config.path is not None
-    assert config.labels is not None
-    found = np.concatenate(list(open_table(config.path, [config.labels]).batches()))[:, 0]
+    found = np.concatenate(list(open_table(path, [column], field="data.labels").batches()))[:, 0]
     wrong = (found != np.rint(found)) | (found < 0)
     if wrong.any():
         row = int(wrong.argmax())
         raise InputError(
-            f"{config.path}: column {config.labels!r} of data.labels, row {row + 1}: expected a whole number from 0 on, "
+            f"{path}: column {column!r} of data.labels, row {row + 1}: expected a whole number from 0 on, "
             f"found {found[row]:g}"
         )
     return found.astype(np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ndsm.data.tables import TableSchema
+from ndsm.data.tables import TableSchema, readable
 from ndsm.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -24,43 +24,45 @@ def pixel_schema(side: int) -> TableSchema:
 
 def load_images(
     path: Path, columns: tuple[str, ...] | None
-) -> tuple[np.ndarray, np.ndarray | None, TableSchema]:
-    """Images (n, side²) float32 in [0, 1], their classes (n,) int64 if there are any, and their columns.
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None, TableSchema]:
+    """Images (n, side²) float32 in [0, 1], their classes (n,) int64 and the classes' names if there are any, and their columns.
 
     Args:
         path: a folder, whose images are read in the order of their names; if all of them lie in sub-folders, these are
-            their classes. Or a .parquet file with a column of encoded images: bytes, or a struct with `bytes`.
+            their classes, in the order of their names, or of the numbers that all of these are. Or a .parquet file with a column of encoded images: bytes, or a struct with `bytes`.
         columns: name of that column; not needed if there is only one.
 
     Raises:
         InputError: there are none, or they are not all square, 8-bit grey and of one size.
     """
     labels: np.ndarray | None = None
+    names: tuple[str, ...] | None = None
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
         folders = [file.relative_to(path).parts[0] for file in files]
         if files and all(file.parent != path for file in files):
-            labels = np.unique(folders, return_inverse=True)[1].astype(np.int64)
+            names = tuple(sorted(set(folders)))
+            if all(name.isdecimal() for name in names):
+                names = tuple(sorted(names, key=int))
+            labels = np.array([names.index(folder) for folder in folders], dtype=np.int64)
         images = _stacked(((str(file), file) for file in files), path)
-    elif path.suffix == ".parquet" and path.is_file():
+    elif path.suffix.lower() == ".parquet" and path.is_file():
         images = _stacked(_encoded(path, columns), path)
     else:
         raise InputError(f"data.path: expected a folder of images or a .parquet file, found {path}")
-    return images, labels, pixel_schema(math.isqrt(images.shape[1]))
+    return images, labels, names, pixel_schema(math.isqrt(images.shape[1]))
 
 
 def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str, io.BytesIO]]:
     """Name and content of each image of a Parquet file."""
-    try:
+    with readable(path):
         file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path}: expected a Parquet file, found {' '.join(str(error).split())[:200]}"
-        ) from None
-    schema = file.schema_arrow
+        schema = file.schema_arrow
 
     def holds_images(kind: pa.DataType) -> bool:
-        return pa.types.is_binary(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            kind = kind.field("bytes").type
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
     found = [field.name for field in schema if holds_images(field.type)]
     chosen = [name for name in found if columns is None or name in columns]
@@ -70,21 +72,22 @@ def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str,
             f"{', '.join(columns or found) or 'none'}"
         )
     number = 0
-    for batch in file.iter_batches(columns=chosen):
-        for value in batch.column(0).to_pylist():
-            content = value["bytes"] if isinstance(value, dict) else value
-            if content is None:
-                raise InputError(
-                    f"{path}: expected an image in row {number} of column {chosen[0]!r}, found none"
-                )
-            yield f"{path}, row {number}", io.BytesIO(content)
-            number += 1
+    with readable(path):
+        for batch in file.iter_batches(columns=chosen):
+            for value in batch.column(0).to_pylist():
+                content = value["bytes"] if isinstance(value, dict) else value
+                if content is None:
+                    raise InputError(
+                        f"{path}: expected an image in row {number} of column {chosen[0]!r}, found none"
+                    )
+                yield f"{path}, row {number}", io.BytesIO(content)
+                number += 1
 
 
 def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> np.ndarray:
     """The images of all sources, each with its name, (n, side²)."""
     # Slow to import, and only images need it.
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     pixels: list[np.ndarray] = []
     side = 0
@@ -93,7 +96,8 @@ def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> n
             with Image.open(source) as image:
                 mode, size = image.mode, image.size
                 pixels.append(np.asarray(image, dtype=np.uint8) if mode == GREY else np.empty(0, np.uint8))
-        except (OSError, UnidentifiedImageError) as error:
+        # What Pillow's readers meet in a damaged file shows in many types.
+        except Exception as error:
             raise InputError(
                 f"{name}: expected an image, found {' '.join(str(error).split())[:200]}"
             ) from None

@@ -1,9 +1,10 @@
 """Tables on disk: rows out, with the columns of a schema."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -17,28 +18,28 @@ from ndsm.errors import InputError
 
 
 class _Sink(Protocol):
-    def write(self, rows: np.ndarray) -> None: ...
+    def write(self, rows: np.ndarray, known: Mapping[int, pa.Array]) -> None: ...
 
     def close(self) -> None: ...
 
 
 class _NpySink:
-    """A .npy file of float32 rows whose number is put into the header at the end."""
+    """A .npy file of rows whose number is put into the header at the end."""
 
-    def __init__(self, path: str, width: int) -> None:
-        self.width = width
+    def __init__(self, path: str, width: int, kind: str) -> None:
+        self.width, self.kind = width, kind
         self.rows = 0
         self.file = open(path, "wb")  # noqa: SIM115  # closed by close()
         self._write_header()
 
     def _write_header(self) -> None:
         # numpy pads this header so that it keeps its length whatever the first dimension is.
-        header = {"descr": "<f4", "fortran_order": False, "shape": (self.rows, self.width)}
+        header = {"descr": self.kind, "fortran_order": False, "shape": (self.rows, self.width)}
         self.file.seek(0)
         np.lib.format.write_array_header_1_0(self.file, header)
 
-    def write(self, rows: np.ndarray) -> None:
-        self.file.write(np.ascontiguousarray(rows, dtype="<f4").data)
+    def write(self, rows: np.ndarray, known: Mapping[int, pa.Array]) -> None:
+        self.file.write(np.ascontiguousarray(rows, dtype=self.kind).data)
         self.rows += len(rows)
 
     def close(self) -> None:
@@ -54,10 +55,12 @@ class _ArrowSink:
         self.schema = schema
         self.arrow_schema = schema.arrow_schema()
 
-    def write(self, rows: np.ndarray) -> None:
+    def write(self, rows: np.ndarray, known: Mapping[int, pa.Array]) -> None:
         column = self.schema.list_column
         if column is None:
             cells = [_to_cells(rows[:, j], field.type) for j, field in enumerate(self.arrow_schema)]
+            for j, found in known.items():
+                cells[j] = pa.compute.coalesce(found, cells[j])
         else:
             values = _to_cells(rows.reshape(-1), pa.type_for_alias(column.value_type))
             ends = np.arange(len(rows) + 1) * column.length
@@ -77,15 +80,18 @@ class _ArrowSink:
 class TableWriter:
     """Context manager that writes rows in original units with a schema's columns, names and types.
 
-    The format goes by the extension. A list column becomes x0, x1, ... in .csv, and .npy is always float32
-    (n, d). The file appears under its name when the context ends without an exception, and not at all else.
+    The format goes by the extension. A list column becomes x0, x1, ... in .csv, and .npy is (n, d). The file appears under
+    its name when the context ends without an exception, and not at all else.
+
+    Args:
+        npy: type of the numbers of a .npy file.
 
     Raises:
         InputError: the extension is unknown, the folder does not exist or cannot be written to.
     """
 
-    def __init__(self, path: Path, schema: TableSchema) -> None:
-        self.extension = extension_of(path)
+    def __init__(self, path: Path, schema: TableSchema, npy: Literal["<f4", "<f8"] = "<f4") -> None:
+        self.extension, self._npy = extension_of(path), npy
         if path.is_dir():
             raise InputError(f"{path} is a directory: expected a file name")
         if not path.parent.is_dir():
@@ -106,15 +112,19 @@ class TableWriter:
     def _open(self) -> _Sink:
         target, columns = str(self._partial), self.schema.arrow_schema()
         if self.extension == ".npy":
-            return _NpySink(target, self.schema.dimensions)
+            return _NpySink(target, self.schema.dimensions, self._npy)
         if self.extension == ".csv":
             return _ArrowSink(pa.csv.CSVWriter(target, columns), self.schema)
         if self.extension == ".parquet":
             return _ArrowSink(pa.parquet.ParquetWriter(target, columns), self.schema)
         return _ArrowSink(pa.ipc.new_file(target, columns), self.schema)
 
-    def write(self, rows: np.ndarray) -> None:
+    def write(self, rows: np.ndarray, known: Mapping[int, pa.Array] = MappingProxyType({})) -> None:
         """Append rows (n, d); integer columns are rounded and clipped to their type, with null for NaN.
+
+        Args:
+            known: cells (n,) of columns by their index, which take the place of the rows' numbers where they are not null;
+                not of .npy.
 
         Raises:
             ValueError: the rows have another dimension, or the writer is not open.
@@ -123,7 +133,7 @@ class TableWriter:
             raise ValueError(f"the writer of {self.path} is not open: use it in a with statement")
         if rows.ndim != 2 or rows.shape[1] != self.schema.dimensions:
             raise ValueError(f"expected rows (n, {self.schema.dimensions}), found {rows.shape}")
-        self._sink.write(rows)
+        self._sink.write(rows, known)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

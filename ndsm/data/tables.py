@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 import tokenize
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +40,9 @@ LEAVE_OUT = "data.columns can leave the column out"
 
 Batches = Callable[[int], Iterator[pa.RecordBatch]]
 """Reads the used columns in record batches of the given number of rows, or of the file's own."""
+
+Select = Callable[[pa.Schema], list[str]]
+"""The names of the used columns among those of a file."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class Table:
         """
         start = 0
         size = max(1, BATCH_VALUES // self.schema.dimensions)
-        with _readable(self.path):
+        with readable(self.path):
             for batch in self.record_batches(size):
                 for i in range(0, batch.num_rows, size):
                     rows = batch.slice(i, size)
@@ -140,15 +143,44 @@ class Table:
         if start != self.rows:
             raise InputError(f"{self.path}: expected {self.rows} rows, as it had when opened, found {start}")
 
+    def wide_integers(self) -> dict[int, pa.Array]:
+        """The cells (n,) of the dimensions that are 64-bit integers, which float64 rounds, by their index; none of .csv,
+        whose numbers are read as float64."""
+        width, parts = self.schema.dimensions, defaultdict(list)
+        kinds = [kind for _, kind in self.schema.flat().columns]
+        if {"int64", "uint64"} & set(kinds):
+            with readable(self.path):
+                for batch in self.record_batches(max(1, BATCH_VALUES // width)):
+                    cells = _cells(batch, self.schema, self.path, 0)
+                    if self.schema.list_column:
+                        cells = [
+                            cells[0].take(pa.array(range(j, len(cells[0]), width))) for j in range(width)
+                        ]
+                    for j, column in enumerate(cells):
+                        if column.type in (pa.int64(), pa.uint64()):
+                            parts[j].append(column)
+        return {j: pa.concat_arrays(columns) for j, columns in parts.items()}
 
-def open_table(path: Path, columns: Sequence[str] | None = None) -> Table:
+
+def open_table(
+    path: Path,
+    columns: Sequence[str] | None = None,
+    least: int = 2,
+    without: str | None = None,
+    field: str = "data.columns",
+) -> Table:
     """The table at a path, of the given columns in that order (all if None), with its number of rows.
 
     Reads metadata only, except of .csv, which has no number of rows and is read through once.
 
+    Args:
+        least: rows that it has to have.
+        without: the one column that is left out of all.
+        field: of the configuration that gives the columns, for error messages.
+
     Raises:
-        InputError: the file is missing, of an unknown or another format, or has fewer than 2 rows; a column
-            is unknown, twice given or not numeric.
+        InputError: the file is missing, of an unknown or another format, or has fewer rows; a column is unknown, twice given
+            or not numeric.
     """
     extension = extension_of(path)
     if path.is_dir():
@@ -158,31 +190,36 @@ def open_table(path: Path, columns: Sequence[str] | None = None) -> Table:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty: expected {FORMATS[extension]}")
     if columns is not None and extension == ".npy":
-        raise InputError(f"{path}: data.columns is given, but a .npy file has no named columns")
+        raise InputError(f"{path}: {field} is given, but a .npy file has no named columns")
+
+    def select(found: pa.Schema) -> list[str]:
+        every = [name for name in found.names if name != without]
+        return _selected(path, found, every if columns is None else list(columns), field)
+
     opener = {".npy": _open_npy, ".csv": _open_csv, ".parquet": _open_parquet}.get(extension, _open_arrow)
-    with _readable(path):
-        table = opener(path, columns)
-    if table.rows < 2:
-        raise InputError(f"{path}: expected at least 2 rows, found {table.rows}")
+    with readable(path):
+        table = opener(path, select)
+    if table.rows < least:
+        raise InputError(f"{path}: expected at least {least} row{'s' * (least > 1)}, found {table.rows}")
     return table
 
 
-def _open_parquet(path: Path, columns: Sequence[str] | None) -> Table:
+def _open_parquet(path: Path, select: Select) -> Table:
     with pa.parquet.ParquetFile(path) as file:
         rows, found = file.metadata.num_rows, file.schema_arrow
-    names = _selected(path, found, columns)
+    names = select(found)
 
     def read(size: int) -> Iterator[pa.RecordBatch]:
         # Without these, Arrow loads row groups as a whole and keeps them: in time a second copy of the file.
         with pa.parquet.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=size, columns=names, use_threads=False)
 
-    return Table(path, _schema_of(path, found, names, read, rows), rows, read)
+    return Table(path, _schema_of(path, found, names, read), rows, read)
 
 
-def _open_arrow(path: Path, columns: Sequence[str] | None) -> Table:
+def _open_arrow(path: Path, select: Select) -> Table:
     with _arrow_batches(path) as (found, batches):
-        names = _selected(path, found, columns)
+        names = select(found)
         rows = sum(batch.num_rows for batch in batches)
 
     def read(size: int) -> Iterator[pa.RecordBatch]:
@@ -193,7 +230,7 @@ def _open_arrow(path: Path, columns: Sequence[str] | None) -> Table:
                 used.validate(full=True)
                 yield used
 
-    return Table(path, _schema_of(path, found, names, read, rows), rows, read)
+    return Table(path, _schema_of(path, found, names, read), rows, read)
 
 
 @contextmanager
@@ -212,7 +249,7 @@ def _arrow_batches(path: Path) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBa
         yield reader.schema, batches
 
 
-def _open_csv(path: Path, columns: Sequence[str] | None) -> Table:
+def _open_csv(path: Path, select: Select) -> Table:
     def stream(**convert: Any) -> Any:
         # Without threads: only then do Arrow's messages tell the row.
         reading = pa.csv.ReadOptions(use_threads=False)
@@ -224,7 +261,7 @@ def _open_csv(path: Path, columns: Sequence[str] | None) -> Table:
         numbered = found.names == [str(j) for j in range(len(found.names))]
         if all(_is_number(name) for name in found.names) and not numbered:
             raise InputError(f"{path}: expected column names in the first row, found {found.names[0]!r}")
-        names = _selected(path, found, columns)
+        names = select(found)
         first = next(iter(reader), None)
     for name in names:
         _refuse_text(path, name, None if first is None else first.column(found.names.index(name)))
@@ -246,10 +283,10 @@ def _open_csv(path: Path, columns: Sequence[str] | None) -> Table:
     kinds = {n: found.field(n).type for n in names if not pa.types.is_null(found.field(n).type)}
     kinds = {n: kinds.get(n, pa.float64()) for n in names}
     kinds |= {n: pa.float64() for n in names if pa.types.is_integer(kinds[n]) and n not in whole}
-    return Table(path, _schema_of(path, pa.schema(list(kinds.items())), names, read, rows), rows, read)
+    return Table(path, _schema_of(path, pa.schema(list(kinds.items())), names, read), rows, read)
 
 
-def _open_npy(path: Path, columns: Sequence[str] | None) -> Table:
+def _open_npy(path: Path, select: Select) -> Table:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: expected one array, found an archive")
@@ -272,9 +309,8 @@ def _open_npy(path: Path, columns: Sequence[str] | None) -> Table:
     return Table(path, TableSchema(list_column=column), rows, read)
 
 
-def _selected(path: Path, found: pa.Schema, columns: Sequence[str] | None) -> list[str]:
-    """The names to read, each of which is one column of the file."""
-    names = list(found.names if columns is None else columns)
+def _selected(path: Path, found: pa.Schema, names: list[str], field: str) -> list[str]:
+    """The names to read, each of which is one column of the file; `field` is where they were given."""
     if not names:
         raise InputError(f"{path}: expected at least one column, found none")
     existing, asked = Counter(found.names), Counter(names)
@@ -282,17 +318,15 @@ def _selected(path: Path, found: pa.Schema, columns: Sequence[str] | None) -> li
         if name not in existing:
             near = difflib.get_close_matches(name, found.names, n=1)
             hint = f"; perhaps you meant {near[0]!r}" if near else ""
-            raise InputError(
-                f"{path}: no column {name!r} of data.columns, found {_listed(found.names)}{hint}"
-            )
-        if asked[name] > 1 and columns is not None:
-            raise InputError(f"data.columns: expected different columns, found {name!r} more than once")
+            raise InputError(f"{path}: no column {name!r} of {field}, found {_listed(found.names)}{hint}")
         if existing[name] > 1:
             raise InputError(f"{path}: expected different column names, found {name!r} more than once")
+        if asked[name] > 1:
+            raise InputError(f"{field}: expected different columns, found {name!r} more than once")
     return names
 
 
-def _schema_of(path: Path, found: pa.Schema, names: list[str], read: Batches, rows: int) -> TableSchema:
+def _schema_of(path: Path, found: pa.Schema, names: list[str], read: Batches) -> TableSchema:
     """The schema of the selected columns; of a list column without fixed length, the first row's length."""
     kinds = {name: found.field(name).type for name in names}
     lists = [name for name, kind in kinds.items() if _list_kind(kind)]
@@ -309,7 +343,7 @@ def _schema_of(path: Path, found: pa.Schema, names: list[str], read: Batches, ro
             f"{lists[0]!r} beside {_listed([n for n in names if n != lists[0]])}; choose with data.columns"
         )
     name, kind = lists[0], kinds[lists[0]]
-    length = kind.list_size if pa.types.is_fixed_size_list(kind) else _first_length(path, name, read, rows)
+    length = kind.list_size if pa.types.is_fixed_size_list(kind) else _first_length(path, name, read)
     if length == 0:
         raise InputError(f"{path}: expected lists of numbers in column {name!r}, found an empty one in row 1")
     return TableSchema(list_column=ListColumn(name, length, str(kind.value_type), _list_kind(kind)))
@@ -322,10 +356,10 @@ def _list_kind(kind: pa.DataType) -> Any:
     return "list" if pa.types.is_list(kind) else "large_list" if pa.types.is_large_list(kind) else None
 
 
-def _first_length(path: Path, name: str, read: Batches, rows: int) -> int:
+def _first_length(path: Path, name: str, read: Batches) -> int:
     batch = next((batch for batch in read(1) if batch.num_rows), None)
-    if rows < 2 or batch is None:
-        raise InputError(f"{path}: expected at least 2 rows, found {0 if batch is None else rows}")
+    if batch is None:
+        raise InputError(f"{path}: expected rows, found none")
     first = batch.column(name)[0]
     if not first.is_valid:
         raise InputError(f"{path}: expected a list in column {name!r}, found a missing value in row 1")
@@ -415,7 +449,7 @@ def extension_of(path: Path) -> str:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Turns `DAMAGE` into an InputError that names the place, if it is known."""
     try:
         yield

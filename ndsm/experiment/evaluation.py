@@ -10,11 +10,13 @@ import numpy as np
 
 from ndsm.data import Dataset, load
 from ndsm.experiment.generator import Generator
+from ndsm.experiment.setup import check_rows
 from ndsm.experiment.training import start
 from ndsm.figures import samples_figure
 from ndsm.metrics import evaluate
 from ndsm.processes import Linear
 from ndsm.run import Run
+from ndsm.stamps import make_stamp
 from ndsm.tracking import EventFiles
 from ndsm.training import Problem, Record
 
@@ -85,11 +87,18 @@ def evaluate_run(
         n: generated rows, `evaluate.n` if not given.
         dataset: the run's data, read again if not given.
         stage: shows how far it is.
+
+    Raises:
+        InputError: the run has no weights yet, or its data are not to be had or have changed since it was begun.
     """
     config = run.config()
     n, seed = n or config.evaluate.n, config.train.seed
     generator = Generator.of(run)
-    dataset = dataset or load(config.data, seed, run.scaling())
+    if dataset is None:
+        dataset, known = load(config.data, seed, run.scaling()), run.data()
+        # A search's trial learned from the first of these rows (`tuning.scoring.search_split`).
+        if known["fingerprint"] != make_stamp(dataset.stamp, "search", known["rows"]):
+            check_rows(run, config, dataset.stamp)
     parts = []
     with stage(f"sampling {n} rows", n) as advance:
         for part in generator.rows(n, seed):

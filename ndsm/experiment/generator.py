@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ndsm.data import Scaling
+from ndsm.data.dataset import quantised
 from ndsm.errors import InputError
 from ndsm.experiment.setup import build_problem
 from ndsm.likelihood import LogDensity, log_density_of_rows
@@ -131,6 +132,11 @@ class Generator:
         generated = generate(process, score, times, n, seed, self.device, chosen, first_chunk)
         return (x.cpu().numpy() for x in generated)
 
+    def as_data(self, rows: np.ndarray, scaling: Scaling) -> np.ndarray:
+        """Rows (n, d) from model units to those of the data; of a run with data.dequantize without its noise."""
+        original, width = scaling.invert(rows), self.problem.config.data.dequantize
+        return original if width is None else quantised(original, width)
+
     def log_density(
         self, rows: np.ndarray, scaling: Scaling, end: float | None = None, **settings: Any
     ) -> LogDensity:
@@ -179,7 +185,9 @@ class Generator:
         problem, incomplete = self.problem, missing.any(1)
         out = np.repeat(rows[None], draws, 0)
         if incomplete.any():
-            model_rows = scaling.apply_(rows[incomplete].copy())
+            # Known numbers of a run with data.dequantize: the middle of where its noise may have put them.
+            noise = (problem.config.data.dequantize or 0.0) / 2
+            model_rows = scaling.apply_(rows[incomplete] + noise)
             process, evaluations = problem.process.to(self.device), self._evaluations(steps)
             found = []
             for part in impute(
@@ -187,7 +195,7 @@ class Generator:
             ):
                 found.append(part)
                 advance(len(part))
-            drawn = scaling.invert(np.concatenate(found)).reshape(draws, -1, rows.shape[1])
+            drawn = self.as_data(np.concatenate(found), scaling).reshape(draws, -1, rows.shape[1])
             out[:, incomplete] = np.where(missing[incomplete], drawn, rows[incomplete])
         return out
 

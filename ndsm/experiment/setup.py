@@ -58,11 +58,8 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
         )
     dataset = load(config.data, config.train.seed, run.scaling() if known else None)
     identity = dataset.stamp
-    if known and identity != run.data()["fingerprint"]:
-        raise InputError(
-            f"{run.path} was begun with other data: the rows of {config.data.path or config.data.name} have changed "
-            "since; give the run another --name, or start it over with --fresh"
-        )
+    if known:
+        check_rows(run, config, identity)
     if process is None:
         mixture = run.mixture() if known else fit_mixture(config, dataset.train)
         problem = training_problem(config, mixture, identity, dataset.train_labels)
@@ -79,12 +76,27 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
     return Experiment(run, dataset, mixture, problem, identity, fresh)
 
 
+def check_rows(run: Run, config: Config, identity: str) -> None:
+    """Nothing, if the rows with this hash are those that the run was begun with.
+
+    Raises:
+        InputError: they are not.
+    """
+    if identity != run.data()["fingerprint"]:
+        raise InputError(
+            f"{run.path} was begun with other data: the rows of {config.data.path or config.data.name} have changed "
+            "since; bring them back, or train a run of another --name on the new ones"
+        )
+
+
 def begin(experiment: Experiment) -> None:
-    """Write what the run is, unless it is there already."""
+    """Write what the run is; of one that is there already how it is executed and looked at from here on."""
     run = experiment.run
     if experiment.fresh:
         run.remove()
-    if not run.exists():
+    if run.exists():
+        run.update(experiment.config)
+    else:
         data = describe_data(experiment.dataset, experiment.fingerprint)
         data |= describe_labels(experiment.problem, experiment.dataset.train)
         run.begin(experiment.config, data, experiment.mixture)
@@ -128,6 +140,7 @@ def training_problem(
 
 def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
     """What `data.json` holds."""
+    names = {} if dataset.class_names is None else {"class_names": list(dataset.class_names)}
     return {
         "schema": dataset.schema.to_json(),
         "scaling": dataset.scaling.to_json(),
@@ -135,6 +148,7 @@ def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
         "rows": len(dataset.train),
         "validation_rows": len(dataset.validation),
         "dimension": dataset.train.shape[1],
+        **names,
     }
 
 

@@ -112,7 +112,7 @@ def _reference(dataset: Dataset, n: int, seed: int) -> Reference:
         return Reference("truth", truth(0), truth(1))
     order = numpy_stream(seed, "evaluate-rows").permutation(len(dataset.train))
     if len(dataset.validation) >= 2:
-        rows = dataset.validation[:n]
+        rows = dataset.validation[: min(n, len(order))]
         others = dataset.train[order[: _MAX_CHUNKS * len(rows)]]
         return Reference("validation", standardised(rows), standardised(others))
     half = len(order) // 2

@@ -76,7 +76,8 @@ class ImageJudge:
             latent, symmetric = self._view.real is not None, self._view.symmetric
             return dict.fromkeys(_NAMES + _LATENT_NAMES * latent + _SYMMETRIC_NAMES * symmetric)
         images = self._view.images(original)
-        n = min(len(images), len(self._held_out))
+        # The floor compares as many training images: fewer would be further away.
+        n = min(len(images), len(self._held_out), len(self._train))
         known = self._look(images)
         share = class_share(known[:, FEATURES:].argmax(1), self._classes)
         found = {

@@ -6,7 +6,7 @@ from ndsm.reproduce.ablation import ABLATIONS
 from ndsm.reproduce.folder import Folder, Group, summarise
 from ndsm.reproduce.images import IMAGE_STUDIES
 from ndsm.reproduce.running import Result, run_here, run_job, stop_file
-from ndsm.reproduce.study import Job, Study
+from ndsm.reproduce.study import Job, Study, number
 from ndsm.reproduce.toys import TOY_STUDIES
 
 STUDIES: dict[str, Study] = {**TOY_STUDIES, **IMAGE_STUDIES, **ABLATIONS}
@@ -19,6 +19,7 @@ __all__ = [
     "Job",
     "Result",
     "Study",
+    "number",
     "run_here",
     "run_job",
     "stop_file",

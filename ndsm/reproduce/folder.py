@@ -1,6 +1,7 @@
 """The results of an experiment: its folder, its table and its figure."""
 
 import json
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -17,7 +18,7 @@ from ndsm.figures import image_rows, image_study_figure, study_figure
 from ndsm.files import foreign_names, write_whole
 from ndsm.metrics import evaluate
 from ndsm.reproduce.running import PICTURED, Result
-from ndsm.reproduce.study import Job, Study, key_of, words
+from ndsm.reproduce.study import Job, Study, key_of, number, words
 from ndsm.streams import numpy_stream
 
 
@@ -125,8 +126,9 @@ class Folder:
             self.results["floor"] = toy_floor(self.study, config.evaluate.n)
         else:
             floors = [key for key in self.study.keys if key.endswith("_floor")]
+            known = {key: [row[key] for row in rows if row[key] is not None] for key in floors}
             self.results["floor"] = {
-                key.removesuffix("_floor"): float(np.mean([row[key] for row in rows])) for key in floors
+                key.removesuffix("_floor"): float(np.mean(found)) for key, found in known.items() if found
             }
         self._compare_at_equal_time()
         self.write()
@@ -141,6 +143,7 @@ class Folder:
             row["equal_time"] = {"cpu_seconds": least} | {
                 key: float(np.interp(least, times, [line[key] for line in row["curve"]]))
                 for key in self.study.shown
+                if all(key in line for line in row["curve"])
             }
 
     def _draw(self, data: Dataset) -> None:
@@ -176,7 +179,7 @@ class Group:
     seed: int
     """Of the run with the median first metric."""
     median: dict[str, float]
-    """Medians over the runs of the metrics and train_seconds; with curves also of cpu_seconds and of `equal_time`, the
+    """Medians over the runs that have them of the metrics and train_seconds; with curves also of cpu_seconds and of `equal_time`, the
     first metric at the time that the fastest run took."""
     spread: tuple[float, float]
     """Smallest and largest first metric."""
@@ -195,15 +198,15 @@ def summarise(rows: Iterable[dict[str, Any]], metrics: tuple[str, ...]) -> list[
         groups[json.dumps([row["row"], row["setting"]])].append(row)
     found = []
     for members in groups.values():
-        ranked = sorted(members, key=lambda r: r[metrics[0]])
+        first = metrics[0]
+        ranked = sorted((r for r in members if r[first] is not None), key=lambda r: r[first]) or members
         middle = ranked[(len(ranked) - 1) // 2]
-        numbers = [{**r, "equal_time": r.get("equal_time", {}).get(metrics[0])} for r in members]
-        median = {
-            key: float(np.median([r[key] for r in numbers]))
-            for key in (*metrics, "train_seconds", "cpu_seconds", "equal_time")
-            if numbers[0].get(key) is not None
-        }
-        spread = (ranked[0][metrics[0]], ranked[-1][metrics[0]])
+        numbers = [{**r, "equal_time": r.get("equal_time", {}).get(first)} for r in members]
+        median = dict.fromkeys(metrics, math.nan)
+        for key in (*metrics, "train_seconds", "cpu_seconds", "equal_time"):
+            if known := [r[key] for r in numbers if r.get(key) is not None]:
+                median[key] = float(np.median(known))
+        spread = (number(ranked[0], first), number(ranked[-1], first))
         found.append(Group(middle["row"], middle["setting"], middle["seed"], median, spread, len(members)))
     return found
 

@@ -90,7 +90,9 @@ class _Moments:
         self._file, self._clock = folder / "curve.jsonl", folder / "clock.json"
         self._lines: list[dict[str, Any]] = []
         if self._file.is_file():
-            self._lines = [json.loads(line) for line in self._file.read_text(encoding="utf-8").splitlines()]
+            # A line that a full disk cut short is no line.
+            whole = self._file.read_text(encoding="utf-8").rpartition("\n")[0]
+            self._lines = [json.loads(line) for line in whole.splitlines()]
         known = self._lines[-1:]
         if self._clock.is_file():
             known.append(json.loads(self._clock.read_text(encoding="utf-8")))
@@ -125,8 +127,7 @@ class _Moments:
         kept = {key: metrics[key] for key in job.keys if isinstance(metrics[key], (int, float))}
         line = {**self._times(step), **kept}
         self._lines.append(line)
-        with self._file.open("a", encoding="utf-8") as f:
-            f.write(json.dumps(line) + "\n")
+        write_whole(self._file, "".join(json.dumps(line) + "\n" for line in self._lines).encode())
 
     def _times(self, step: int) -> dict[str, float]:
         return {

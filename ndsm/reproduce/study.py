@@ -1,6 +1,7 @@
 """An experiment as a list of independent runs."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,11 @@ class Study:
                 prior = row == self.prior_of
                 found.append(Job(row, setting, seed, config, self.keys, self.moments, moment_rows, prior))
         return found
+
+
+def number(row: dict[str, Any], key: str) -> float:
+    """A metric of a row, NaN where none of the generated rows was finite."""
+    return math.nan if row[key] is None else float(row[key])
 
 
 def words(setting: dict[str, Any], between: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ndsm.cli import main
+from ndsm.cli.options import TrainOptions, parse_with_preset
 from ndsm.config import preset_names
 from ndsm.reproduce import STUDIES
+from ndsm.run import Run
 
 TINY = [
     "--data.n", "400", "--train.steps", "60", "--train.batch-rows", "32", "--train.block-mb", "0.02",
@@ -113,6 +116,13 @@ def test_an_option_value_that_is_a_presets_name_is_not_taken_for_the_preset(tabl
     assert "expected at most the 1438 rows" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["--data.standardize", "false"], ["--data.standardize=false"]])
+def test_values_are_spelled_as_in_yaml(words):
+    options = parse_with_preset("train", TrainOptions, ["toy-arcs", *words, "--process.last_dt=null"])
+    assert options.config.data.standardize is False
+    assert options.config.process.last_dt is None
+
+
 def test_a_wrong_command_prints_no_traceback(tmp_path):
     done = run("sample", "nowhere", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -124,6 +134,32 @@ def test_the_same_command_again_says_the_run_is_complete(table_run):
     done = run(*args, cwd=table_run)
     assert done.returncode == 0
     assert "mine is complete at step 60" in done.stdout
+
+
+def test_a_complete_run_is_evaluated_again_as_other_options_say(table_run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(table_run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "mine"
+    args = ["train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", "--quiet", *TINY]
+    args += ["--sample.sampler", "exponential", "--evaluate.n", "70"]
+    assert main(args) == 0
+    assert json.loads((folder / "metrics.json").read_text())["n"] == 70
+    config = Run(folder).config()
+    assert (config.sample.sampler, config.evaluate.n, config.train.steps) == ("exponential", 70, 60)
+    evaluated = (folder / "metrics.json").stat().st_mtime_ns
+    assert main(args) == 0
+    assert (folder / "metrics.json").stat().st_mtime_ns == evaluated
+    # A picture that could not be made is made by the same command.
+    (folder / "samples.png").unlink()
+    assert main(args) == 0
+    assert (folder / "samples.png").is_file()
+
+
+def test_a_folder_below_a_file_is_bad_input(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("")
+    assert main(["train", "toy-arcs", "--local", "--out", "afile", "--quiet", *TINY]) == 2
+    assert "afile/toy-arcs: expected a folder that can be written to, found" in capsys.readouterr().err
 
 
 def test_evaluate_rewrites_metrics_and_report(table_run):
@@ -355,6 +391,7 @@ def test_bench_variance_writes_the_promised_json(tmp_path):
     [
         (["bench", "variance", "toy-arcs", "--objectives", "pfad"], "--objectives: expected some of"),
         (["bench", "speed", "toy-arcs"], "expected 'variance', found 'speed'"),
+        (["bench", "variance", "toy-arcs", "--out", "."], "--out: expected a file name, found the folder ."),
         (
             ["train", "toy-arcs", "--objective.kind", "ndsm", "--objective.epsilon.kind", "network"],
             "no control variate",
@@ -369,6 +406,13 @@ def test_wrong_objectives_are_one_sentence_and_exit_code_2(tmp_path, monkeypatch
     assert main(args) == 2
     assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_objective_that_the_process_does_not_allow_is_said_before_the_work(monkeypatch, capsys):
+    monkeypatch.setattr("ndsm.gradient_variance.load", lambda *settings: pytest.fail("the data were read"))
+    process = ["--process.kind", "vp", "--process.horizon", "1", "--process.integrator", "euler-maruyama"]
+    assert main(["bench", "variance", "toy-arcs", *process, "--objectives", "ndsm-cv,path"]) == 2
+    assert "objective.kind 'path' goes with process.kind 'langevin'" in capsys.readouterr().err
 
 
 @pytest.mark.ray

@@ -1,6 +1,7 @@
 """The configuration: every mistake is one sentence with the field's dotted name and what was found."""
 
 import contextlib
+import math
 
 import pytest
 import yaml
@@ -43,6 +44,9 @@ def test_the_defaults_are_a_valid_configuration():
         ({"process.last_dt": 0.0}, "process.last_dt", "found 0.0"),
         ({"process.horizon": 0.0}, "process.horizon", "found 0.0"),
         ({"data.validation_fraction": 1.0}, "data.validation_fraction", "found 1.0"),
+        ({"process.horizon": math.inf}, "process.horizon", "finite number, found inf"),
+        ({"data.dequantize": math.inf}, "data.dequantize", "finite number, found inf"),
+        ({"objective.epsilon.value": math.nan}, "objective.epsilon.value", "finite number, found nan"),
         ({"train.seed": -1}, "train.seed", "found -1"),
         ({"train": None}, "train", "found None"),
     ],
@@ -57,6 +61,13 @@ def test_a_bad_field_is_named_with_what_was_found(overrides, name, found):
     assert "http" not in sentence
 
 
+def test_what_may_be_without_limit_may_be_infinite():
+    assert load_config("toy-arcs", {"train.grad_clip": math.inf}).train.grad_clip == math.inf
+    assert (
+        load_config("toy-arcs", {"train.checkpoint_seconds": math.inf}).train.checkpoint_seconds == math.inf
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
@@ -67,6 +78,10 @@ def test_a_bad_field_is_named_with_what_was_found(overrides, name, found):
         (
             {"train.workers": 2, "train.accumulate": 4},
             ["train.batch_rows 250", "workers 2", "train.accumulate 4"],
+        ),
+        (
+            {"data.name": "vectors", "data.columns": ["a"], "data.labels": "a"},
+            ["data.labels 'a'", "data.columns"],
         ),
         ({"train.min_blocks": 20}, ["train.min_blocks 20", "train.ring_blocks 16"]),
     ],

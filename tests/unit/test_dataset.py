@@ -136,3 +136,18 @@ def test_a_column_that_float32_cannot_resolve_is_named(tmp_path):
 def test_too_few_training_rows_is_an_input_error(table):
     with pytest.raises(InputError, match="at least 2 training rows, found 1 of 2"):
         load(Data(name="vectors", path=table, n=2, validation_fraction=0.5), seed=0)
+
+
+def test_labels_are_a_column_that_is_not_learned(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": [[0.0, 1.0], [2.0, 3.0]], "lab": [4, 5]}), path)
+    data = load(Data(name="vectors", path=path, labels="lab", validation_fraction=0, standardize=False), 0)
+    assert data.train.shape == (2, 2)
+    np.testing.assert_array_equal(data.train_labels, data.train[:, 0] / 2 + 4)
+    with pytest.raises(
+        InputError, match=r"no column 'labb' of data\.labels, found 'x', 'lab'; perhaps you meant"
+    ):
+        load(Data(name="vectors", path=path, labels="labb"), 0)
+    np.save(tmp_path / "t.npy", np.zeros((3, 2)))
+    with pytest.raises(InputError, match=r"data\.labels is given, but a \.npy file has no named columns"):
+        load(Data(name="vectors", path=tmp_path / "t.npy", labels="lab"), 0)

@@ -81,6 +81,16 @@ def test_figure_of_a_narrow_table_with_a_constant_column(columns, tmp_path):
     assert is_png(tmp_path / "samples.png")
 
 
+@pytest.mark.parametrize("columns", [2, 3])
+def test_names_are_shown_as_they_are(columns, tmp_path):
+    """Neither as formulas, nor taken for images because one of them has the name of a pixel."""
+    names = ["pixel_0_0", "low_$_high_$_x", r"\$"][:columns]
+    x = numpy_stream(0, "test-figures").normal(size=(100, columns))
+    samples_figure(dataset(x, names), x, x, tmp_path / "a.png", title="5 $_{ for $")
+    assert is_png(tmp_path / "a.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
 def test_importing_figures_imports_no_matplotlib():
     code = "import sys, ndsm.figures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -120,6 +120,16 @@ def test_a_head_without_work_is_one_sentence(run, tmp_path, monkeypatch):
         generate.generate_on_ray(PartFolder(tmp_path / "mine", run, REQUEST), lambda part: None)
 
 
+@pytest.mark.parametrize(
+    "wrong", [["--sampler", "ddim"], ["--sampler", "em", "--noise", "0.5"], ["--steps", "3"]]
+)
+def test_what_the_run_cannot_do_is_said_before_there_is_a_folder(run, tmp_path, capsys, wrong):
+    command = ["sample", str(run.path), "--out", str(tmp_path / "folder"), "--local", *wrong]
+    assert main(command) == 2
+    assert "expected" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("n", "hinted"), [(10_000_000, True), (10_000, False)])
 def test_many_rows_for_one_file_are_told_of_the_folder(run, tmp_path, monkeypatch, capsys, n, hinted):
     monkeypatch.setattr(Generator, "rows", lambda *args, **settings: iter(()))

@@ -47,6 +47,13 @@ def test_the_nearest_image_is_found_in_every_chunk():
     assert nearest_distance(near, train) == pytest.approx(5e-3, rel=1e-2)
 
 
+def test_few_training_images_are_compared_with_as_many_held_out_ones(mnist_root):
+    """A Fréchet distance grows as images get fewer: a floor of 10 against 20 would be further away."""
+    data = load(Data(name="mnist", root=mnist_root, n=10), 0)
+    metrics = evaluate(data, np.concatenate([data.train, data.validation[:10]]), None, 0)
+    assert metrics["fid"] == pytest.approx(metrics["fid_floor"], rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["mnist", "mnist-latent", "c2-mnist"])
 def test_an_evaluation_of_images_has_every_number_and_floor(mnist_root, name):
     data = load(Data(name=name, root=mnist_root), 0)

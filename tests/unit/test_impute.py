@@ -1,5 +1,8 @@
 """Completing tables: what goes in unchanged, what comes out in which order, and the sentences for bad input."""
 
+import json
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -7,6 +10,7 @@ import pytest
 
 import ndsm
 from ndsm.cli import main
+from ndsm.data import open_table
 from ndsm.errors import InputError
 
 NAN = np.nan
@@ -104,3 +108,36 @@ def test_a_table_is_completed_from_the_command_line(run, tmp_path, capsys):
     assert main(["sample", str(run), "--given", "x2", "--out", str(tmp_path / "t.csv")]) == 2
     assert capsys.readouterr().err == "ndsm: --given: expected NAME=VALUE with a number, found 'x2'\n"
     assert not (tmp_path / "t.csv").exists()
+
+
+def test_known_numbers_are_not_rounded(run, tmp_path):
+    """Neither integers that a float64 has no room for, nor numbers of a .npy file; and one row is a table, too."""
+    table, long = tmp_path / "in.parquet", 2**60 + 1
+    columns = {"x0": [0.1234567890123], "x1": pa.array([None], pa.float64()), "x2": pa.array([long])}
+    pa.parquet.write_table(pa.table(columns), table)
+    command = ["impute", str(run), str(table), "--draws", "2", "--steps", "3", "--out"]
+    assert main([*command, str(tmp_path / "out.parquet")]) == 0
+    assert pa.parquet.read_table(tmp_path / "out.parquet")["x2"].to_pylist() == [long] * 2
+    assert main([*command, str(tmp_path / "out.npy")]) == 0
+    assert (np.load(tmp_path / "out.npy")[:, 1] == 0.1234567890123).all()
+    lists = pa.table({"x": pa.array([[None, 5, long], [1, 2, 3]], pa.list_(pa.int64()))})
+    pa.parquet.write_table(lists, table)
+    found = open_table(table).wide_integers()
+    assert [found[j].to_pylist() for j in range(3)] == [[None, 1], [5, 2], [long, 3]]
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_drawn(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ndsm.experiment.generator.impute", lambda *settings: pytest.fail("drawn"))
+    table = tmp_path / "in.csv"
+    table.write_text("x0,x1,x2\n1,,2\n")
+    assert main(["impute", str(run), str(table), "--out", str(tmp_path / "out.xlsx")]) == 2
+    assert "expected a file ending in" in capsys.readouterr().err
+    drawing = tmp_path / "drawing"
+    shutil.copytree(run, drawing)
+    data = json.loads((drawing / "data.json").read_text())
+    data["schema"]["columns"][0][0] = "draw"
+    (drawing / "data.json").write_text(json.dumps(data))
+    table.write_text("draw,x1,x2\n1,,2\n")
+    assert main(["impute", str(drawing), str(table), "--out", str(tmp_path / "out.csv")]) == 2
+    assert "in.csv: expected no column 'draw', the number of the draw" in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {"in.csv", "drawing"}

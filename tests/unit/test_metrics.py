@@ -221,6 +221,13 @@ def test_table_without_validation_rows_is_compared_by_halves():
     assert "class_share" not in result
 
 
+def test_few_training_rows_make_the_floor_against_as_many_held_out_ones():
+    x = normal(1020, 5)
+    result = evaluate(dataset(x[:20], x[20:]), normal(700, 5, seed=1), None, seed=0)
+    assert result["n_reference"] == 20
+    assert result["swd2"] == pytest.approx(result["swd2_floor"], rel=0.5)
+
+
 def test_labels_without_validation_rows_still_have_a_held_out_accuracy(digits):
     bare = SimpleNamespace(**{**vars(digits), "validation": digits.validation[:0], "validation_labels": None})
     result = evaluate(bare, digits.train[:300], digits.train[300:600], seed=0)

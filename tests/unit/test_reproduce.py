@@ -11,6 +11,7 @@ import pytest
 from ray.exceptions import WorkerCrashedError
 
 from ndsm.config import build_config, flatten, merge
+from ndsm.console import print_study
 from ndsm.errors import InputError
 from ndsm.reproduce import STUDIES, Folder, run_here, run_job, summarise
 from ndsm.reproduce.ablation import ABLATIONS
@@ -92,11 +93,17 @@ def test_a_table_is_run_to_its_figure_and_taken_up_again(mnist_root, tmp_path):
     assert prior["fid"] > 0
     assert results["floor"].keys() == {"fid", "is", "nearest", "fid_images"}
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
-    # Evaluations that were made before a run was killed are not made again.
-    lines = (tmp_path / "runs" / "ou-dsm-0" / "curve.jsonl").read_text(encoding="utf-8")
+    # Evaluations that were made before a run was killed are not made again, nor does it mind half a line.
+    curve = tmp_path / "runs" / "ou-dsm-0" / "curve.jsonl"
+    lines = curve.read_text(encoding="utf-8")
+    curve.write_text(lines + '{"step": 1', encoding="utf-8")
     again, _ = run_job(folder.jobs[0], tmp_path / "runs")
     assert again[0]["curve"] == trained[0]["curve"]
-    assert (tmp_path / "runs" / "ou-dsm-0" / "curve.jsonl").read_text(encoding="utf-8") == lines
+    lost = lines.splitlines(keepends=True)
+    curve.write_text(lost[0] + lost[1][:20], encoding="utf-8")
+    again, _ = run_job(folder.jobs[0], tmp_path / "runs")
+    assert [line["step"] for line in again[0]["curve"]] == [line["step"] for line in trained[0]["curve"]]
+    assert len(curve.read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_the_rows_of_figure_2_differ_in_their_objective_alone():
@@ -118,6 +125,26 @@ def test_the_median_run_is_the_one_shown():
     first, second = summarise(rows, ("mode_std", "swd2"))
     assert (first.seed, first.median["mode_std"], first.spread, first.runs) == (4, 3.0, (1.0, 5.0), 5)
     assert (second.label, second.runs) == ("a last_dt 0.001", 1)
+
+
+def test_runs_without_a_finite_row_are_summed_up_too(tmp_path, capsys):
+    """Their metrics are None; the medians are the others', or NaN if there are none."""
+    study = STUDIES["fig2"]
+    folder = Folder(tmp_path, "fig2", study, 0.01, methods=("ou-dsm", "ndsm-eps0"))
+    for job in folder.missing():
+        lost = job.row == "ou-dsm" or job.seed > 2
+        curve = [{"cpu_seconds": 1.0, "swd2": 0.2}, {"cpu_seconds": 2.0, "swd2": 0.1}]
+        made = {**row(job.row, job.seed, None if lost else job.seed), "cpu_seconds": 2.0, "curve": curve}
+        folder.add(job, ([made], np.full((50, 2), np.nan if lost else 0.0, dtype=np.float32)))
+    folder.finish()
+    assert (tmp_path / "figure.png").is_file()
+    results = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert results["rows"][0]["equal_time"] == {"cpu_seconds": 2.0, "swd2": 0.1}
+    first, second = folder.groups()
+    assert np.isnan([first.median["mode_std"], *first.spread]).all()
+    assert (second.seed, second.median["mode_std"], second.spread, second.runs) == (1, 1.0, (0.0, 2.0), 5)
+    print_study(study.title, study.shown, folder.groups(), {})
+    assert "nan" in capsys.readouterr().out
 
 
 def test_a_run_gives_its_row_the_mixtures_and_its_points(tmp_path):

@@ -12,8 +12,9 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.errors import InputError
-from ndsm.experiment import Generator, begin, prepare, start, train_locally
+from ndsm.experiment import Generator, begin, evaluate_run, prepare, start, train_locally
 from ndsm.run import Run, differing_fields, training_hash
+from ndsm.stamps import make_stamp
 from ndsm.training import Resume
 
 TINY = {
@@ -246,6 +247,19 @@ def test_changed_data_are_refused(tmp_path):
     np.save(table, x)
     with pytest.raises(InputError, match=r"other data: the rows of .*rows\.npy have changed"):
         prepare(config, Run(tmp_path / "run"))
+
+
+def test_a_run_is_not_evaluated_against_other_rows(run):
+    """But a search's trial, which learned from a part of them, is."""
+    data = run.data()
+    for fingerprint in ("another", make_stamp(data["fingerprint"], "search", data["rows"])):
+        (run.path / "data.json").write_text(json.dumps({**data, "fingerprint": fingerprint}))
+        refused = pytest.raises(
+            InputError, match="other data: the rows of arcs have changed since; bring them"
+        )
+        with refused if fingerprint == "another" else contextlib.nullcontext():
+            evaluate_run(run, 50)
+        assert run.samples_png.is_file() == (fingerprint != "another")
 
 
 def test_preparing_writes_nothing(tmp_path):

@@ -1,5 +1,8 @@
 """Log-densities and samplers as a user meets them: the estimator, `ndsm score` and `ndsm sample --sampler`."""
 
+import json
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,14 +12,17 @@ import torch
 import ndsm
 from ndsm.cli import main
 from ndsm.config import SamplerName
-from ndsm.data import load
+from ndsm.data import TableSchema, TableWriter, load
 from ndsm.data.dataset import dequantised
+from ndsm.data.tables import ListColumn
+from ndsm.errors import InputError
 from ndsm.experiment import Generator
 from ndsm.likelihood import LogDensity, log_density
 from ndsm.run import Run
 from ndsm.samplers import SAMPLERS
 from ndsm.scoring import RowScorer, open_rows, score_table
 from ndsm.streams import numpy_stream
+from pipelines.score import score_on_ray
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +274,60 @@ def test_bits_of_whole_numbers_come_with_a_warning(whole_numbers, folder, scored
     args = ["score", str(whole_numbers / "run"), str(whole_numbers / "counts.parquet")]
     assert main([*args, "--out", str(folder / "counted.parquet")]) == 0
     assert "warning" not in capsys.readouterr().err
+
+
+def test_a_list_columns_csv_one_row_and_capital_letters_are_scored(folder, tmp_path, scored):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    lists = TableSchema(list_column=ListColumn("x", 2, "float", "list"))
+    (tmp_path / "run" / "data.json").write_text(json.dumps({**data, "schema": lists.to_json()}))
+    with TableWriter(tmp_path / "sampled.csv", lists) as out:
+        out.write(np.array([[1.5, 500.0]]))
+    np.save(tmp_path / "rows.npy", np.array([[1.5, 500.0]]))
+    (tmp_path / "rows.npy").rename(tmp_path / "ROWS.NPY")
+    for rows in ("sampled.csv", "ROWS.NPY"):
+        out = str(tmp_path / "out.parquet")
+        assert main(["score", str(tmp_path / "run"), str(tmp_path / rows), "--out", out]) == 0
+        np.testing.assert_array_equal(scored.pop(), [[1.5, 500.0]])
+
+
+def test_a_row_that_cannot_be_scored_is_named_before_workers_are_started(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("pipelines.score.cluster", lambda: pytest.fail("started"))
+    table = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"x0": [1.5] * 3, "x1": [500.5, None, 501.5]}), table)
+    command = ["score", str(folder / "run"), str(table), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main(command) == 2
+    said = "rows.parquet: column 'x1', row 2 (the first is row 1): expected a number that is finite"
+    assert said in capsys.readouterr().err
+    with pytest.raises(InputError, match="row 2"):
+        score_on_ray(Run(folder / "run"), table, tmp_path / "out", 1, {})
+
+
+def test_what_is_drawn_of_whole_numbers_is_the_numbers_without_the_noise(
+    whole_numbers, tmp_path, monkeypatch
+):
+    run = Run.open(whole_numbers / "run")
+    rows = load(run.config().data, run.config().train.seed, run.scaling()).train
+    counts = np.floor(run.scaling().invert(rows))
+    monkeypatch.setattr(Generator, "rows", lambda *args, **settings: iter([rows]))
+    for out in ("s.parquet", "folder"):
+        assert main(["sample", str(run.path), "--n", "54", "--out", str(tmp_path / out), "--local"]) == 0
+        found = pq.read_table(tmp_path / out)
+        np.testing.assert_array_equal(np.stack([found["a"], found["b"]], 1), counts)
+    np.testing.assert_array_equal(ndsm.load(run.path).sample(54), counts)
+    seen = []
+
+    def half_way(process, model, rows, draws, *settings):
+        seen.append(run.scaling().invert(rows))
+        # Both drawn numbers are 0.75 after the noise.
+        yield run.scaling().apply_(np.full((draws * len(rows), 2), 0.75, dtype=np.float32))
+
+    monkeypatch.setattr("ndsm.experiment.generator.impute", half_way)
+    pq.write_table(pa.table({"a": pa.array([1, None]), "b": pa.array([None, 0])}), tmp_path / "in.parquet")
+    assert (
+        main(["impute", str(run.path), str(tmp_path / "in.parquet"), "--out", str(tmp_path / "out.npy")]) == 0
+    )
+    np.testing.assert_allclose(seen[0], [[1.5, np.nan], [np.nan, 0.5]])
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), [[0, 1, 0], [0, 0, 0]])

@@ -1,16 +1,20 @@
 """`ndsm status`, the lock behind it, and the scalars for TensorBoard: what the files of a run tell."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ndsm
 from ndsm.cli import main
 from ndsm.config import load_config
 from ndsm.errors import InputError
 from ndsm.experiment import prepare
+from ndsm.report import build_report
 from ndsm.run import Run
 from ndsm.status import status
 
@@ -62,6 +66,27 @@ def test_a_failure_and_the_end_are_told_apart(half, train_arcs):
     train_arcs(half, TINY)
     found = status(half)
     assert (found["state"], found["step"], found["restarts"]) == ("finished", 40, 1)
+
+
+def test_a_run_is_finished_by_what_it_has_and_not_by_its_last_report(half, tmp_path, train_arcs):
+    train_arcs(half, TINY)
+    run = Run(tmp_path / "lost")
+    shutil.copytree(half.path, run.path)
+    assert (status(run)["state"], run.has_weights) == ("finished", True)
+    for file in (run.path / "checkpoints").glob("step-*"):
+        file.unlink()
+    # As a folder that `ndsm.load` and `save` copied.
+    assert status(run)["state"] == "finished"
+    (run.path / "model.safetensors").unlink()
+    assert (status(run)["state"], status(run)["step"]) == ("stopped", 40)
+
+
+def test_what_was_fitted_in_python_is_finished(tmp_path, capsys):
+    model = ndsm.NDSM(1, max_steps=5, batch_rows=8, random_state=0)
+    model.fit(np.random.default_rng(0).normal(size=(20, 2))).save(tmp_path / "run")
+    assert main(["status", str(tmp_path / "run")]) == 0
+    assert "run: finished, fitted in Python, step 5 of 5 (100.0 %)" in capsys.readouterr().out
+    assert "5 of 5 steps" in build_report(Run(tmp_path / "run"))
 
 
 def test_a_run_that_another_process_holds_is_running_and_is_not_trained_twice(half):

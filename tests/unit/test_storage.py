@@ -1,6 +1,7 @@
 """Copies of a run at a URI: whole, up to date, and enough to go on from."""
 
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -88,6 +89,21 @@ def test_storage_that_is_not_there_is_one_sentence(uri, sentence, tmp_path):
     with pytest.raises(InputError, match=sentence):
         Run.at(tmp_path, uri, "mine")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_of_another_run_does_not_take_the_place_of_the_one_in_the_folder(tmp_path, train_arcs):
+    storage = (tmp_path / "far away").as_uri()
+    train_arcs(Run.at(tmp_path / "there", storage, "mine"), {**TINY, "train.steps": 10})
+    here = Run(tmp_path / "here" / "mine")
+    begin(prepare(load_config("toy-arcs", {**TINY, "train.steps": 10, "network.width": 16}), here))
+    for found in (r"network\.width; give", r"network\.width, rows; give"):
+        before = {p: p.read_bytes() for p in here.path.rglob("*") if p.is_file()}
+        with pytest.raises(InputError, match=f"found another one, with other {found}"):
+            Run.at(tmp_path / "here", storage, "mine")
+        Run.at(tmp_path / "here", storage, "mine", fresh=True)
+        assert {p: p.read_bytes() for p in here.path.rglob("*") if p.is_file()} == before
+        data = here.data() | {"fingerprint": "another"}
+        (here.path / "data.json").write_text(json.dumps(data))
 
 
 def test_storage_that_vanishes_ends_training_and_its_return_resumes_it(tmp_path, train_arcs):
