@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -298,6 +299,15 @@ def test_trials_with_workers_share_all_that_workers_take(cluster, room, found):
     assert trials_at_once(there, config, "train", None) == room
     with pytest.raises(InputError, match=f"at most {room}, found 17: the cluster has {found}"):
         trials_at_once(there, config, "train", 17)
+
+
+def test_a_trial_with_workers_that_the_cluster_cannot_hold_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = Cluster(cpus=8, gpus=0, object_store=2**20)
+    monkeypatch.setattr("tuning.command.cluster", lambda: nullcontext(small))
+    assert main(["tune", "toy-arcs", "--data.n", "300", "--trial-kind", "train"]) == 2
+    assert "blocks in flight would take" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_trials_share_the_gpus_that_they_use():
