@@ -206,7 +206,8 @@ class Run:
             if self.mirror is not None:
                 self.mirror.delete("metrics.json")
         self._write_config(config)
-        self._push_files("config.yaml")
+        # All of it: the copy may be new, and with a configuration alone it would be no run.
+        self.push()
 
     def remove(self) -> None:
         """Delete the run directory, and its copy."""

@@ -91,6 +91,14 @@ def test_storage_that_is_not_there_is_one_sentence(uri, sentence, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_is_given_a_copy_later_is_copied_whole(tmp_path, train_arcs):
+    train_arcs(Run(tmp_path / "here" / "mine"), {**TINY, "train.steps": 10})
+    storage = (tmp_path / "far away").as_uri()
+    run = Run.at(tmp_path / "here", storage, "mine")
+    run.update(load_config("toy-arcs", {**TINY, "train.steps": 10, "train.storage": storage}))
+    assert Run.at(tmp_path / "there", storage, "mine").last_step() == 10
+
+
 def test_a_copy_of_another_run_does_not_take_the_place_of_the_one_in_the_folder(tmp_path, train_arcs):
     storage = (tmp_path / "far away").as_uri()
     train_arcs(Run.at(tmp_path / "there", storage, "mine"), {**TINY, "train.steps": 10})
