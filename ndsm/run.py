@@ -202,9 +202,7 @@ class Run:
         if before == config:
             return
         if (before.sample, before.evaluate.n) != (config.sample, config.evaluate.n):
-            (self.path / "metrics.json").unlink(missing_ok=True)
-            if self.mirror is not None:
-                self.mirror.delete("metrics.json")
+            self.forget_evaluation()
         self._write_config(config)
         # All of it: the copy may be new, and with a configuration alone it would be no run.
         self.push()
