@@ -59,7 +59,7 @@ class LinearKernel:
         """α(u)/α(t), (1, 1)."""
         return (self.log_alpha(u) - self.log_alpha(t)).exp()
 
-    def trust(self, t: float, u: float, error: float = SLOPE_ERROR) -> Tensor:
+    def trust(self, t: float, u: float, known: bool = False) -> Tensor:
         """α(u)/α(t), (1, 1)."""
         return self.unpulled(t, u)
 
@@ -106,12 +106,15 @@ class MixtureKernel:
         """α(u)/α(t) (1 - σ(t)²/v) = exp(-(t + u)/v), (r, K): the product, as α(u)/α(t) alone overflows in thin axes."""
         return torch.exp(-(t + u) / self._variance)
 
-    def trust(self, t: float, u: float, error: float = SLOPE_ERROR) -> Tensor:
+    def trust(self, t: float, u: float, known: bool = False) -> Tensor:
         """α(u)/α(t) times α²/(α² + ε²) with α = α(t), (r, K): how much of a slope is signal if its size is α and its error ε.
 
         Where nothing of the data is left a step divides the slope by α, and without this what it multiplies is error.
+
+        Args:
+            known: whether the slope is known and not learned.
         """
-        return self.unpulled(t, u) / (self.unpulled(t, t) + error**2)
+        return self.unpulled(t, u) / (self.unpulled(t, t) + (ROUNDING if known else SLOPE_ERROR) ** 2)
 
     def spread(self, t: float) -> float:
         """1: the modes are stationary."""
