@@ -147,7 +147,7 @@ def test_a_trial_that_ends_before_its_first_score_goes_on_next_time(setting, mon
 
 
 def test_what_goes_wrong_is_a_row_with_its_reason(setting, monkeypatch):
-    record = run(setting, 1, **{"process.last_dt": 5.0})
+    record = run(setting, 1, **{"process.last_dt": 0.4})
     assert record.status == "invalid"
     assert "expected steps below" in record.reason
 
