@@ -29,7 +29,8 @@ def load_images(
 
     Args:
         path: a folder, whose images are read in the order of their names; if all of them lie in sub-folders, these are
-            their classes, in the order of their names, or of the numbers that all of these are. Or a .parquet file with a column of encoded images: bytes, or a struct with `bytes`.
+            their classes, in the order of their names, or of the numbers that all of these are. Or a .parquet file with a
+            column of encoded images: bytes, or a struct with `bytes`.
         columns: name of that column; not needed if there is only one.
 
     Raises:
@@ -44,7 +45,8 @@ def load_images(
             names = tuple(sorted(set(folders)))
             if all(name.isdecimal() for name in names):
                 names = tuple(sorted(names, key=int))
-            labels = np.array([names.index(folder) for folder in folders], dtype=np.int64)
+            numbers = {name: number for number, name in enumerate(names)}
+            labels = np.array([numbers[folder] for folder in folders], dtype=np.int64)
         images = _stacked(((str(file), file) for file in files), path)
     elif path.suffix.lower() == ".parquet" and path.is_file():
         images = _stacked(_encoded(path, columns), path)

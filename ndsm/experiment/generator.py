@@ -126,8 +126,7 @@ class Generator:
         chosen = find_sampler(named, noise)
         times = problem.reverse_times
         if steps is not None or sampler is not None:
-            evaluations = own.steps if steps is None else steps
-            times = reverse_times(process, chosen, evaluations, problem.end_dt)
+            times = reverse_times(process, chosen, self._evaluations(steps), problem.end_dt)
         # Not a generator itself: what is wrong is found by the call, not by the first rows.
         generated = generate(process, score, times, n, seed, self.device, chosen, first_chunk)
         return (x.cpu().numpy() for x in generated)
