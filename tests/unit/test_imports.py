@@ -82,3 +82,17 @@ def test_the_board_does_without_torch():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "False"
+
+
+def test_training_does_without_torchs_compiler(tmp_path):
+    """Importing it takes longer than all else that a short run does."""
+    program = (
+        "import sys; from ndsm import cli\n"
+        "cli.main(['train', 'toy-arcs', '--local', '--quiet', '--train.steps', '20', '--data.n', '200', '--evaluate.n', '20',"
+        " '--reference.n-init', '1'])\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1] == "False"
