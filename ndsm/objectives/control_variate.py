@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.mlp import zero_linear
 from ndsm.objectives.ndsm import ControlVariate
+from ndsm.optimizer import Adam
 
 
 class Epsilon(ABC):
@@ -156,7 +157,7 @@ class NetworkEpsilon(Epsilon):
             # Starts as ε = 0, which is NDSM.
             self._net = nn.Sequential(*layers, zero_linear(10, 1))
         self._features = TimeEmbedding(t_min, t_max, 0, 1.0, torch.Generator())
-        self._optimizer = torch.optim.Adam(self._net.parameters(), lr=lr)
+        self._optimizer = Adam(self._net.parameters(), lr=lr)
 
     @torch.no_grad()
     def __call__(self, t: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """One optimiser step, the same on a laptop and in a Ray worker."""
 
 import copy
-import inspect
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,20 +12,9 @@ from torch import Tensor, nn
 
 from ndsm.config import Train
 from ndsm.objectives import Epsilon, GradientMoments, Objective, Score, gradient_moments
+from ndsm.optimizer import Adam
 from ndsm.processes import LABEL, RowLayout
 from ndsm.training.weighting import Weight
-
-
-class Adam(torch.optim.Adam):
-    """PyTorch's, without what keeps its compiler away from it: that begins by importing the compiler, which takes
-    longer than importing PyTorch, in each process that trains. Steps are not compiled here (`train.compile` is for the network).
-    """
-
-    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)
-    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
 class Trainer:
