@@ -11,7 +11,7 @@ from ndsm.cli import main
 from ndsm.config import build_config, flatten, load_config, merge
 from ndsm.data import load
 from ndsm.errors import InputError
-from ndsm.experiment import Generator, build_problem, describe_data, start
+from ndsm.experiment import Generator, build_problem, describe_data, prepare, start
 from ndsm.networks import Equivariant
 from ndsm.processes import rollout
 from ndsm.reproduce import STUDIES, run_job
@@ -191,6 +191,9 @@ def test_figure_7_has_an_equivariant_row_that_runs(mnist_root, tmp_path):
     plain, job, *_ = jobs.values()
     a, b = flatten(plain.config), flatten(job.config)
     assert {key: b[key] for key in a if a[key] != b[key]} == {"data.symmetry": "c2"}
+    for each in jobs.values():
+        # The steps of generation suit the mixture, too.
+        prepare(each.config, Run(tmp_path / each.name))
     short = {"train.steps": 3, "train.block_mb": 0.1, "sample.steps": 4, "evaluate.n": 12, "network.width": 8}
     config = build_config(merge(job.config.model_dump(mode="json"), short), "short")
     ((row,), images) = run_job(replace(job, config=config, moments=0), tmp_path)
