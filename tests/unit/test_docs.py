@@ -229,7 +229,7 @@ SHORT = {
     "train": ["--local", "--fresh", "--json", "--train.steps", "20", "--train.batch-rows", "32", "--evaluate.n", "60"],
     "sample": ["--n", "40", "--steps", "60"],
     "impute": ["--steps", "5"],
-    "bench": ["--n", "100", "--steps", "5"],
+    "bench": ["--n", "100", "--steps", "5", "--data.n", "300", "--reference.n-init", "1", "--train.block-mb", "0.02"],
 }  # fmt: skip
 """Options added to a command; the last of an option's values counts."""
 IMAGES = ["--network.width", "8", "--network.depth", "2", "--sample.steps", "20", "--sample.sampler", "exponential",
