@@ -193,9 +193,15 @@ def trials_at_once(found: Cluster, config: Config, kind: TrialKind, asked: int |
 
 
 def trial_resources(found: Cluster, config: Config, kind: TrialKind, concurrent: int) -> dict[str, float]:
-    """What Ray reserves for a trial's own process."""
+    """What Ray reserves for a trial's own process.
+
+    Raises:
+        InputError: trials are to train on GPUs, and the cluster has none.
+    """
     if kind == "train":
         return {"CPU": NESTED_TRIAL_CPUS}
+    if config.train.device == "cuda" and not found.gpus:
+        raise InputError("train.device: expected a cluster with GPUs for 'cuda', found none; use auto or cpu")
     shares_gpus = found.gpus and config.train.device != "cpu"
     return {"CPU": 1, **({"GPU": min(1.0, found.gpus / concurrent)} if shares_gpus else {})}
 
