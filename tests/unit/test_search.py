@@ -317,7 +317,9 @@ def test_trials_share_the_gpus_that_they_use():
         assert trial_resources(there, on[device], "in-process", 8) == {"CPU": 1, "GPU": 0.25}
     assert trial_resources(there, on["cpu"], "in-process", 8) == {"CPU": 1}
     assert trial_resources(replace(there, gpus=0), on["auto"], "in-process", 8) == {"CPU": 1}
-    with pytest.raises(InputError, match=r"train\.device: expected a cluster with GPUs for 'cuda', found none"):
+    with pytest.raises(
+        InputError, match=r"train\.device: expected a cluster with GPUs for 'cuda', found none"
+    ):
         trial_resources(replace(there, gpus=0), on["cuda"], "in-process", 8)
     assert "GPU" not in trial_resources(there, on["auto"], "train", 8)
 
