@@ -2,14 +2,15 @@
 
 The paper's: networks (a U-Net of about 1.1 million weights; 7 x 32 in latent space), batch (64 images; 250 latent rows,
 NDSM's from trajectories recorded at 5 times), Adam, 100 epochs, T = 2 and ten round Gaussians (latent: fitted to 1,000
-codes; Approx.-C2-MNIST: two of one covariance), N = 14,000 in the low-data regime, and 1,000 steps of generation in latent space. Left open there and the same
+codes), N = 14,000 in the low-data regime, and 1,000 steps of generation in latent space. Left open there and the same
 for all rows here: learning rate 1e-3 (latent) and 5e-4 (U-Net), constant, so that every moment of a training is a fair
 place to stop; averaged weights; times fed as log t; output divided by sqrt(V(t)); loss weighted by V(t); the
 stationary score added to the network's output, which for the linear process is its usual preconditioning; generation on a
 grid refined towards 0 with a last step that adds no noise.
 
 Not the paper's: forward grids of 40 steps of the exponential integrator (the paper: 2,000 of Euler-Maruyama), the same
-for all nonlinear rows; in pixels 100 steps of generation; rows `mixture-dsm` and `path`.
+for all nonlinear rows; in pixels 100 steps of generation; rows `mixture-dsm` and `path`; ten round Gaussians for Approx.-C2-MNIST, too, where two of one
+covariance (the paper's) do not tell its modes apart: one of them took in a fifth of the large digits beside the small ones.
 """
 
 from dataclasses import replace
@@ -93,12 +94,6 @@ PIXEL_KEYS = (
     "classifier_accuracy",
 )
 SHOWN = ("fid", "is", "class_share_std")
-SYMMETRIC: dict[str, Any] = {
-    "data.name": "c2-mnist",
-    "reference.n_components": 2,
-    "reference.covariance_type": "tied",
-    "reference.reg_covar": 0.02,
-}
 SYMMETRIC_ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ou-dsm", {}),
     ("ou-dsm", {"symmetry": "c2"}),
@@ -139,12 +134,10 @@ def _pixels(title: str, n: int | None, rows: tuple[tuple[str, dict[str, Any]], .
 
 
 def _symmetric(title: str) -> Study:
-    # Its mixture has variances as small as 0.02, at which Euler-Maruyama is unstable with 100 steps.
-    stable = {row: {**METHODS[row], "sample.sampler": "exponential"} for row in ("ndsm-cv", "path")}
+    base = _pixels(title, None, SYMMETRIC_ROWS)
     return replace(
-        _pixels(title, None, SYMMETRIC_ROWS),
-        methods={**METHODS, **stable},
-        fields={**PIXELS, **SYMMETRIC, "train.steps": EPOCHS * 60_000 // PIXELS["train.batch_rows"]},
+        base,
+        fields={**base.fields, "data.name": "c2-mnist"},
         keys=(*PIXEL_KEYS, "fake_share", "fake_share_floor"),
         shown=("fake_share", *SHOWN),
     )
