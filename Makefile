@@ -14,7 +14,7 @@ test: $(READY)
 	$(VENV)/bin/python -m pytest -n 2
 
 chaos: $(READY)
-	$(VENV)/bin/python -m pytest -m chaos -s tests/chaos
+	$(VENV)/bin/python -m pytest -m 'chaos and not nightly' -s tests/chaos
 
 nightly: $(READY)
 	$(VENV)/bin/python -m pytest -m nightly

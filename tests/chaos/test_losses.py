@@ -243,6 +243,7 @@ def mean_loss(lines: list[dict], begin_at: float, end_at: float) -> tuple[float,
     return mean, math.sqrt(per_step / steps.sum())
 
 
+@pytest.mark.nightly
 def test_a_node_that_is_told_of_its_end_saves_one_checkpoint(cluster, tmp_path, monkeypatch):
     """As a spot machine is: at the next report, once, and training goes on."""
     import ray

@@ -68,13 +68,16 @@ def test_trials_that_are_ray_train_runs_leave_all_cpus_free(tmp_path):
     assert set(statuses) <= {"done", "stopped"}
 
 
-def test_a_killed_driver_goes_on_and_trains_nothing_twice(tmp_path):
+@pytest.mark.parametrize("kills", [0, pytest.param(1, marks=pytest.mark.nightly)])
+def test_a_search_ends_with_its_page_and_trains_nothing_twice(tmp_path, kills):
+    """Also one whose driver was killed."""
+    words = ["--kills", str(kills), "--trials", "1", "--seconds", "3", "--out", tmp_path]
     done = subprocess.run(
-        [sys.executable, "benchmarks/search_kills.py", "--kills", "1", "--trials", "1", "--seconds", "3", "--out", tmp_path],
+        [sys.executable, "benchmarks/search_kills.py", *words],
         check=False, capture_output=True, text=True, timeout=450, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "1 kills: 1 trials ended, none trained twice" in done.stdout
+    assert f"{kills} kills: 1 trials ended, none trained twice" in done.stdout
     found = {p.name for p in (tmp_path / "search").iterdir()}
     assert {"best.yaml", "summary.json", "tune-report.html", "search.json", "trials"} <= found
     page = (tmp_path / "search" / "tune-report.html").read_text(encoding="utf-8")
