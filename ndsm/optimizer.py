@@ -7,7 +7,7 @@ import torch
 
 class Adam(torch.optim.Adam):
     """PyTorch's, without what keeps its compiler away from it: that begins by importing the compiler, which takes
-    longer than importing PyTorch, in each process that trains. Steps are not compiled here (`train.compile` is for the
+    nearly as long as importing PyTorch, in each process that trains. Steps are not compiled here (`train.compile` is for the
     network).
     """
 

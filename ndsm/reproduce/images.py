@@ -138,8 +138,8 @@ def _symmetric(title: str) -> Study:
     return replace(
         base,
         fields={**base.fields, "data.name": "c2-mnist"},
-        keys=(*PIXEL_KEYS, "fake_share", "fake_share_floor"),
-        shown=("fake_share", *SHOWN),
+        keys=(*base.keys, "fake_share", "fake_share_floor"),
+        shown=("fake_share", *base.shown),
     )
 
 

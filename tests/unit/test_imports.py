@@ -85,7 +85,7 @@ def test_the_board_does_without_torch():
 
 
 def test_training_does_without_torchs_compiler(tmp_path):
-    """Importing it takes longer than all else that a short run does."""
+    """Importing it takes nearly as long as importing PyTorch."""
     program = (
         "import sys; from ndsm import cli\n"
         "cli.main(['train', 'toy-arcs', '--local', '--quiet', '--train.steps', '20', '--data.n', '200', '--evaluate.n', '20',"
