@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ndsm.errors import InputError
 from ndsm.networks import MLP, TimeEmbedding
+from ndsm.optimizer import Adam
 from ndsm.processes import LABEL, Process, one_step_batches
 from ndsm.streams import torch_stream
 
@@ -98,7 +99,7 @@ def fit_classifier(
             depth,
             torch_stream(seed, "classifier inputs"),
         )
-    optimiser = torch.optim.Adam(model.parameters(), lr)
+    optimiser = Adam(model.parameters(), lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         named = next(batches)

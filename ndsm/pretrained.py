@@ -27,6 +27,7 @@ from ndsm.errors import InputError
 from ndsm.files import write_whole
 from ndsm.networks.autoencoder import Autoencoder
 from ndsm.networks.classifier import ImageClassifier
+from ndsm.optimizer import Adam
 from ndsm.stamps import make_stamp
 from ndsm.streams import torch_stream
 
@@ -85,7 +86,9 @@ def classifier(
             moved = images.reshape(-1, side, side).roll((down, right), (1, 2)).reshape(images.shape)
             return nn.functional.cross_entropy(network(moved), labels, label_smoothing=0.05)
 
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2, fused=True)
+        optimizer = Adam(
+            network.parameters(), lr=1e-3, weight_decay=1e-2, decoupled_weight_decay=True, fused=True
+        )
         _optimise(name, loss, train, optimizer, epochs=epochs, batch=256, peak=3e-3)
         answers = Pretrained(network.eval(), {}).apply(network, test.images).argmax(1)
         return {"accuracy": float((answers == test.labels).mean()), "classes": classes}
@@ -107,7 +110,7 @@ def autoencoder(
         def loss(images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
             return nn.functional.mse_loss(network(images), images)
 
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-5, fused=True)
+        optimizer = Adam(network.parameters(), lr=1e-3, weight_decay=1e-5, fused=True)
         _optimise(name, loss, train, optimizer, epochs=epochs, batch=256, peak=None)
         seen = Pretrained(network.eval(), {}).apply(network, test.images)
         return {"mse": float(((seen - test.images) ** 2).mean())}
@@ -150,7 +153,7 @@ def _optimise(
     name: str,
     loss: Callable[[Tensor, Tensor, torch.Generator], Tensor],
     data: LabelledImages,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     *,
     epochs: int,
     batch: int,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ndsm.errors import InputError
 from ndsm.networks import MLP, TimeEmbedding
 from ndsm.objectives import Score
+from ndsm.optimizer import Adam
 from ndsm.processes import Process, one_step_batches
 from ndsm.streams import torch_stream
 
@@ -117,7 +118,7 @@ def fit_second_order(
         torch.manual_seed(torch_stream(seed, "second order").initial_seed())
         inputs = torch_stream(seed, "second order inputs")
         model = SecondOrderScore(process, min(rank, rows.shape[1]), t_min, width, depth, inputs)
-    optimiser = torch.optim.Adam(model.parameters(), lr)
+    optimiser = Adam(model.parameters(), lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     batches = one_step_batches(process, rows, t_min, batch_rows, seed)
     for _ in range(steps):
