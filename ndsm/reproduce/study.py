@@ -17,7 +17,6 @@ SETTINGS = {
     "bayesian": "reference.bayesian",
     "init": "reference.init_params",
     "n_init": "reference.n_init",
-    "batch_rows": "train.batch_rows",
 }
 """The field of each key that distinguishes rows of the same name."""
 
