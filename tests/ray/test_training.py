@@ -105,7 +105,8 @@ def test_stops_and_killed_simulators_change_nothing_but_counters(ray_cluster, tm
     assert 0 < stormy.run.last_step() < 1200
     first = stormy.run.last_metrics()
 
-    def die_twice() -> None:
+    def die() -> None:
+        """This process, if fewer than two have: whoever makes a file first has that death."""
         for death in ("first", "second"):
             with contextlib.suppress(FileExistsError):
                 (tmp_path / death).touch(exist_ok=False)
@@ -114,7 +115,7 @@ def test_stops_and_killed_simulators_change_nothing_but_counters(ray_cluster, tm
 
     # Not by the clock: a busy machine may train to the end before a simulator that was killed is there again, but not
     # when both of them are gone.
-    monkeypatch.setattr("pipelines.simulators.Simulator", disturbed(2, die_twice))
+    monkeypatch.setattr("pipelines.simulators.Simulator", disturbed(2, die))
     lines: list[dict] = []
     begin(stormy)
     train_on(ray_cluster, stormy.problem, stormy.run, rows, lines.append)
@@ -162,14 +163,7 @@ def test_simulators_that_crash_again_and_again_end_the_run_with_a_sentence(
     from pipelines.ingest import Ingest, NoAnswer
     from pipelines.simulators import start_simulators
 
-    class Crashes:
-        def __init__(self, driver):
-            pass
-
-        def block(self, index, inputs):
-            os._exit(1)
-
-    monkeypatch.setattr("pipelines.simulators.Simulator", Crashes)
+    monkeypatch.setattr("pipelines.simulators.Simulator", disturbed(0, lambda: os._exit(1)))
     made = experiment(tmp_path, "crashing")
     handles = start_simulators(1, made.problem.spec, ray_cluster.put(made.dataset.train))
     said: list[str] = []
