@@ -19,14 +19,10 @@
 Every file appears whole or not at all: it is written under another name, flushed and renamed.
 """
 
-import fcntl
 import io
 import json
-import os
 import shutil
-import socket
 import tempfile
-import time
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -46,6 +42,7 @@ from ndsm.config import Config, build_config, flat, flatten
 from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.files import foreign_names, needs_room, write_whole
+from ndsm.owner import OwnerFile
 from ndsm.reference import GaussianMixture
 from ndsm.stamps import make_stamp
 from ndsm.storage import Mirror, is_uri
@@ -92,18 +89,6 @@ def training_hash(config: Config) -> str:
 
 
 @dataclass(frozen=True)
-class Owner:
-    """The process that trains a run, or trained it last."""
-
-    pid: int
-    host: str
-    started: float
-    """Unix time."""
-    alive: bool = False
-    """Whether it holds the run's lock."""
-
-
-@dataclass(frozen=True)
 class Standing:
     """How far a run has come."""
 
@@ -142,7 +127,7 @@ class Run:
         mirror = Mirror.under(storage, name)
         run = cls(out / name, mirror)
         # The copy is older than the folder in which a run trains.
-        run.check_free()
+        run.owner.check_free()
         try:
             if fresh or run.foreign_files():
                 mirror.names()
@@ -272,59 +257,11 @@ class Run:
                 f"{self.path} has vanished while it was trained: bring the folder back, and the same command goes on"
             )
 
-    # ---- who works on it ----
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep other processes from training this run, and let them see that this one does.
-
-        Raises:
-            InputError: another process trains it.
-        """
-        path = self._owner_file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A lock of the operating system: whatever ends the process releases it.
-        with path.open("a+", encoding="utf-8") as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.check_free()
-                yield
-                return
-            f.truncate(0)
-            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}, f)
-            f.flush()
-            yield
-
-    def owner(self) -> Owner | None:
-        """Who trains this run or trained it last; None before the first training."""
-        try:
-            with self._owner_file.open(encoding="utf-8") as f:
-                try:
-                    fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                    alive = False
-                except BlockingIOError:
-                    alive = True
-                return Owner(**json.load(f), alive=alive)
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def check_free(self) -> None:
-        """Nothing, if no other process trains this run.
-
-        Raises:
-            InputError: one does.
-        """
-        owner = self.owner()
-        if owner and owner.alive and (owner.pid, owner.host) != (os.getpid(), socket.gethostname()):
-            raise InputError(
-                f"{self.path} is being trained by process {owner.pid} on {owner.host}: wait for it, stop it, or give "
-                "this run another --name"
-            )
-
     @property
-    def _owner_file(self) -> Path:
-        return self._checkpoint_folder / "owner.json"
+    def owner(self) -> OwnerFile:
+        """Who trains it; held while it is trained."""
+        file = self._checkpoint_folder / "owner.json"
+        return OwnerFile(file, f"{self.path} is being trained", "give this run another --name")
 
     # ---- what a run is ----
 

@@ -30,7 +30,7 @@ def status(run: Run) -> dict[str, Any]:
         `storage_failure`: why the URI does not answer, or None.
     """
     config = run.config().train
-    now, steps, owner, here = time.time(), config.steps, run.owner(), run.standing()
+    now, steps, owner, here = time.time(), config.steps, run.owner.read(), run.standing()
     last, checkpoint, failure, unanswered = here.last_metrics, here.checkpoint, here.failure, None
     if config.storage is not None and is_uri(config.storage):
         try:

@@ -96,7 +96,7 @@ def run_on_ray(
         data_bytes = experiment.dataset.train.nbytes
         check_budget(found, config, simulators, problem.spec.block_bytes, data_bytes, use_gpu)
         begin(experiment)
-        with run.hold():
+        with run.owner.hold():
             data = ray.put(experiment.dataset.train)
             if config.simulators == "auto":
                 simulators = calibrated(problem, data, found, use_gpu, say)

@@ -80,6 +80,7 @@ def tune(options: SearchOptions) -> bool:
         plan = replace(plan, trials=min(options.trials, 1 + len(others)))
     folder = SearchFolder(options.path.resolve())
     settings = describe(options, space, metric, dataset)
+    folder.owner.check_free()
     if not options.fresh:
         folder.check(settings)
     # The split leaves labels out where the metric does not look at them.
@@ -105,9 +106,9 @@ def tune(options: SearchOptions) -> bool:
         resources = trial_resources(found, base, options.trial_kind, concurrent)
         if options.fresh:
             folder.remove()
-        folder.begin(settings)
-        announce(options, folder, space, split, metric, concurrent)
-        with gently_interrupted(folder) as interrupted:
+        with folder.owner.hold(), gently_interrupted(folder) as interrupted:
+            folder.begin(settings)
+            announce(options, folder, space, split, metric, concurrent)
             if sum(r.status in FINISHED for r in folder.records()) < plan.trials:
                 if options.search == "pbt":
                     run_population(plan, setting, concurrent, resources, told(plan))

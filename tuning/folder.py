@@ -1,6 +1,7 @@
 """A search's folder: written and read here, and nothing else of `tuning` knows its layout.
 
 search.json                       what is searched, how, and from which configuration
+owner.json                        the process that searches, or searched last; locked while it lives
 trials/0007/trial.json            a trial: its values, where it stands, its scores
 trials/0007/run                   its run directory
 finalists/NAME-seed1/             as a trial, on a fresh seed
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 from ndsm.errors import InputError
 from ndsm.files import foreign_names, write_whole
+from ndsm.owner import OwnerFile
 from ndsm.run import Run
 
 Status = Literal["running", "done", "stopped", "failed", "invalid"]
@@ -27,6 +29,7 @@ FINISHED: tuple[Status, ...] = ("done", "stopped", "failed")
 
 OWN = (
     "search.json",
+    "owner.json",
     "trials",
     "finalists",
     "population.json",
@@ -139,6 +142,9 @@ class SearchFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.pool, self.ray = path / "pool", path / "ray"
+        self.owner = OwnerFile(
+            path / "owner.json", f"{path} is being searched", "give this search another --name"
+        )
 
     def begin(self, settings: dict[str, Any]) -> None:
         """Write what the search is, unless it is there already."""

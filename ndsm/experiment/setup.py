@@ -45,7 +45,7 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
     """
     if process is not None:
         config = own_process(config, process)
-    run.check_free()
+    run.owner.check_free()
     known = run.exists() and not fresh
     if known and (fields := differing_fields(run.config(), config)):
         raise InputError(

@@ -34,7 +34,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from ndsm.run import Run
-with Run(Path(sys.argv[1])).hold():
+with Run(Path(sys.argv[1])).owner.hold():
     print("held", flush=True)
     time.sleep(100)
 """
