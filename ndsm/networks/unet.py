@@ -76,9 +76,13 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         """(B, c, s, s), (B, time_width) → (B, channels, s', s')."""
-        inner = self.convolution(h) + self.time(time)[:, :, None, None]
-        out: Tensor = nn.functional.silu(self.norm(inner))
-        return out
+        convolved: Tensor = self.convolution(h)
+        full = self.norm.weight.dtype
+        # Only convolutions gain from reduced precision: the sums of a normalisation lose by it, and on a CPU are slower.
+        with torch.autocast(h.device.type, enabled=False):
+            inner = convolved.to(full) + self.time(time.to(full))[:, :, None, None]
+            out = nn.functional.silu(self.norm(inner))
+        return out.to(convolved.dtype)
 
 
 class UNet(nn.Module):

@@ -71,6 +71,29 @@ def test_the_network_sees_a_bounded_number_of_images_at_once_unless_it_learns(mo
     assert seen == [25, 10, 10, 5, 25]
 
 
+def test_in_reduced_precision_only_the_convolutions_are_reduced():
+    """A normalisation sums squares over a group's pixels: 8 bits are too few for that."""
+    full, reduced = shaken(model(64)), shaken(model(64))
+    reduced._reduced = True
+    seen = {}
+    for module in reduced.modules():
+        if isinstance(module, nn.GroupNorm | nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(lambda m, args, out: seen.setdefault(type(m), set()).add(out.dtype))
+    y, t = recorded(64, 25)["mean"], torch.full((25,), 0.1)
+    a, b = full.learned(y, t), reduced.learned(y, t)
+    assert b.dtype == torch.float32
+    assert 0 < (b - a).norm() < 0.01 * a.norm()
+    assert seen == {
+        nn.Conv2d: {torch.bfloat16},
+        nn.ConvTranspose2d: {torch.bfloat16},
+        nn.GroupNorm: {torch.float32},
+    }
+    for net in (full, reduced):
+        net.learned(y, t).square().sum().backward()
+    slopes = [torch.cat([p.grad.flatten() for p in net.parameters()]) for net in (full, reduced)]
+    assert (slopes[1] - slopes[0]).norm() < 0.01 * slopes[0].norm()
+
+
 def test_log_densities_of_images_differentiate_along_directions():
     """The sum of the derivatives along all pixels is the Jacobian's trace; and the solver takes the model as it is."""
     net, ours = shaken(model(64)).eval(), process(64)
