@@ -1,7 +1,11 @@
 """What several tests share."""
 
 import math
+import subprocess
+import sys
 from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,3 +193,35 @@ def _mean_within():
 @pytest.fixture(name="train_arcs", scope="session")
 def _train_arcs():
     return train_arcs
+
+
+HOLD = """
+import sys, time
+from importlib import import_module
+from pathlib import Path
+module, kind, path = sys.argv[1:]
+with getattr(import_module(module), kind)(Path(path)).owner.hold():
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def held_elsewhere():
+    """A context in which another process holds a run or a search; it gives that process's number."""
+
+    @contextmanager
+    def hold(folder):
+        kind = type(folder)
+        args = [sys.executable, "-c", HOLD, kind.__module__, kind.__name__, folder.path]
+        holder = subprocess.Popen(args, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            yield holder.pid
+        finally:
+            # Nothing that ends a process can leave the folder locked.
+            holder.kill()
+            holder.wait()
+
+    return hold

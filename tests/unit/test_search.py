@@ -2,11 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,15 +19,6 @@ from tuning.search import Plan, Proposals, gently_interrupted, outcome, stopping
 from tuning.space import Choice, Space, make_space
 from tuning.summary import preset_text
 
-ROOT = Path(__file__).parents[2]
-HOLD = """
-import sys, time
-from pathlib import Path
-from tuning.folder import SearchFolder
-with SearchFolder(Path(sys.argv[1])).owner.hold():
-    print("held", flush=True)
-    time.sleep(100)
-"""
 FREE = {"train.lr": "1e-4..1e-2", "network.width": "32,64", "train.times_per_path": "2..60"}
 
 
@@ -249,24 +237,16 @@ def test_another_search_under_the_same_name_is_refused(tmp_path):
     assert not folder.path.exists()
 
 
-def test_a_search_that_another_process_runs_is_left_alone(tmp_path, capsys):
+def test_a_search_that_another_process_runs_is_left_alone(tmp_path, capsys, held_elsewhere):
     folder = SearchFolder(tmp_path / "mine")
     folder.trial(0).write(TrialRecord(0, {}))
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, folder.path], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with held_elsewhere(folder) as pid:
         args = ["--data.n", "300", "--name", "mine", "--out", str(tmp_path)]
         for fresh in ([], ["--fresh"]):
             assert main(["tune", "toy-arcs", *args, *fresh]) == 2
-            assert f"mine is being searched by process {holder.pid}" in capsys.readouterr().err
+            assert f"mine is being searched by process {pid}" in capsys.readouterr().err
         assert folder.trial(0).exists()
         assert not (folder.path / "search.json").exists()
-    finally:
-        holder.kill()
-        holder.wait()
     with folder.owner.hold():
         folder.owner.check_free()
         assert folder.owner.read().pid == os.getpid()

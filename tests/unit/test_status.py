@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +15,6 @@ from ndsm.report import build_report
 from ndsm.run import Run
 from ndsm.status import status
 
-ROOT = Path(__file__).parents[2]
 TINY = {
     "data.n": 300,
     "network.width": 8,
@@ -29,15 +25,6 @@ TINY = {
     "train.device": "cpu",
     "train.report_seconds": 1e-9,
 }
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from ndsm.run import Run
-with Run(Path(sys.argv[1])).owner.hold():
-    print("held", flush=True)
-    time.sleep(100)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -89,27 +76,18 @@ def test_what_was_fitted_in_python_is_finished(tmp_path, capsys):
     assert "5 of 5 steps" in build_report(Run(tmp_path / "run"))
 
 
-def test_a_run_that_another_process_holds_is_running_and_is_not_trained_twice(half):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, half.path], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+def test_a_run_that_another_process_holds_is_running_and_is_not_trained_twice(half, held_elsewhere):
+    with held_elsewhere(half) as pid:
         found = status(half)
         assert (found["state"], found["process"]["pid"], found["process"]["alive"]) == (
             "running",
-            holder.pid,
+            pid,
             True,
         )
         assert found["eta_seconds"] == pytest.approx((40 - found["step"]) / found["steps_per_s"])
         for fresh in (False, True):
-            with pytest.raises(InputError, match=f"is being trained by process {holder.pid}"):
+            with pytest.raises(InputError, match=f"is being trained by process {pid}"):
                 prepare(load_config("toy-arcs", TINY), half, fresh)
-    finally:
-        # Nothing that ends a process can leave the run locked.
-        holder.kill()
-        holder.wait()
     assert status(half)["state"] != "running"
     prepare(load_config("toy-arcs", TINY), half)
 
