@@ -94,7 +94,7 @@ def disturbed(after: int, disturb: Callable[[], object]) -> type:
 def test_stops_and_killed_simulators_change_nothing_but_counters(ray_cluster, tmp_path, monkeypatch):
     """A run that is stopped, and goes on while its simulators are killed, has bitwise the weights of an undisturbed one,
     which here even is one without Ray; what was counted adds up over both sittings."""
-    fields = {"train.steps": 1200, "train.simulators": 2}
+    fields = {"train.steps": 1200, "train.simulators": 2, "train.block_mb": 0.01}
     calm = experiment(tmp_path, "calm", **fields)
     for _ in train_locally(calm):
         pass
@@ -110,12 +110,13 @@ def test_stops_and_killed_simulators_change_nothing_but_counters(ray_cluster, tm
         for death in ("first", "second"):
             with contextlib.suppress(FileExistsError):
                 (tmp_path / death).touch(exist_ok=False)
-                time.sleep(0.5)  # The answers are on their way.
                 os.kill(os.getpid(), signal.SIGKILL)
 
     # Not by the clock: a busy machine may train to the end before a simulator that was killed is there again, but not
-    # when both of them are gone.
-    monkeypatch.setattr("pipelines.simulators.Simulator", disturbed(2, die))
+    # when both of them are gone. Their last answers may be lost with them, and who was never heard of is not known to
+    # have come back; but of eight one has arrived, since a worker waits for no more than that: four blocks of two
+    # simulators, and as many again that the other one owed.
+    monkeypatch.setattr("pipelines.simulators.Simulator", disturbed(8, die))
     lines: list[dict] = []
     begin(stormy)
     train_on(ray_cluster, stormy.problem, stormy.run, rows, lines.append)
