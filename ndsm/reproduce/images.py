@@ -97,6 +97,7 @@ SHOWN = ("fid", "is", "class_share_std")
 SYMMETRIC_ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ou-dsm", {}),
     ("ou-dsm", {"symmetry": "c2"}),
+    ("mixture-dsm", {}),
     ("ndsm-cv", {}),
     ("path", {}),
 )
