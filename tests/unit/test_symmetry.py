@@ -187,7 +187,7 @@ def test_whitening_beside_symmetry_is_refused():
 
 def test_figure_7_has_an_equivariant_row_that_runs(mnist_root, tmp_path):
     jobs = {job.name: job for job in STUDIES["fig7"].jobs(1.0, {"data.root": mnist_root})}
-    assert list(jobs) == ["ou-dsm-0", "ou-dsm-symmetry-c2-0", "ndsm-cv-0", "path-0"]
+    assert list(jobs) == ["ou-dsm-0", "ou-dsm-symmetry-c2-0", "mixture-dsm-0", "ndsm-cv-0", "path-0"]
     plain, job, *_ = jobs.values()
     a, b = flatten(plain.config), flatten(job.config)
     assert {key: b[key] for key in a if a[key] != b[key]} == {"data.symmetry": "c2"}
