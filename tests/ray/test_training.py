@@ -25,6 +25,7 @@ from ndsm.run import Run
 from ndsm.training import Resume, block_index, open_replay
 from pipelines.cluster import metrics_address
 from pipelines.instruments import GAUGES
+from pipelines.simulators import Simulator
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -75,9 +76,8 @@ def assert_same_weights(a: Run, b: Run) -> None:
     assert all(torch.equal(left[k], right[k]) for k in left)
 
 
-def disturbed(after: int, disturb: Callable[[], object]) -> type:
+def disturbed(after: int, disturb: Callable[[], object]) -> type[Simulator]:
     """A simulator that calls `disturb` whenever it, or one that Ray starts in its place, has answered `after` times."""
-    from pipelines.simulators import Simulator
 
     class Disturbed(Simulator):
         answers = 0
