@@ -72,8 +72,9 @@ class Seen(NamedTuple):
 class MirroredPaths:
     """Paths and their mirrors: the same start, the opposite noise; columns p and p + B of (d, 2B).
 
-    The probe u has E uuᵀ = I and does not depend on the noise: random signs for isotropic modes; sqrt(d) times a
-    random axis of the own mode for the others, because for it the matrices in the recursion are numbers.
+    The probe u has E uuᵀ = I, a symmetric law, and does not depend on the noise: random signs for isotropic modes; sqrt(d)
+    times a random axis of the own mode with a random sign for the others, because for an axis the matrices in the recursion
+    are numbers. The symmetry is what removes the first-order error of a one-sided difference along u from the mean.
 
     Tangents are carried from the first step on which any path is outside its mode, and then of all: in high dimensions
     none ever is, in low ones many are, and in between gathering those that are would cost what it saves.
@@ -97,9 +98,11 @@ class MirroredPaths:
             signs = torch.randint(2, (d, paths), generator=generator, device=device)
             probe = signs.float().mul_(2).sub_(1)
         else:
-            axis = torch.randint(d, (paths,), generator=generator, device=device)
+            # One draw for both, so that the generator moves on as for an axis alone.
+            drawn = torch.randint(2 * d, (paths,), generator=generator, device=device)
+            axis, sign = drawn % d, 1.0 - 2.0 * (drawn // d)
             chosen = torch.zeros(d, paths, device=device)
-            chosen[axis, torch.arange(paths, device=device)] = d**0.5
+            chosen[axis, torch.arange(paths, device=device)] = sign * d**0.5
             probe = self.modes.from_axes(chosen)
         self._probe = probe.repeat(1, 2)
         # Of each column, the entry of a table (r, K) along its probe.

@@ -73,6 +73,32 @@ def test_the_control_variate_has_mean_zero(covariance_type, integrator, last_dt,
     assert abs(float(bare.mean())) > 4 * float(bare.std()) / math.sqrt(len(bare))
 
 
+@pytest.mark.parametrize("covariance_type", ["spherical", "diag", "tied", "full"])
+def test_differences_along_probes_have_the_mean_of_derivatives(covariance_type, mean_within):
+    """For a quadratic s the one-sided difference's error is ½ δ uᵀ D²s[w, w] exactly. It is odd in u, so that for probes of a
+    symmetric law W by differences and W by derivatives have one mean, 0: within 4 standard errors of their difference and of
+    W itself."""
+    process = Langevin(overlapping(covariance_type), horizon=1.0)
+    rows = simulate(process, "exponential", 2e-2, 40_000, times=uniform_grid(1.0, 10))
+    form = torch.randn(2, 2, 2, generator=torch_stream(8, "quadratic"), dtype=torch.float64)
+
+    def score(y, t):
+        return torch.einsum("aij,bi,bj->ba", form, y, y)
+
+    found = Path()(score, rows).control_variate
+    mean_within(found - _by_derivatives(score, rows), 0.0)
+    mean_within(found, 0.0)
+
+
+def _by_derivatives(score, rows):
+    """W of each row, averaged over the path and its mirror, with the directional derivative itself."""
+    w = torch.zeros_like(rows["t"])
+    for sign, y, tangent in ((1, "state", "tangent"), (-1, "mirror", "mirror_tangent")):
+        s, along = torch.func.jvp(lambda y: score(y, rows["t"]), (rows[y],), (rows[tangent],))
+        w += 0.5 * (sign * (s * rows["weight"]).sum(1) - (rows["probe"] * along).sum(1))
+    return w
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_the_control_variate_has_mean_zero_for_a_drift_of_ones_own(given, mean_within):
     well = DoubleWell()
@@ -153,12 +179,13 @@ def test_thinned_residual_terms_have_the_mean_of_all(mean_within):
 
 
 @pytest.mark.parametrize("integrator", ["euler-maruyama", "exponential"])
-def test_probes_have_the_identity_as_second_moment(integrator):
+def test_probes_have_mean_zero_and_the_identity_as_second_moment(integrator):
     for covariance_type in ("spherical", "full"):
         rows = simulate(Langevin(overlapping(covariance_type), horizon=0.4), integrator, None)
         products = rows["probe"][:, :, None] * rows["probe"][:, None, :]
         error = products.std(0) / math.sqrt(len(products)) + 1e-6
         assert ((products.mean(0) - torch.eye(2)).abs() <= 4 * error).all()
+        assert (rows["probe"].mean(0).abs() <= 4 / math.sqrt(len(products))).all()
 
 
 def test_a_wrong_jacobian_product_is_refused():
