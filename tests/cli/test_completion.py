@@ -35,7 +35,7 @@ def script(tmp_path_factory):
 def test_bash_completes(script, line, expected):
     words = " ".join(f"'{word}'" for word in line)
     ask = f"source {script}; COMP_WORDS=({words}); COMP_CWORD={len(line) - 1}; _ndsm; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == expected
 
 
@@ -44,7 +44,7 @@ def test_zsh_reads_its_script(capsys):
     assert main(["completion", "zsh"]) == 0
     script = capsys.readouterr().out
     ask = f"autoload -U +X compinit && compinit -u -D\n{script}\nwhence -w _ndsm"
-    done = subprocess.run(["zsh", "-f", "-c", ask], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["zsh", "-f", "-c", ask], check=False, capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("_ndsm: function", "")
 
 

@@ -150,7 +150,7 @@ def test_a_killed_simulator_of_images_comes_back(ray_cluster, tmp_path, mnist_ro
     try:
         first = ray_cluster.get(simulator.block(0))
         os.kill(first["life"], signal.SIGKILL)
-        second = ray_cluster.get(simulator.block(0), timeout=120)
+        second = ray_cluster.get(simulator.block(0))
         assert second["life"] != first["life"]
         np.testing.assert_array_equal(first["rows"], second["rows"])
     finally:
@@ -297,8 +297,7 @@ def test_simulators_wait_when_they_are_a_window_ahead(ray_cluster, tmp_path):
     ingest = Ingest(lambda: handles, lambda number: number, 0, 3, made.problem.spec.stamp)
     try:
         ingest.take(0)
-        deadline = time.monotonic() + 30
-        while ingest.counters()["blocks_received"] < 7 and time.monotonic() < deadline:
+        while ingest.counters()["blocks_received"] < 7:
             time.sleep(0.05)
         time.sleep(0.5)
         assert ingest.counters()["blocks_received"] == 7
@@ -360,8 +359,8 @@ def test_simulators_may_come_and_go(ray_cluster, tmp_path):
     try:
         ingest.take(0)
         ray_cluster.get(board.set_simulators.remote(second))
-        number, deadline = 1, time.monotonic() + 60
-        while members.mine[0].actor != second[0].actor and time.monotonic() < deadline:
+        number = 1
+        while members.mine[0].actor != second[0].actor:
             ingest.take(number)
             number += 1
         assert [handle.actor for handle in members.mine] == [second[0].actor]
@@ -436,11 +435,9 @@ def test_a_run_is_evaluated_and_measured_beside_its_training_until_its_folder_va
     assert all(line["n"] == 50 and line["swd2"] > 0 for line in lines)
     assert pictured_steps(unplugged) == steps
     expected = [f"ray_ndsm_{name}" for name in GAUGES] + ["ray_ndsm_blocks_received_total"]
-    text, deadline = "", time.monotonic() + 60
-    while not all(f"\n{name}{{" in text for name in expected) and time.monotonic() < deadline:
+    # Ray exports them when it gets to it; pytest's own limit ends a wait for ever.
+    while [name for name in expected if f"\n{name}{{" not in scraped(address)]:
         time.sleep(0.5)
-        text = scraped(address)
-    assert [name for name in expected if f"\n{name}{{" not in text] == []
 
 
 def scraped(address: str) -> str:

@@ -15,7 +15,6 @@ def test_twenty_kills_leave_a_whole_checkpoint_each_time():
         check=False,
         capture_output=True,
         text=True,
-        timeout=200,
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr

@@ -77,7 +77,7 @@ def test_a_worker_without_simulators_simulates_on_its_own_device(monkeypatch):
     meta = torch.device("meta")
     source = loop.local_source(problem, data(), Resume(2), 1, device=meta)(3)
     try:
-        assert seen.get(timeout=30) == (meta, block_index(Resume(2), 1, 3))
+        assert seen.get() == (meta, block_index(Resume(2), 1, 3))
     finally:
         source.close()
 

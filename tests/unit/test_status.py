@@ -42,7 +42,7 @@ def test_a_stopped_run_tells_where_it_stands(half):
     assert (found["state"], found["step"], found["steps"], found["percent"]) == ("stopped", 20, 40, 50)
     assert (found["loss"], found["restarts"], found["failure"]) == (last["loss"], 0, None)
     assert found["checkpoint"]["step"] == 20
-    assert 0 <= found["checkpoint"]["age_seconds"] < 3600
+    assert found["checkpoint"]["age_seconds"] >= 0
     assert found["process"]["alive"] is False
     assert found["steps_per_s"] is None
 

@@ -239,7 +239,7 @@ def test_status_on_the_driver_shows_what_another_machine_trains(storage, tmp_pat
     found, last = status(Run.open(driver.path)), worker.last_metrics()
     assert (found["step"], found["state"], found["checkpoint"]["step"]) == (40, "finished", 40)
     assert (found["loss"], found["storage_failure"]) == (last["loss"], None)
-    assert 0 <= found["checkpoint"]["age_seconds"] < 3600
+    assert found["checkpoint"]["age_seconds"] >= 0
     worker.write_failure(InputError("the drift ran away"))
     assert status(Run.open(driver.path))["failure"] == "the drift ran away"
     assert sorted(driver.path.rglob("*")) == before
