@@ -12,6 +12,7 @@ second-order version extrapolates x̂₀ linearly in λ = log(α/σ) from the st
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.samplers.base import Draw, Spacing, level_grid, score_at
-from ndsm.samplers.local import Kernel, Term
+from ndsm.samplers.local import SLOPE_ERROR, Kernel, Term
 
 EXTRAPOLATED = 4.0
 """Largest log(α₁/α) from the step before to this one's end at which it is extrapolated: beyond, the network's error
@@ -39,6 +40,9 @@ class Flow:
     """η, from 0 (deterministic) to 1 (ancestral)."""
     spacing: Spacing | None = None
     """Of its times."""
+    slope_error: float = SLOPE_ERROR
+    """ε of a mixture's modes: error of the slope f + s relative to its size near the data, 0 for a score that is known exactly.
+    A slope of size α counts by α²/(α² + ε²)."""
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
         """See `level_grid`."""
@@ -56,11 +60,14 @@ class Flow:
             fresh = self.noise * (end / std) * (std**2 - (end * shrink) ** 2).clamp(min=0).sqrt()
             kept = (end**2 - fresh**2).clamp(min=0).sqrt()
             hold = kernel.unpulled(t, u) + kernel.pull * kept * std
-            slide = kernel.trust(t, u) * std**2 - kernel.trust(t, t) * kept * std
+            trust = partial(kernel.trust, t, error=self.slope_error)
+            slide = trust(u) * std**2 - trust(t) * kept * std
             terms = [Term(hold, x, point=True), Term(slide, slope)]
             if self.order == 2 and before is not None and u > 0:
                 s, x_before, slope_before = before
-                terms += _extrapolation(kernel, (s, t, u), kept, (x_before, slope_before), (x, slope))
+                terms += _extrapolation(
+                    kernel, (s, t, u), kept, (x_before, slope_before), (x, slope), self.slope_error
+                )
             if self.noise > 0 and u > 0:
                 terms.append(Term(fresh, draw()))
             before = (t, x, slope)
@@ -74,6 +81,7 @@ def _extrapolation(
     kept: Tensor,
     before: tuple[Tensor, Tensor],
     now: tuple[Tensor, Tensor],
+    slope_error: float,
 ) -> list[Term]:
     """The terms of (α₁ - κ α₀/σ₀) (x̂₀ - x̂₀ of the step before)/(2r), r = ratio of the two steps in λ, κ = kept."""
     s, t, u = times
@@ -87,6 +95,6 @@ def _extrapolation(
     for sign, time, (x, slope) in ((1, t, now), (-1, s, before)):
         terms += [
             Term(sign * weight * kernel.unpulled(time, u), x, point=True),
-            Term(sign * weight * std[time] ** 2 * kernel.trust(time, u), slope),
+            Term(sign * weight * std[time] ** 2 * kernel.trust(time, u, slope_error), slope),
         ]
     return terms

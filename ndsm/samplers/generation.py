@@ -41,16 +41,20 @@ SAMPLERS: dict[SamplerName, Sampler] = {
 
 
 def find_sampler(
-    sampler: str | Sampler, noise: float | None = None, spacing: Spacing | None = None
+    sampler: str | Sampler,
+    noise: float | None = None,
+    spacing: Spacing | None = None,
+    slope_error: float | None = None,
 ) -> Sampler:
     """The sampler of a name; one of your own as it is.
 
     Args:
         noise: η of `Flow`, in place of the sampler's own.
         spacing: of the times of `Flow`, in place of the sampler's own.
+        slope_error: ε of `Flow`, in place of that of a learned score; 0 for a score that is known exactly.
 
     Raises:
-        InputError: there is no such name, or noise or spacing for a sampler that is no `Flow`.
+        InputError: there is no such name, or one of the others for a sampler that is no `Flow`.
     """
     if isinstance(sampler, str):
         if sampler not in SAMPLERS:
@@ -58,13 +62,17 @@ def find_sampler(
         found: Sampler = SAMPLERS[sampler]
     else:
         found = sampler
-    given = {"noise": noise, "spacing": spacing}
+    given = {"noise": noise, "spacing": spacing, "slope_error": slope_error}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if not changes:
         return found
     if not isinstance(found, Flow):
         known = ", ".join(name for name, one in SAMPLERS.items() if isinstance(one, Flow))
-        fields = {"noise": "sample.noise", "spacing": "sample.power, signal or end"}[next(iter(changes))]
+        fields = {
+            "noise": "sample.noise",
+            "spacing": "sample.power, signal or end",
+            "slope_error": "sample.slope_error",
+        }[next(iter(changes))]
         raise InputError(f"{fields}: expected one of the samplers {known}, found {sampler!r}")
     return replace(found, **changes)
 
@@ -76,7 +84,9 @@ def configured_sampler(sample: Sample) -> Sampler:
         InputError: settings for a sampler that does not have them.
     """
     spacing = Spacing(sample.power, sample.signal, sample.end)
-    return find_sampler(sample.sampler, sample.noise, None if spacing == Spacing() else spacing)
+    return find_sampler(
+        sample.sampler, sample.noise, None if spacing == Spacing() else spacing, sample.slope_error
+    )
 
 
 def reverse_times(process: Process, sampler: str | Sampler, evaluations: int, end_dt: float) -> np.ndarray:

@@ -20,7 +20,7 @@ from ndsm.samplers.base import KnownKernel, check_nonlinear_mixture, known_kerne
 SLOPE_ERROR = 0.02
 """ε, error of a learned probability flow within a mode relative to its size near the data."""
 ROUNDING = 1e-6
-"""The same of one that is known, in float32."""
+"""Least ε: that of a flow that is known, in float32."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class LinearKernel:
         """α(u)/α(t), (1, 1)."""
         return (self.log_alpha(u) - self.log_alpha(t)).exp()
 
-    def trust(self, t: float, u: float, known: bool = False) -> Tensor:
-        """α(u)/α(t), (1, 1)."""
+    def trust(self, t: float, u: float, error: float) -> Tensor:
+        """α(u)/α(t), (1, 1), whatever the error."""
         return self.unpulled(t, u)
 
     def spread(self, t: float) -> float:
@@ -106,15 +106,16 @@ class MixtureKernel:
         """α(u)/α(t) (1 - σ(t)²/v) = exp(-(t + u)/v), (r, K): the product, as α(u)/α(t) alone overflows in thin axes."""
         return torch.exp(-(t + u) / self._variance)
 
-    def trust(self, t: float, u: float, known: bool = False) -> Tensor:
+    def trust(self, t: float, u: float, error: float) -> Tensor:
         """α(u)/α(t) times α²/(α² + ε²) with α = α(t), (r, K): how much of a slope is signal if its size is α and its error ε.
 
-        Where nothing of the data is left a step divides the slope by α, and without this what it multiplies is error.
+        Where nothing of the data is left a step divides the slope by α, and without this what it multiplies is error. It is a
+        bias that smaller steps do not remove: with a slope that is known ε should be 0.
 
         Args:
-            known: whether the slope is known and not learned.
+            error: ε, at least `ROUNDING`.
         """
-        return self.unpulled(t, u) / (self.unpulled(t, t) + (ROUNDING if known else SLOPE_ERROR) ** 2)
+        return self.unpulled(t, u) / (self.unpulled(t, t) + max(error, ROUNDING) ** 2)
 
     def spread(self, t: float) -> float:
         """1: the modes are stationary."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.samplers.base import score_at
-from ndsm.samplers.local import MixtureKernel, Term, kernel_of
+from ndsm.samplers.local import SLOPE_ERROR, MixtureKernel, Term, kernel_of
 
 LARGEST_EXPONENT = 30.0
 """Of 1/α, which thin modes would make infinite for all rows: times a component's least share, exp(-60), nothing."""
@@ -89,7 +89,7 @@ class Posterior:
                 exp(T/v) along a mode's thin axes): then its slope counts as far as it can be trusted.
         """
         kernel = self._kernel
-        inverse = kernel.trust(t, 0.0, known=not learned)
+        inverse = kernel.trust(t, 0.0, SLOPE_ERROR if learned else 0.0)
         slope = kernel.slope(self._process, x, s, t)
         terms = [Term(kernel.unpulled(t, 0.0), x, point=True), Term(inverse * kernel.std(t) ** 2, slope)]
         return kernel.blend(x, terms).to(x)

@@ -12,7 +12,7 @@ import torch
 
 from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
-from ndsm.samplers import SAMPLERS
+from ndsm.samplers import find_sampler
 
 pytestmark = pytest.mark.statistical
 
@@ -49,13 +49,8 @@ class OneMode:
 
     def carried(self, sampler, x, times):
         """x carried by the sampler."""
-        return SAMPLERS[sampler](self.process, self.score, times, x, lambda: torch.zeros_like(x))
-
-
-@pytest.fixture(autouse=True)
-def _every_slope_is_believed(monkeypatch):
-    """What takes an error of the network into account is left out: here there is none."""
-    monkeypatch.setattr("ndsm.samplers.local.SLOPE_ERROR", 0.0)
+        exact = find_sampler(sampler, slope_error=0.0)
+        return exact(self.process, self.score, times, x, lambda: torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("sampler", ["flow", "flow2"])

@@ -73,11 +73,12 @@ class Overlapping:
         u = torch.rand(N, generator=torch_stream(1, "truth"), dtype=torch.float64).numpy()
         return torch.from_numpy(np.interp(u, cdf / cdf[-1], self.x)[:, None])
 
-    def start(self):
-        """The law of Y_T itself: the horizon is too short for the prior."""
+    def start(self, u=None):
+        """The law of Y_T itself, at random or at quantiles u: the horizon is too short for the prior."""
         p = np.maximum(self._root * (self._vectors @ (np.exp(self._rate * self.horizon) * self._start)), 0)
         cdf = np.cumsum(p)
-        u = torch.rand(N, generator=torch_stream(2, "start"), dtype=torch.float64).numpy()
+        if u is None:
+            u = torch.rand(N, generator=torch_stream(2, "start"), dtype=torch.float64).numpy()
         return torch.from_numpy(np.interp(u, cdf / cdf[-1], self.x)[:, None]).float()
 
 
@@ -97,6 +98,18 @@ def test_nonlinear_noising_overlapping_modes(sampler, steps, overlapping):
         sampler=sampler,
     )  # fmt: skip
     assert_same_law(x.double(), overlapping.truth())
+
+
+@pytest.mark.parametrize(("sampler", "steps", "bound"), [("flow", 200, 0.0045), ("flow2", 100, 0.003)])
+def test_a_known_score_leaves_no_bias_that_more_steps_keep(sampler, steps, bound, overlapping):
+    """With an exact score the flow's law tends to the data's as steps get smaller, at 20,000 equal quantiles of the start, whose
+    images have no spread: the distribution functions come closer than the 0.0056 at which a learned slope's damping levels off."""
+    case, exact = overlapping, find_sampler(sampler, slope_error=0.0)
+    ranks = (np.arange(N) + 0.5) / N
+    times = reverse_times(case.process, exact, steps, 1e-4)
+    x = carry(case.process, case.score, times, case.start(ranks), torch_stream(0, "noise"), sampler=exact)
+    cdf = np.cumsum(case.density)
+    assert np.abs(np.interp(np.sort(x[:, 0].numpy()), case.x, cdf / cdf[-1]) - ranks).max() < bound
 
 
 def test_exponential_steps_keep_a_mixture_whose_modes_overlap():

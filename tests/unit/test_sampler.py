@@ -223,6 +223,13 @@ def test_noise_belongs_to_samplers_that_have_it():
         find_sampler("em", 0.5)
 
 
+def test_a_configuration_says_how_wrong_a_slope_is():
+    assert configured_sampler(Sample(sampler="flow2")).slope_error == 0.02
+    assert configured_sampler(Sample(sampler="flow2", slope_error=0.0)).slope_error == 0.0
+    with pytest.raises(InputError, match=r"sample\.slope_error: expected one of the samplers .* found 'em'"):
+        configured_sampler(Sample(sampler="em", slope_error=0.0))
+
+
 def test_a_configuration_spaces_the_times_of_a_few_step_sampler():
     mixture = GaussianMixture(torch.tensor([1.0]), torch.zeros(1, 2), torch.tensor([0.25]))
     process = Langevin(mixture, horizon=2.0)
