@@ -1,7 +1,8 @@
 """The configuration: one frozen tree, and the only place with default values.
 
 A preset (`ndsm/presets/*.yaml`) names what differs from these defaults; the command line overrides single
-fields (`--train.lr 1e-3`). Every run directory holds the whole resolved tree as `config.yaml`.
+fields (`--train.lr 1e-3`). Every run directory holds the whole resolved tree as `config.yaml`. Each field says what it
+decides (`ndsm.roles`).
 """
 
 import math
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from ndsm.errors import InputError
+from ndsm.roles import Role, leaf_fields, names_of, setting
 
 
 class FieldErrors(InputError):
@@ -51,67 +53,72 @@ class Data(Section):
         "gaussians",
         "vectors",
         "images",
-    ] = "digits"
+    ] = setting("data", "digits")
     """Data set: scikit-learn's digits; MNIST, its latent space (an autoencoder's four numbers), MNIST with every other
     image turned and halved; a 2-D toy; `vectors` (the table at data.path); or `images` (the folder or .parquet file at
     data.path)."""
-    root: Path = Path("data")
+    root: Path = setting("storage", Path("data"))
     """Folder with MNIST/raw; its files are downloaded there if they are missing."""
-    path: Path | None = None
+    path: Path | None = setting("data", None)
     """Table for `vectors`: .npy, .csv, .parquet or .arrow/.feather. Square grey `images`: a folder of files, in
     sub-folders if they have classes, or a .parquet file with a column of encoded ones."""
-    columns: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = setting("data", None)
     """Columns of the table to learn; all of them if not given. The column of images."""
-    labels: str | None = None
+    labels: str | None = setting("data", None)
     """Column of the table that holds labels, whole numbers from 0 on; it is not learned."""
-    standardize: bool = True
+    standardize: bool = setting("scaling", True)
     """Shift and scale each dimension to mean 0 and variance 1; undone on output."""
-    whiten: Literal["none", "within-mode"] = "none"
+    whiten: Literal["none", "within-mode"] = setting("scaling", "none")
     """After standardising, mix the dimensions so that the modes become nearly round; undone on output."""
-    whiten_components: int = Field(10, ge=1)
+    whiten_components: int = setting("scaling", 10, ge=1)
     """Modes that the whitening tells apart; about reference.n_components."""
-    whiten_samples: int = Field(10_000, ge=2)
+    whiten_samples: int = setting("scaling", 10_000, ge=2)
     """Rows the whitening is fitted on (at most; drawn at random)."""
-    symmetry: Literal["none", "c2"] = "none"
+    symmetry: Literal["none", "c2"] = setting("scaling", "none")
     """What is known to leave the data's law as it is: c2, turning images by 180° (reversing the row of pixels). Scaling,
     mixture and score, and with them the law of what is generated, are then made exactly symmetric."""
-    dequantize: float | None = Field(None, gt=0.0)
+    dequantize: float | None = setting("data", None, gt=0.0)
     """Width of a grey level or of an integer's step in the data's own units: uniform noise of that width is added to every
     number, so that the rows have a density (digits: 1; mnist: 0.0039215686; integers: 1); undone on output."""
-    n: int | None = Field(None, ge=2)
+    n: int | None = setting("data", None, ge=2)
     """Use the first n rows after the seeded shuffle (toys: how many to draw, 10,000 if not given)."""
-    validation_fraction: float = Field(0.1, ge=0.0, lt=1.0)
+    validation_fraction: float = setting("data", 0.1, ge=0.0, lt=1.0)
     """Share of the rows held out for evaluation; MNIST has a test split of its own."""
+
+    def unscaled(self) -> "Data":
+        """The same rows in their own units."""
+        usual = {name: type(self).model_fields[name].default for name in names_of(Data, "scaling")}
+        return self.model_copy(update=usual | {"standardize": False})
 
 
 class Reference(Section):
     """The Gaussian mixture that is prior of the generator and stationary law of the noising."""
 
-    n_components: int = Field(10, ge=1)
+    n_components: int = setting("training", 10, ge=1)
     """Mixture components K (the most it may use, if reference.bayesian)."""
-    covariance_type: Literal["spherical", "tied", "diag", "full"] = "spherical"
+    covariance_type: Literal["spherical", "tied", "diag", "full"] = setting("training", "spherical")
     """Shape of the component covariances."""
-    bayesian: bool = False
+    bayesian: bool = setting("training", False)
     """Infer how many components are needed (BayesianGaussianMixture)."""
-    fit_samples: int = Field(10_000, ge=2)
+    fit_samples: int = setting("training", 10_000, ge=2)
     """Rows the mixture is fitted on (at most; drawn at random)."""
-    reg_covar: float = Field(1e-6, gt=0.0)
+    reg_covar: float = setting("training", 1e-6, gt=0.0)
     """Variance added to the covariances' diagonal; bounds the smallest eigenvalue from below."""
-    init_params: Literal["kmeans", "k-means++", "random_from_data"] = "kmeans"
+    init_params: Literal["kmeans", "k-means++", "random_from_data"] = setting("training", "kmeans")
     """What the fit starts from, as scikit-learn calls it: k-means' clusters, its spread-out seeds, or rows at random."""
-    n_init: int = Field(1, ge=1)
+    n_init: int = setting("training", 1, ge=1)
     """Initialisations of the fit; the best is kept."""
 
 
 class Grid(Section):
     """The forward time grid."""
 
-    kind: Literal["uniform", "geometric", "importance"] = "uniform"
+    kind: Literal["uniform", "geometric", "importance"] = setting("training", "uniform")
     """Equal steps; steps that grow geometrically from process.last_dt up to the stable size; or steps from process.last_dt on
     over which g²/V grows by the same, which makes the weight by V(t) the likelihood's."""
-    steps: int = Field(50, ge=1)
+    steps: int = setting("training", 50, ge=1)
     """Steps from time 0 to the horizon."""
-    jitter: float = Field(0.9, ge=0.0, lt=1.0)
+    jitter: float = setting("training", 0.9, ge=0.0, lt=1.0)
     """Each group of trajectories moves its grid by up to this fraction of a step, so that the network sees
     all times and not just the grid's own."""
 
@@ -119,22 +126,22 @@ class Grid(Section):
 class Process(Section):
     """The forward noising dY = -f(Y, t) dt + g(t) dW."""
 
-    kind: Literal["langevin", "vp", "ve", "subvp", "ou"] = "langevin"
+    kind: Literal["langevin", "vp", "ve", "subvp", "ou"] = setting("training", "langevin")
     """Nonlinear, f = -grad log(mixture density) and g = sqrt(2); or linear with a known transition law."""
-    beta_min: float = Field(0.1, gt=0.0)
+    beta_min: float = setting("training", 0.1, gt=0.0)
     """β at time 0 (vp, subvp)."""
-    beta_max: float = Field(20.0, gt=0.0)
+    beta_max: float = setting("training", 20.0, gt=0.0)
     """β at the horizon (vp, subvp)."""
-    sigma_min: float = Field(0.01, gt=0.0)
+    sigma_min: float = setting("training", 0.01, gt=0.0)
     """Noise scale at time 0, data units (ve)."""
-    sigma_max: float | None = Field(20.0, gt=0.0)
+    sigma_max: float | None = setting("training", 20.0, gt=0.0)
     """Noise scale at the horizon, data units (ve); null: the largest distance between two training rows."""
-    horizon: float = Field(0.5, gt=0.0)
+    horizon: float = setting("training", 0.5, gt=0.0)
     """Final time T, in the process's own time unit (squared data units)."""
     grid: Grid = Grid()
-    last_dt: float | None = Field(1e-3, gt=0.0)
+    last_dt: float | None = setting("training", 1e-3, gt=0.0)
     """Size of the recorded example's own last step (the paper's Δt_N); the grid's own step if null."""
-    integrator: Literal["euler-maruyama", "exponential"] = "euler-maruyama"
+    integrator: Literal["euler-maruyama", "exponential"] = setting("training", "euler-maruyama")
     """One-step scheme of the simulation; the exponential one is exact while a path stays in its mixture component,
     and stable for any step."""
 
@@ -146,31 +153,35 @@ WITH_EPSILON = ("ndsm-cv", "path")
 class Epsilon(Section):
     """The factor ε(t) of the control variate (Theorem 3.2); for objective.kind ndsm-cv and path."""
 
-    kind: Literal["constant", "piecewise-linear", "closed-form", "network"] = "closed-form"
+    kind: Literal["constant", "piecewise-linear", "closed-form", "network"] = setting(
+        "training", "closed-form"
+    )
     """A fixed value, fixed values joined by lines, the minimiser of eq. 22 per bin of log t, or the paper's network
     ε_φ."""
-    value: float = 0.0
+    value: float = setting("training", 0.0, adjustable=True)
     """The constant. ndsm-cv: 0 is NDSM, 1 undoes the cancellation of Theorem 3.1. path: 0 is implicit score matching,
     1 is closest to denoising score matching."""
-    values: tuple[float, ...] = Field((1.0, 0.0), min_length=2)
+    values: tuple[float, ...] = setting("training", (1.0, 0.0), min_length=2, adjustable=True)
     """piecewise-linear: ε at as many times, equally spaced in log t from the smallest trained one to the horizon."""
-    every: int = Field(20, ge=1)
+    every: int = setting("training", 20, ge=1, adjustable=True)
     """Steps between updates of an ε that learns (the paper's N_CV)."""
-    bins: int = Field(20, ge=1)
+    bins: int = setting("training", 20, ge=1)
     """Bins of log t of the closed form; 1 makes it a constant."""
-    lr: float = Field(1e-3, gt=0.0)
+    lr: float = setting("training", 1e-3, gt=0.0, adjustable=True)
     """Adam's learning rate for the network ε_φ."""
 
 
 class Objective(Section):
     """What is minimised."""
 
-    kind: Literal["ndsm", "ndsm-cv", "antithetic", "path", "dsm", "mixture-dsm", "sliced"] = "ndsm"
+    kind: Literal["ndsm", "ndsm-cv", "antithetic", "path", "dsm", "mixture-dsm", "sliced"] = setting(
+        "training", "ndsm"
+    )
     """NDSM (Theorem 3.1); with a control variate (Theorem 3.2); averaged over both signs of the last increment;
     with a control variate from the whole path; denoising score matching (linear processes); each point noised by
     its own component's linear process; sliced score matching, which takes any process."""
     epsilon: Epsilon = Epsilon()
-    weighting: Literal["none", "variance", "likelihood"] = "variance"
+    weighting: Literal["none", "variance", "likelihood"] = setting("training", "variance")
     """Weight of an example at time t: 1; V(t), the variance the noising has added by then; or what makes the loss a bound on
     the likelihood, g(t)² over the density of the grid's times."""
 
@@ -182,85 +193,85 @@ Residual = bool | Literal["fading"]
 class Network(Section):
     """The score network s(y, t)."""
 
-    kind: Literal["mlp", "resmlp", "unet", "diffusers"] = "mlp"
+    kind: Literal["mlp", "resmlp", "unet", "diffusers"] = setting("training", "mlp")
     """Plain multilayer perceptron (the paper's), one of residual blocks modulated by the time, or, for rows that are
     square grey images, pixel row by pixel row, the paper's U-Net or the one of the diffusers library (optional)."""
-    width: int = Field(32, ge=1)
+    width: int = setting("training", 32, ge=1)
     """Units per hidden layer; channels of a U-Net's first level, a multiple of 8, doubled at each further one."""
-    depth: int = Field(7, ge=1)
+    depth: int = setting("training", 7, ge=1)
     """Hidden layers (mlp), residual blocks (resmlp), or levels of a U-Net, each at half the side of the one before
     (the paper's has 4)."""
-    residual: Residual = True
+    residual: Residual = setting("training", True)
     """Learn the difference from the stationary score: s = -grad V + net/scale; `fading` multiplies -grad V by
     V(t)/V(T), which goes to 0 with t."""
-    output_scale: Literal["none", "std"] = "std"
+    output_scale: Literal["none", "std"] = setting("training", "std")
     """Divide the network's output by 1 or by sqrt(V(t))."""
-    time_features: int = Field(8, ge=0)
+    time_features: int = setting("training", 8, ge=0)
     """Random Fourier features of log t beside log t itself."""
-    classes: int = Field(0, ge=0, lt=2**15)
+    classes: int = setting("training", 0, ge=0, lt=2**15)
     """Labels 0, 1, ... that the score is learned for, beside the score without; 0 learns the latter alone. Digits, MNIST,
     toys and image folders have labels of their own, tables those of data.labels."""
-    label_dropout: float = Field(0.1, ge=0.0, le=1.0)
+    label_dropout: float = setting("training", 0.1, ge=0.0, le=1.0)
     """Share of the examples whose label is dropped: what the score without a label is learned from."""
-    time_scale: float = Field(1.0, gt=0.0)
+    time_scale: float = setting("training", 1.0, gt=0.0)
     """Standard deviation of those features' frequencies; large ones are wrong between trained times."""
 
 
 class Train(Section):
     """The optimisation, and the machine it runs on."""
 
-    steps: int = Field(10_000, ge=1)
+    steps: int = setting("protocol", 10_000, ge=1)
     """Optimiser steps."""
-    batch_rows: int = Field(250, ge=1)
+    batch_rows: int = setting("training", 250, ge=1)
     """Rows per optimiser step, over all workers."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = setting("execution", 1, ge=1)
     """Micro-batches per optimiser step: each worker's rows are split into as many, which bounds the memory."""
-    lr: float = Field(1e-3, gt=0.0)
+    lr: float = setting("training", 1e-3, gt=0.0, adjustable=True)
     """Adam's learning rate."""
-    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    lr_schedule: Literal["constant", "cosine"] = setting("training", "cosine")
     """Learning rate over the run: constant, or a cosine down to 0."""
-    ema: float = Field(0.999, ge=0.0, lt=1.0)
+    ema: float = setting("training", 0.999, ge=0.0, lt=1.0)
     """Decay per step of the exponential moving average of the weights; 0 keeps the raw weights."""
-    grad_clip: float = Field(10.0, gt=0.0, allow_inf_nan=True)
+    grad_clip: float = setting("training", 10.0, gt=0.0, allow_inf_nan=True)
     """Largest gradient norm; a larger gradient is scaled down to it."""
-    seed: int = Field(0, ge=0)
+    seed: int = setting("protocol", 0, ge=0)
     """Seed of every random stream of the run."""
-    samples_per_insert: float = Field(1.0, gt=0.0)
+    samples_per_insert: float = setting("training", 1.0, gt=0.0)
     """How often each simulated row is used, on average. The network can learn a row's noise by heart when it
     sees it again; reuse only where simulating is the slower side."""
-    times_per_path: int = Field(5, ge=1)
+    times_per_path: int = setting("training", 5, ge=1)
     """Recorded times per trajectory (k of Remark 3.1)."""
-    block_mb: float = Field(2.0, gt=0.0)
+    block_mb: float = setting("training", 2.0, gt=0.0)
     """Size of one simulated block, MB."""
-    ring_blocks: int = Field(16, ge=1)
+    ring_blocks: int = setting("training", 16, ge=1)
     """Blocks each worker's ring holds; the oldest is overwritten."""
-    min_blocks: int = Field(1, ge=1)
+    min_blocks: int = setting("training", 1, ge=1)
     """Blocks in the ring before the first step."""
-    window: int = Field(2, ge=1)
+    window: int = setting("execution", 2, ge=1)
     """Blocks each simulator may be ahead of the trainer."""
-    workers: int | str = 1
+    workers: int | str = setting("execution", 1)
     """Training workers (data-parallel), one CPU or GPU each; or "min,max": as many as the cluster has room for."""
-    simulators: int | Literal["auto"] = 1
+    simulators: int | Literal["auto"] = setting("execution", 1)
     """Simulator actors, one CPU each; 0 simulates on a thread and the device of each worker; `auto` measures what is needed when
     training starts, and adds or removes some while the workers wait or do not."""
-    max_failures: int = Field(3, ge=-1)
+    max_failures: int = setting("execution", 3, ge=-1)
     """How often the workers are restarted from the last checkpoint after a failure; -1 sets no limit."""
-    start_seconds: float = Field(15.0, gt=0.0, allow_inf_nan=True)
+    start_seconds: float = setting("execution", 15.0, gt=0.0, allow_inf_nan=True)
     """How long the workers wait for machines that may be gone before as many as fit are started instead."""
-    block_seconds: float = Field(600.0, gt=0.0, allow_inf_nan=True)
+    block_seconds: float = setting("execution", 600.0, gt=0.0, allow_inf_nan=True)
     """How long a worker waits for a block while no simulator answers before the run ends: simulators that crash or hang
     again and again. It has to exceed the time that a block takes."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = setting("execution", "auto")
     """Device of the training step; auto is a GPU where there is one, on Ray where there is one for each worker."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = setting("training", "float32")
     """Number format inside the network; everything around it is float32 (torch's autocast)."""
-    compile: bool = False
+    compile: bool = setting("execution", False)
     """Compile the network by torch.compile, which needs a C++ compiler on every node."""
-    checkpoint_seconds: float = Field(30.0, gt=0.0, allow_inf_nan=True)
+    checkpoint_seconds: float = setting("execution", 30.0, gt=0.0, allow_inf_nan=True)
     """Seconds between checkpoints."""
-    report_seconds: float = Field(2.0, gt=0.0, allow_inf_nan=True)
+    report_seconds: float = setting("execution", 2.0, gt=0.0, allow_inf_nan=True)
     """Seconds between lines of metrics.jsonl."""
-    storage: str | None = None
+    storage: str | None = setting("storage", None)
     """Where the run's folder is made, in place of --out: on several machines a path they all see, or a URI
     (s3://bucket/folder, gs://..., file:///...) that the folder under --out is copied to and resumed from."""
 
@@ -312,22 +323,22 @@ SamplerName = Literal[
 class Sample(Section):
     """Generation by the reverse process."""
 
-    sampler: SamplerName = "em"
+    sampler: SamplerName = setting("sampling", "em")
     """The reverse SDE by Euler-Maruyama (`em`), with a Langevin corrector (`pc`), by steps that are exact inside a mode
     of the mixture (`exponential`) or a linear process's own (`reverse-diffusion`, `ancestral`); Langevin dynamics over
     noise scales (`annealed`: ve); the probability flow by Heun's method (`ode`), adaptive steps (`ode-adaptive`), or
     few steps that are exact inside a mode (`flow`, second order `flow2`) or of a linear process (`ddim`, `dpmpp-2m`)."""
-    steps: int = Field(250, ge=2)
+    steps: int = setting("sampling", 250, ge=2)
     """Network evaluations per sample."""
-    noise: float | None = Field(None, ge=0.0, le=1.0)
+    noise: float | None = setting("sampling", None, ge=0.0, le=1.0)
     """Noise of each step of flow, flow2, ddim, dpmpp-2m and ancestral, from 0 (the probability flow) to 1 (ancestral sampling);
     the sampler's own if null: 1 for ancestral, 0 for the others."""
-    power: float | None = Field(None, gt=0.0)
+    power: float | None = setting("sampling", None, gt=0.0)
     """The same samplers' times are equally spaced in the power-th root of t (of σ/α for linear noising); null: 3 (7)."""
-    signal: float | None = Field(None, ge=0.0, lt=1.0)
+    signal: float | None = setting("sampling", None, ge=0.0, lt=1.0)
     """They begin where this fraction of the data is left in a mode of the mean variance, at the horizon with 0; null: 0.03 for a
     mixture's noising in fewer than 30 steps, else 0."""
-    end: float | None = Field(None, gt=0.0)
+    end: float | None = setting("sampling", None, gt=0.0)
     """Their last time before 0; null: process.last_dt, or the first step of the grid."""
     slope_error: float | None = Field(None, ge=0.0)
     """Error of the learned slope relative to its size near the data, for flow, flow2 and ancestral with a mixture's noising: where
@@ -338,9 +349,9 @@ class Sample(Section):
 class Evaluate(Section):
     """What `metrics.json` is computed from."""
 
-    n: int = Field(10_000, ge=2)
+    n: int = setting("evaluation", 10_000, ge=2)
     """Generated rows."""
-    seconds: float | None = Field(None, gt=0.0, allow_inf_nan=True)
+    seconds: float | None = setting("execution", None, gt=0.0, allow_inf_nan=True)
     """Between evaluations of the newest checkpoint during the training, by a Ray task on a CPU that nobody uses, or in a
     pause of the training with --local; null: only at the end."""
 
@@ -510,7 +521,21 @@ def merge(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 
 def flatten(config: Config) -> dict[str, Any]:
     """{"train.lr": 1e-3, ...}: every field by its dotted name, with JSON values."""
-    return flat(config.model_dump(mode="json"))
+    tree = config.model_dump(mode="json")
+    return {name: _at(tree, name) for name in leaf_fields(Config)}
+
+
+def chosen_values(config: Config) -> dict[str, Any]:
+    """The fields that differ from their defaults, by their dotted names, with JSON values."""
+    usual = flatten(Config())
+    return {name: value for name, value in flatten(config).items() if value != usual[name]}
+
+
+def differences(a: Config, b: Config, *roles: Role) -> dict[str, tuple[Any, Any]]:
+    """Both values of each field of these roles in which a and b differ, by its dotted name."""
+    left, right = flatten(a), flatten(b)
+    names = names_of(Config, *roles)
+    return {name: (left[name], right[name]) for name in names if left[name] != right[name]}
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -520,3 +545,9 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         out |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return out
+
+
+def _at(tree: dict[str, Any], name: str) -> Any:
+    for part in name.split("."):
+        tree = tree[part]
+    return tree

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
-from ndsm.config import WITH_EPSILON, Config, build_config, merge, read_preset
+from ndsm.config import WITH_EPSILON, Config, build_config, flat, merge, read_preset
 from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.data.dataset import scale_
 from ndsm.errors import InputError
@@ -27,6 +27,7 @@ from ndsm.experiment import (
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
+from ndsm.roles import names_of
 from ndsm.run import Run
 from ndsm.samplers import configured_sampler
 from ndsm.samplers.final import FinalDraw
@@ -36,8 +37,6 @@ from ndsm.second_order import fit_second_order
 from ndsm.training import fit_mixture, make_problem, with_labels
 
 DEFAULT_PRESET = "vectors"
-SCALING_FIELDS = ("standardize", "whiten", "whiten_components", "whiten_samples", "symmetry")
-"""Fields of the data section that say how rows are scaled, not where they come from."""
 
 
 class NDSM(BaseEstimator):
@@ -354,8 +353,8 @@ class NDSM(BaseEstimator):
         else:
             tree = read_preset(self.config or DEFAULT_PRESET)
         # X takes the place of the preset's data; only how it is scaled still matters.
-        scaling = {key: value for key, value in tree.get("data", {}).items() if key in SCALING_FIELDS}
-        data = {"name": "vectors", "path": "X", "validation_fraction": 0.0, **scaling}
+        known = flat(tree)
+        scaling = {name: known[name] for name in names_of(Config, "scaling") if name in known}
         given = {
             "train.steps": self.max_steps,
             "train.batch_rows": self.batch_rows,
@@ -363,7 +362,8 @@ class NDSM(BaseEstimator):
             "sample.steps": self.sample_steps,
         }
         overrides = {
-            "data": data,
+            "data": {"name": "vectors", "path": "X", "validation_fraction": 0.0},
+            **scaling,
             "reference.n_components": self.n_components,
             "reference.covariance_type": self.covariance_type,
             **self._objective_fields(),

@@ -5,16 +5,18 @@ that whoever makes it, in whatever order, the folder holds the rows that one pro
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ndsm.config import Config, flatten
 from ndsm.data import TableWriter
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
 from ndsm.files import foreign_names, write_whole
-from ndsm.run import Run
-from ndsm.samplers import CHUNK
+from ndsm.roles import names_of
+from ndsm.run import Run, training_hash
+from ndsm.samplers import CHUNK, requested_sample
 
 CHUNKS_PER_FILE = 64
 FILE_ROWS = CHUNKS_PER_FILE * CHUNK
@@ -47,8 +49,9 @@ class Part:
 class PartFolder:
     """A folder that is filled part by part, over several sittings.
 
-    `_generation.json` in it (readers of Parquet folders pass over such a name) says what the rows are: the run, the hash
-    of its weights, the request, and of each file its seed, first chunk and rows.
+    `_generation.json` in it (readers of Parquet folders pass over such a name) says what the rows are: the run, the hashes
+    of its configuration and weights, the request, all of `sample` as it counts for it, and of each file its seed, first
+    chunk and rows.
 
     Args:
         path: a new folder, or one of the same request.
@@ -74,7 +77,9 @@ class PartFolder:
             write_whole(file, json.dumps(description, indent=1).encode())
             return
         try:
-            found = {"noise": None} | json.loads(file.read_text(encoding="utf-8"))
+            # What older versions did not write down, they left at its default.
+            usual = {"training": description["training"], **_sampling(Config())}
+            found = usual | json.loads(file.read_text(encoding="utf-8"))
             differing = [
                 f"{key} ({found[key]} before, {value} now)"
                 for key, value in description.items()
@@ -86,17 +91,15 @@ class PartFolder:
             raise InputError(f"{path} holds other rows: {', '.join(differing)}; give another --out")
 
     def _describe(self) -> dict[str, Any]:
-        request, sample = self.request, self.run.config().sample
+        request, config = self.request, self.run.config()
+        sample = requested_sample(config.sample, request.sampler, request.steps, request.noise)
         return {
             "run": self.run.path.name,
+            "training": training_hash(config),
             "weights": self.run.weights_stamp(),
-            "n": request.n,
-            "seed": request.seed,
-            "steps": request.steps or sample.steps,
-            "sampler": request.sampler or sample.sampler,
-            "noise": sample.noise if request.noise is None else request.noise,
+            **asdict(request),
+            **_sampling(config.model_copy(update={"sample": sample})),
             "rows_per_chunk": CHUNK,
-            "chunks_per_file": request.chunks_per_file,
             "parts": [{**vars(part), "seed": request.seed} for part in self.parts],
         }
 
@@ -117,3 +120,9 @@ class PartFolder:
                 noise=request.noise,
             ):
                 out.write(generator.as_data(rows, scaling))
+
+
+def _sampling(config: Config) -> dict[str, Any]:
+    """The configuration's fields that say how rows are generated, `sample.` left out of their names."""
+    values = flatten(config)
+    return {name.removeprefix("sample."): values[name] for name in names_of(Config, "sampling")}

@@ -38,45 +38,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ndsm.config import Config, build_config, flat, flatten
+from ndsm.config import Config, build_config, chosen_values, differences
 from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.files import foreign_names, needs_room, write_whole
 from ndsm.owner import OwnerFile
 from ndsm.reference import GaussianMixture
+from ndsm.roles import DEFINING, names_of
 from ndsm.stamps import make_stamp
 from ndsm.storage import Mirror, is_uri
 from ndsm.training import Problem, Resume, Trainer
 from ndsm.versions import versions
 
-OPERATIONAL = (
-    "data.root",
-    "train.workers",
-    "train.accumulate",
-    "train.simulators",
-    "train.window",
-    "train.device",
-    "train.compile",
-    "train.storage",
-    "train.checkpoint_seconds",
-    "train.report_seconds",
-    "train.max_failures",
-    "train.start_seconds",
-    "train.block_seconds",
-    "sample.",
-    "evaluate.",
-)
-"""Fields that say how a run is executed or looked at, not what is trained: they may differ on resuming."""
-
 
 def differing_fields(a: Config, b: Config) -> list[str]:
     """Dotted names of the fields that make b another training than a, each with both values."""
-    left, right = flatten(a), flatten(b)
-    return [
-        f"{name} ({left[name]} before, {right[name]} now)"
-        for name in left
-        if left[name] != right[name] and not name.startswith(OPERATIONAL)
-    ]
+    found = differences(a, b, *DEFINING)
+    return [f"{name} ({before} before, {now} now)" for name, (before, now) in found.items()]
 
 
 def training_hash(config: Config) -> str:
@@ -84,8 +62,8 @@ def training_hash(config: Config) -> str:
 
     Those at their default are left out, so that a later version's new fields do not make another training of it.
     """
-    chosen = flat(config.model_dump(mode="json", exclude_defaults=True))
-    return make_stamp({k: v for k, v in chosen.items() if not k.startswith(OPERATIONAL)})
+    defining = names_of(Config, *DEFINING)
+    return make_stamp({name: value for name, value in chosen_values(config).items() if name in defining})
 
 
 @dataclass(frozen=True)
@@ -186,7 +164,7 @@ class Run:
         before = self.config()
         if before == config:
             return
-        if (before.sample, before.evaluate.n) != (config.sample, config.evaluate.n):
+        if differences(before, config, "sampling", "evaluation"):
             self.forget_evaluation()
         self._write_config(config)
         # All of it: the copy may be new, and with a configuration alone it would be no run.

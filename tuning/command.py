@@ -144,11 +144,9 @@ def _check_numbers(options: SearchOptions) -> None:
 
 def describe(options: SearchOptions, space: Space, metric: str, dataset: Dataset) -> dict[str, object]:
     """What `search.json` holds, and a search that goes on has to be equal in."""
-    config = options.config.model_dump(mode="json")
-    del config["data"]["root"]
     return {
         "preset": options.preset,
-        "config": config,
+        "config": options.config.model_dump(mode="json"),
         "space": space.describe(),
         "search": options.search,
         "stop": options.stop,

@@ -17,9 +17,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ndsm.config import Config, build_config, chosen_values
 from ndsm.errors import InputError
 from ndsm.files import foreign_names, write_whole
 from ndsm.owner import OwnerFile
+from ndsm.roles import names_of
 from ndsm.run import Run
 
 Status = Literal["running", "done", "stopped", "failed", "invalid"]
@@ -160,7 +162,7 @@ class SearchFolder:
         """
         if (self.path / "search.json").is_file():
             known = read_json(self.path / "search.json")
-            differing = [name for name in settings if known.get(name) != settings[name]]
+            differing = [name for name in settings if _deciding(known).get(name) != _deciding(settings)[name]]
             if differing:
                 raise InputError(
                     f"{self.path} was begun as another search: {', '.join(differing)} differ; give the search another "
@@ -216,6 +218,15 @@ class SearchFolder:
     def write_text(self, name: str, content: str) -> None:
         """Write a file of the search."""
         write_whole(self.path / name, content.encode())
+
+
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, of whose configuration only what makes another search: not where files are, nor a default that is new."""
+    if "config" not in settings:
+        return settings
+    storage = names_of(Config, "storage")
+    chosen = chosen_values(build_config(settings["config"], "search.json"))
+    return {**settings, "config": {name: v for name, v in chosen.items() if name not in storage}}
 
 
 def read_json(path: Path) -> Any:

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ndsm.config import Config
 from ndsm.errors import InputError
+from ndsm.roles import adjustable_names
 from ndsm.run import Run
 from ndsm.streams import numpy_stream
 from tuning.folder import SearchFolder, TrialFolder, TrialRecord
@@ -22,8 +24,8 @@ from tuning.space import Parameter, Range, Space
 from tuning.tasks import run_tasks
 from tuning.trial import TICKS, Setting, run_trial
 
-CHANGEABLE = ("train.lr", "objective.epsilon.value", "objective.epsilon.lr", "objective.epsilon.every")
-"""Fields that a training takes up with other values than it had (`value` stands for `values.0`, ... too)."""
+CHANGEABLE = adjustable_names(Config)
+"""Fields that a training takes up with other values than it had."""
 SHARES = tuple(k / TICKS for k in range(1, TICKS + 1))
 """Of a member's steps, after which it is scored."""
 QUANTILE = 0.25
@@ -47,7 +49,8 @@ def changeable(space: Space, asked: Iterable[str], steps: float) -> Space:
     """
     if steps < LEAST_STEPS:
         raise InputError(f"--search pbt: expected at least {LEAST_STEPS} steps of a member, found {steps:g}")
-    kept = tuple(p for p in space.parameters if p.field.startswith(CHANGEABLE))
+    # A number of a list, such as objective.epsilon.values.0, is a parameter of its own.
+    kept = tuple(p for p in space.parameters if {p.field, p.field.rpartition(".")[0]} & set(CHANGEABLE))
     fields = {p.field for p in kept}
     for field in asked:
         if field not in fields:

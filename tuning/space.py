@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import optuna
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ndsm.config import WITH_EPSILON, Config, Epsilon, build_config, flatten, merge
 from ndsm.errors import InputError
 from ndsm.networks import IMAGE_SIDE
 from ndsm.networks.unet import GROUP_CHANNELS
-from ndsm.run import OPERATIONAL
+from ndsm.roles import leaf_fields, names_of
 
-FIXED = (*OPERATIONAL, "data.", "train.seed", "train.steps")
-"""Fields that say what is compared and how, not what is searched: data, seeds, generation and machine are the same for
-all trials, and the number of steps follows from the training time."""
 MAX_GRID = 100_000
 """Points beyond which a grid is refused."""
 KNOTS = 4
@@ -236,24 +233,19 @@ def parse_parameter(field: str, text: str, usual: Parameter | None = None) -> Pa
 
 def _field(name: str, option: str) -> FieldInfo:
     """The configuration's field of a dotted name."""
-    model: Any = Config
-    info: FieldInfo | None = None
-    for part in name.split("."):
-        fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
-        if part not in fields:
-            raise InputError(
-                f"{option}: expected a field of the configuration such as process.last_dt, found {name!r}"
-            )
-        info = fields[part]
-        model = info.annotation
-    if info is None or (isinstance(model, type) and issubclass(model, BaseModel)):
+    fields = leaf_fields(Config)
+    if any(known.startswith(f"{name}.") for known in fields):
         raise InputError(f"{option}: expected a field of the configuration, found the section {name!r}")
-    if name.startswith(FIXED):
+    if name not in fields:
+        raise InputError(
+            f"{option}: expected a field of the configuration such as process.last_dt, found {name!r}"
+        )
+    if name not in names_of(Config, "training"):
         raise InputError(
             f"{option}: expected a field that can differ between trials, found {name}: data, seeds, generation, training "
             "steps and machine are the same for all"
         )
-    return info
+    return fields[name]
 
 
 def _value(info: FieldInfo, text: str, where: str) -> Any:

@@ -10,7 +10,7 @@ import optuna
 import yaml
 from optuna.trial import create_trial
 
-from ndsm.config import Config, flatten, merge
+from ndsm.config import Config, chosen_values, merge
 from ndsm.data import Dataset
 from tuning.finalists import best_trials, finalist_records
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
@@ -244,9 +244,7 @@ def summarise(preset: str, root: Path, plan: Plan, setting: Setting, dataset: Da
 
 def preset_text(config: Config, comment: str) -> str:
     """A preset file: what differs from the defaults, under a line of comment."""
-    values, usual = flatten(config), flatten(Config())
-    tree = merge({}, {name: value for name, value in values.items() if value != usual[name]})
-    return f"# {comment}\n" + yaml.safe_dump(tree, sort_keys=False)
+    return f"# {comment}\n" + yaml.safe_dump(merge({}, chosen_values(config)), sort_keys=False)
 
 
 def _plus_minus(finalist: Finalist) -> str:

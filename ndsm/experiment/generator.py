@@ -24,6 +24,7 @@ from ndsm.samplers import (
     find_sampler,
     generate,
     impute,
+    requested_sample,
     reverse_times,
     sample_prior,
 )
@@ -120,10 +121,10 @@ class Generator:
             process = process.starting_from(
                 process.mixture.with_weights(torch.tensor(self.component_shares[label]))
             )
-        own = problem.config.sample
-        # What the run says of its sampler goes with that one only.
-        named = configured_sampler(own) if sampler is None or sampler == own.sampler else sampler
-        chosen = find_sampler(named, noise)
+        if sampler is None or isinstance(sampler, str):
+            chosen = configured_sampler(requested_sample(problem.config.sample, sampler, noise=noise))
+        else:
+            chosen = find_sampler(sampler, noise)
         times = problem.reverse_times
         if steps is not None or sampler is not None:
             times = reverse_times(process, chosen, self._evaluations(steps), problem.end_dt)

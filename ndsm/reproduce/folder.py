@@ -25,9 +25,9 @@ from ndsm.streams import numpy_stream
 def toy_floor(study: Study, n: int) -> dict[str, float]:
     """The metrics of true points in place of generated ones, mean over the runs' seeds."""
     every = defaultdict(list)
-    data = {"name": study.fields["data.name"], "standardize": False}
+    data = build_config({"data": {"name": study.fields["data.name"]}}, "floor").data.unscaled()
     for seed in range(study.runs):
-        truth = load(build_config({"data": data}, "floor").data, seed)
+        truth = load(data, seed)
         assert truth.toy is not None
         points, _ = truth.toy.sample(n, numpy_stream(seed, "floor"))
         metrics = evaluate(truth, points, points, seed)
@@ -120,7 +120,7 @@ class Folder:
     def finish(self) -> None:
         """Add the floor, and draw the figure."""
         config = self.jobs[0].config
-        data = load(config.data.model_copy(update={"standardize": False, "whiten": "none"}), 0)
+        data = load(config.data.unscaled(), 0)
         rows = self.results["rows"]
         if data.toy is not None:
             self.results["floor"] = toy_floor(self.study, config.evaluate.n)

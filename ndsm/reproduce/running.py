@@ -59,7 +59,7 @@ def run_job(job: Job, runs: Path) -> Result:
     truth = experiment.dataset
     if truth.toy is not None:
         # Rows differ in whether they standardise; distances are compared in one unit.
-        truth = load(job.config.data.model_copy(update={"standardize": False, "whiten": "none"}), seed)
+        truth = load(job.config.data.unscaled(), seed)
         samples = run.scaling().invert(samples)
         prior = None if prior is None else run.scaling().invert(prior)
     metrics = evaluate(truth, samples, prior, seed)

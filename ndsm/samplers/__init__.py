@@ -11,6 +11,7 @@ from ndsm.samplers.generation import (
     configured_sampler,
     find_sampler,
     generate,
+    requested_sample,
     reverse_times,
     sample_prior,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "find_sampler",
     "generate",
     "impute",
+    "requested_sample",
     "reverse_times",
     "sample_prior",
 ]

@@ -77,6 +77,17 @@ def find_sampler(
     return replace(found, **changes)
 
 
+def requested_sample(
+    own: Sample, sampler: str | None = None, steps: int | None = None, noise: float | None = None
+) -> Sample:
+    """A run's `sample` section with what a request says in its place; what the run says of its sampler goes with that one only."""
+    asked: dict[str, Any] = {"steps": steps, "noise": noise}
+    if sampler not in (None, own.sampler):
+        asked |= {"sampler": sampler, "steps": steps or own.steps}
+        own = Sample()
+    return own.model_copy(update={name: value for name, value in asked.items() if value is not None})
+
+
 def configured_sampler(sample: Sample) -> Sampler:
     """The sampler of a configuration.
 

@@ -2,12 +2,15 @@
 
 import contextlib
 import math
+from typing import get_args
 
 import pytest
 import yaml
 
 from ndsm.config import Config, build_config, flatten, load_config, merge, preset_names, read_preset
 from ndsm.errors import InputError
+from ndsm.roles import DEFINING, Role, leaf_fields, names_of
+from ndsm.run import training_hash
 
 
 def test_every_preset_is_a_valid_configuration():
@@ -151,3 +154,39 @@ def test_an_override_into_an_empty_section_is_a_sentence_or_works(tmp_path):
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         Config().train.steps = 3
+
+
+def test_every_field_says_what_it_decides():
+    """A field that says nothing would belong to no hash and no identity."""
+    by_role = [set(names_of(Config, role)) for role in get_args(Role)]
+    assert all(by_role)
+    assert set().union(*by_role) == set(leaf_fields(Config)) == set(flatten(Config()))
+    assert sum(map(len, by_role)) == len(leaf_fields(Config))
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize("name", leaf_fields(Config))
+def test_the_hash_of_a_training_follows_from_the_roles(name):
+    """Those of the fields that make it what it is, and no others; whatever a field's type."""
+
+    def changed(section, head, *rest):
+        value = changed(getattr(section, head), *rest) if rest else "another"
+        return section.model_copy(update={head: value})
+
+    other = training_hash(changed(Config(), *name.split(".")))
+    assert (other != training_hash(Config())) == (name in names_of(Config, *DEFINING))
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("c2-mnist", "2492288523b26c61"),
+        ("digits", "54119e8d5fca8df0"),
+        ("mnist", "9b1216f54c47b1e6"),
+        ("mnist-latent", "552fecdd39f341b0"),
+        ("toy-arcs", "56f6b3636c809b51"),
+    ],
+)
+def test_the_hash_of_a_training_stays_what_it_was(preset, expected):
+    """Checkpoints hold it: another one would keep the runs of earlier versions from being resumed."""
+    assert training_hash(load_config(preset)) == expected

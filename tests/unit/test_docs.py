@@ -208,6 +208,21 @@ def test_the_usage_page_lists_every_sampler():
     assert sorted(re.findall("`([^`]+)`", "".join(rows))) == sorted(SAMPLERS)
 
 
+def test_the_usage_page_lists_what_may_differ_on_resuming():
+    from ndsm.config import Config
+    from ndsm.roles import DEFINING, leaf_fields, names_of
+
+    text = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"how a run is executed or evaluated may differ: ([^)]*)\)", text)
+    named = [name.removesuffix("*") for name in re.findall("`([^`]+)`", listed)]
+    found = {
+        name
+        for name in leaf_fields(Config)
+        if any(name == n or (n[-1] == "." and name.startswith(n)) for n in named)
+    }
+    assert found == set(leaf_fields(Config)) - set(names_of(Config, *DEFINING))
+
+
 def test_options_that_pages_name_are_fields():
     """`section.field` in the text is a field of the configuration, as the reader would type it."""
     from ndsm.config import Config, flatten

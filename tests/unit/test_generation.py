@@ -1,6 +1,7 @@
 """A folder of generated files: the rows of one file, in parts, whoever makes them and when."""
 
 import json
+import shutil
 from contextlib import nullcontext
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ndsm.cli import main
+from ndsm.config import Sample
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
 from ndsm.generation import PartFolder, Request
@@ -88,6 +90,54 @@ def test_another_request_or_another_folder_is_refused(run, tmp_path):
     (tmp_path / "parts" / "_generation.json").write_text("[]")
     with pytest.raises(InputError, match=r"_generation\.json: expected what `ndsm sample` wrote"):
         PartFolder(tmp_path / "parts", run, REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "field", "before", "now"),
+    [
+        ("flow", "power", None, 5.0),
+        ("flow", "signal", None, 0.1),
+        ("flow", "end", None, 0.02),
+        ("flow", "noise", None, 0.5),
+        ("flow", "noise", 0.25, 0.5),
+        ("em", "steps", 100, 101),
+    ],
+)
+def test_a_setting_of_the_run_that_decides_rows_makes_another_request(
+    run, tmp_path, sampler, field, before, now
+):
+    mine = Run(tmp_path / "mine")
+    shutil.copytree(run.path, mine.path)
+
+    def set_sample(**settings):
+        config = mine.config()
+        mine.update(config.model_copy(update={"sample": Sample(sampler=sampler, **settings)}))
+
+    set_sample(**{field: before})
+    PartFolder(tmp_path / "parts", mine, Request(50))
+    set_sample(**{field: now})
+    with pytest.raises(InputError, match=rf"holds other rows: {field} \({before} before, {now} now\)"):
+        PartFolder(tmp_path / "parts", mine, Request(50))
+    # The run's settings of its own sampler do not go with another one.
+    asked = Request(50, steps=10, sampler="exponential")
+    PartFolder(tmp_path / "others", mine, asked)
+    set_sample(**{field: before})
+    PartFolder(tmp_path / "others", mine, asked)
+
+
+def test_a_folder_of_an_earlier_version_is_gone_on_with(run, tmp_path):
+    """Its description has fewer settings; those it does not have are at their defaults."""
+    PartFolder(tmp_path, run, REQUEST)
+    file = tmp_path / "_generation.json"
+    description = json.loads(file.read_text())
+    for later in ("training", "noise", "power", "signal", "end"):
+        del description[later]
+    file.write_text(json.dumps(description))
+    assert len(PartFolder(tmp_path, run, REQUEST).missing()) == 3
+    description["weights"] = "others"
+    file.write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"holds other rows: weights \(others before"):
+        PartFolder(tmp_path, run, REQUEST)
 
 
 def test_the_command_fills_a_folder(run, tmp_path, capsys):

@@ -224,6 +224,22 @@ def test_fields_that_say_how_a_run_is_executed_may_differ():
     assert differing_fields(tiny(), tiny(changed)) == []
 
 
+@pytest.mark.parametrize(
+    ("changed", "kept"),
+    [
+        ({"evaluate.seconds": 5.0}, True),
+        ({"train.window": 4}, True),
+        ({"evaluate.n": 99}, False),
+        ({"sample.power": 5.0}, False),
+    ],
+)
+def test_an_evaluation_is_kept_while_what_it_was_computed_from_is(run, changed, kept):
+    run.write_evaluation({"n": 7})
+    run.update(tiny(changed))
+    assert run.config() == tiny(changed)
+    assert (run.evaluation() is not None) == kept
+
+
 def test_another_configuration_is_refused_and_nothing_is_changed(run):
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     with pytest.raises(

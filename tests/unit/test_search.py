@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ndsm.cli import main
-from ndsm.config import load_config
+from ndsm.config import load_config, merge
 from ndsm.errors import InputError
 from pipelines.resources import Cluster
 from tuning.command import trial_resources, trials_at_once
@@ -235,6 +235,18 @@ def test_another_search_under_the_same_name_is_refused(tmp_path):
     folder.remove()
     assert (tmp_path / "notes.txt").exists()
     assert not folder.path.exists()
+
+
+def test_a_search_goes_on_where_only_places_differ(tmp_path):
+    """And where `search.json` was written before the configuration had a field, whose default then counts."""
+    folder = SearchFolder(tmp_path / "mine")
+    config = load_config("toy-arcs", {"train.steps": 50}).model_dump(mode="json")
+    older = {**config, "data": {k: v for k, v in config["data"].items() if k not in ("root", "dequantize")}}
+    folder.begin({"scale": 1.0, "config": older})
+    folder.check({"scale": 1.0, "config": merge(config, {"data.root": "moved", "train.storage": "there"})})
+    for field, value in {"data.dequantize": 1.0, "train.steps": 60, "sample.power": 4.0}.items():
+        with pytest.raises(InputError, match="another search: config differ"):
+            folder.check({"scale": 1.0, "config": merge(config, {field: value})})
 
 
 def test_a_search_that_another_process_runs_is_left_alone(tmp_path, capsys, held_elsewhere):

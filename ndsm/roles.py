@@ -1,0 +1,58 @@
+"""What a field of the configuration decides, written on the field itself.
+
+Whatever depends on a choice of fields (what has to be equal for a run to be resumed, hashes, what identifies generated rows,
+what a search may vary) is derived from these roles.
+"""
+
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+
+Role = Literal["data", "scaling", "training", "protocol", "execution", "sampling", "evaluation", "storage"]
+"""data: which rows are learned; scaling: how they are scaled; training: what is trained on them; protocol: seed and length, which
+runs that are compared with one another have in common; execution: how the work is distributed, timed and saved; sampling:
+how rows are generated; evaluation: what metrics are computed from; storage: where files are."""
+
+DEFINING: tuple[Role, ...] = ("data", "scaling", "training", "protocol")
+"""Roles of the fields that make a training what it is."""
+
+
+def setting(role: Role, default: Any, *, adjustable: bool = False, **limits: Any) -> Any:
+    """A field of the configuration.
+
+    Args:
+        adjustable: whether a training can go on with another value than it had.
+        limits: as `pydantic.Field`.
+    """
+    return Field(default, json_schema_extra={"role": role, "adjustable": adjustable}, **limits)
+
+
+@cache
+def leaf_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a section and of the sections in it that are no sections themselves, by dotted name."""
+    found: dict[str, FieldInfo] = {}
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= {f"{name}.{inner}": field for inner, field in leaf_fields(kind).items()}
+        else:
+            found[name] = info
+    return found
+
+
+def names_of(model: type[BaseModel], *roles: Role) -> list[str]:
+    """Dotted names of the fields that have one of these roles, in the order of the sections."""
+    return [name for name, info in leaf_fields(model).items() if _mark(info, "role") in roles]
+
+
+def adjustable_names(model: type[BaseModel]) -> list[str]:
+    """Dotted names of the fields that a training can go on with another value of."""
+    return [name for name, info in leaf_fields(model).items() if _mark(info, "adjustable")]
+
+
+def _mark(info: FieldInfo, key: str) -> Any:
+    marks = info.json_schema_extra
+    assert isinstance(marks, dict), "every field of the configuration is a `setting`"
+    return marks[key]
