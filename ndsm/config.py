@@ -340,7 +340,7 @@ class Sample(Section):
     mixture's noising in fewer than 30 steps, else 0."""
     end: float | None = setting("sampling", None, gt=0.0)
     """Their last time before 0; null: process.last_dt, or the first step of the grid."""
-    slope_error: float | None = Field(None, ge=0.0)
+    slope_error: float | None = setting("sampling", None, ge=0.0)
     """Error of the learned slope relative to its size near the data, for flow, flow2 and ancestral with a mixture's noising: where
     less of the data is left than that the slope counts for less, which keeps the error from growing and is a bias of its own.
     0 for none; null: 0.02."""
