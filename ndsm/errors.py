@@ -7,3 +7,10 @@ class InputError(ValueError):
     The command line prints the sentence without a traceback and exits with code 2; nothing has been
     written when it is raised.
     """
+
+
+class Unfinished(RuntimeError):
+    """Work that ended without a result, and that the same command takes up again: one sentence that says why.
+
+    The command line prints the sentence without a traceback and exits with code 1.
+    """

@@ -5,6 +5,7 @@ that whoever makes it, in whatever order, the folder holds the rows that one pro
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,13 @@ class PartFolder:
     def missing(self) -> list[Part]:
         """Parts that have not been made."""
         return [part for part in self.parts if not (self.path / part.file).is_file()]
+
+    def forget(self) -> None:
+        """Delete the description of a folder without a part, and the folder if it is then empty."""
+        if len(self.missing()) == len(self.parts):
+            (self.path / "_generation.json").unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
 
     def make(self, generator: Generator, part: Part) -> None:
         """Generate a part's rows and write its file, holding one chunk in memory at a time."""

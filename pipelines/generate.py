@@ -11,6 +11,7 @@ from ndsm.errors import InputError
 from ndsm.experiment import Generator
 from ndsm.generation import Part, PartFolder
 from pipelines.cluster import cluster
+from pipelines.shared_paths import check_seen
 from pipelines.versions import check_software, software
 
 
@@ -52,7 +53,7 @@ def generate_on_ray(folder: PartFolder, on_part: Callable[[Part], None]) -> None
         on_part: called here with each part that was made.
 
     Raises:
-        InputError: the cluster has no CPU, as a head alone.
+        InputError: the cluster has no CPU, as a head alone; or a node does not see the run or the folder.
         Exception: what the first failing part raised; parts that were made stay.
     """
     missing = folder.missing()
@@ -61,6 +62,12 @@ def generate_on_ray(folder: PartFolder, on_part: Callable[[Part], None]) -> None
             raise InputError(
                 f"the cluster has {found.cpus:g} CPUs, but sampling needs at least 1; add nodes, or use --local"
             )
+        run = folder.run.path
+        try:
+            check_seen(written=[folder.path], read=[run / "config.yaml", run / "model.safetensors"])
+        except InputError:
+            folder.forget()
+            raise
         gpus = int(found.gpus)
         count = min(len(missing), gpus or int(found.cpus))
         context = ray.data.DataContext.get_current()

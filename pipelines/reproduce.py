@@ -5,8 +5,11 @@ from pathlib import Path
 
 import ray
 
+from ndsm.errors import Unfinished
+from ndsm.interrupt import Interrupted
 from ndsm.reproduce import Job, Result, run_job
 from pipelines.cluster import cluster
+from pipelines.shared_paths import check_seen
 
 
 def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], None]) -> None:
@@ -19,9 +22,12 @@ def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], Non
         on_done: called here with each job's result, in the order they finish.
 
     Raises:
-        Exception: what the first failing job raised, after all others have had their turn.
+        InputError: a node does not see the folder; nothing is written.
+        Unfinished: a job failed; the others have had their turn.
+        Interrupted: a stop was asked for.
     """
     with cluster():
+        check_seen(written=[runs])
         task = ray.remote(num_cpus=1, max_retries=3)(run_job)
         pending = {task.remote(job, runs): job for job in jobs}
         failures: list[BaseException] = []
@@ -35,5 +41,11 @@ def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], Non
                 failures.append(getattr(error, "cause", None) or error)
             else:
                 on_done(job, result)
+    if stops := [error for error in failures if isinstance(error, Interrupted)]:
+        raise stops[0]
     if failures:
-        raise failures[0]
+        first = " ".join(str(failures[0]).split())
+        raise Unfinished(
+            f"{len(failures)} of {len(jobs)} runs failed, the first one by {type(failures[0]).__name__}: {first}; the same "
+            "command tries them again"
+        ) from failures[0]

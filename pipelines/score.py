@@ -16,6 +16,7 @@ from ndsm.run import Run
 from ndsm.scoring import RowScorer, open_rows
 from pipelines.cluster import cluster
 from pipelines.resources import Cluster
+from pipelines.shared_paths import check_seen
 
 BATCH_ROWS = 4096
 """Rows that a worker is handed at a time."""
@@ -46,8 +47,8 @@ def score_on_ray(run: Run, data: Path, out: Path, workers: int, settings: dict[s
         settings: as `RowScorer`.
 
     Raises:
-        InputError: the file is no Parquet file with finite numbers in the run's columns, the folder exists, or the workers do
-            not fit.
+        InputError: the file is no Parquet file with finite numbers in the run's columns, the folder exists, the workers do
+            not fit, or a node does not see the paths.
     """
     if data.suffix.lower() != ".parquet" or run.schema().list_column:
         raise InputError(f"{data}: expected a .parquet file with a column per dimension for --workers")
@@ -58,6 +59,9 @@ def score_on_ray(run: Run, data: Path, out: Path, workers: int, settings: dict[s
         pass
     with cluster() as found:
         check_workers(found, workers)
+        check_seen(
+            written=[out.parent], read=[data, run.path / "config.yaml", run.path / "model.safetensors"]
+        )
         rows = ray.data.read_parquet(str(data.resolve()))
         scored = rows.map_batches(
             _Worker,

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Literal
 from ndsm.config import Config
 from ndsm.console import print_result, say
 from ndsm.data import Dataset, load
-from ndsm.errors import InputError
+from ndsm.errors import InputError, Unfinished
 from ndsm.experiment import training_problem
 from ndsm.training import fit_mixture
 from pipelines.cluster import cluster
 from pipelines.resources import SIMULATOR, TRAINER, Cluster, check_budget
+from pipelines.shared_paths import check_seen
 from pipelines.train import uses_gpu
 from tuning.finalists import run_finalists
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
@@ -62,7 +64,8 @@ def tune(options: SearchOptions) -> bool:
     """Search as the options say, or go on with it; false if it was interrupted.
 
     Raises:
-        InputError: something is wrong with what was asked; nothing is written.
+        InputError: something is wrong with what was asked, or a node does not see the folder; nothing is written.
+        Unfinished: no trial was trained to its end.
     """
     _check_numbers(options)
     # Ray's workers may have another working directory.
@@ -104,6 +107,7 @@ def tune(options: SearchOptions) -> bool:
             check_budget(found, base.train, simulators, preset.spec.block_bytes, data_bytes, use_gpu)
         concurrent = trials_at_once(found, base, options.trial_kind, options.concurrent)
         resources = trial_resources(found, base, options.trial_kind, concurrent)
+        check_seen(written=[folder.path])
         if options.fresh:
             folder.remove()
         with folder.owner.hold(), gently_interrupted(folder) as interrupted:
@@ -138,6 +142,11 @@ def _check_numbers(options: SearchOptions) -> None:
     if options.trial_kind == "train" and options.config.train.simulators == "auto":
         # A trial's pool would grow into the room of the others.
         raise InputError("--trial-kind train: expected a number as train.simulators, found auto")
+    if options.config.train.storage is not None:
+        raise InputError(
+            f"train.storage: expected none for a search, whose runs are kept in --out, found {options.config.train.storage}; give "
+            "a path that all nodes share as --out"
+        )
     if options.pool_gb < 0:
         raise InputError(f"--pool-gb: expected 0 or more, found {options.pool_gb:g}")
 
@@ -232,15 +241,31 @@ def told(plan: Plan) -> Callable[[TrialRecord], None]:
             if record.score is None
             else f" {record.score:.4g} at {record.scores[-1].share:.0%} of its steps"
         )
-        reason = f": {record.reason}" if record.status in ("failed", "invalid") else ""
+        reason = f": {record.reason}" if record.status in ("failed", "invalid", "died") else ""
         say(f"{time.monotonic() - started:6.0f} s  {record.name} {record.status}{score}{reason}", console)
 
     return show
 
 
 def report(summary: Summary, folder: SearchFolder, interrupted: bool, as_json: bool) -> None:
-    """Say how it ended."""
+    """Say how it ended.
+
+    Raises:
+        Unfinished: no trial was trained to its end.
+    """
     print_result(summary.to_json(), as_json, lambda: print(summary.sentence()))
     if interrupted:
         say("stopped; the same command goes on from here")
-    say(f"{folder.path}: best.yaml, summary.json, tune-report.html; TensorBoard logs in {folder.ray}")
+    best = "" if summary.best is None else "best.yaml, "
+    say(f"{folder.path}: {best}summary.json, tune-report.html; TensorBoard logs in {folder.ray}")
+    if summary.best is None and not interrupted:
+        raise Unfinished(nothing_done(summary.records))
+
+
+def nothing_done(records: list[TrialRecord]) -> str:
+    """Why a search has no result, in a sentence."""
+    ended = Counter(record.status for record in records)
+    counts = ", ".join(f"{n} {status}" for status, n in ended.items()) or "none was begun"
+    reason = next((f"; {r.name}: {' '.join(r.reason.split())}" for r in records if r.reason), "")
+    again = "; the same command tries those that died again" if ended["died"] else ""
+    return f"no trial was trained to its end ({counts}){reason}{again}"

@@ -7,7 +7,7 @@ from ndsm.config import Config
 from ndsm.console import say
 from ndsm.data import Dataset
 from ndsm.experiment import Generator
-from tuning.folder import SearchFolder, TrialFolder, TrialRecord
+from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
 from tuning.scoring import Scorer
 from tuning.search import Plan
 from tuning.tasks import run_tasks
@@ -66,7 +66,7 @@ def run_finalists(
                 trial.write(begun)
             known = trial.read()
             # A search that was killed may have left one that is trained and not judged.
-            if known.status == "running" or (known.status == "done" and "held_out" not in known.metrics):
+            if known.status in UNFINISHED or (known.status == "done" and "held_out" not in known.metrics):
                 waiting.append((trial.path, finalist_config(plan, record, seed)))
     if waiting:
         say(f"{len(waiting)} runs of the preset and the best {len(chosen)} on fresh seeds")

@@ -24,9 +24,12 @@ from ndsm.owner import OwnerFile
 from ndsm.roles import names_of
 from ndsm.run import Run
 
-Status = Literal["running", "done", "stopped", "failed", "invalid"]
+Status = Literal["running", "done", "stopped", "failed", "invalid", "died"]
 FINISHED: tuple[Status, ...] = ("done", "stopped", "failed")
-"""What counts as a trial; an invalid combination of values is replaced by another one."""
+"""What counts as a trial: an invalid combination of values is replaced by another one, and a trial that died of a lost process
+or node is taken up again by the next command."""
+UNFINISHED: tuple[Status, ...] = ("running", "died")
+"""What the next command goes on with."""
 
 
 OWN = (
@@ -66,7 +69,7 @@ class TrialRecord:
     """Training time it is given, in units of the search's."""
     status: Status = "running"
     reason: str = ""
-    """Why it failed, was stopped or is invalid."""
+    """Why it failed, died, was stopped or is invalid."""
     scores: list[Score] = field(default_factory=list)
     steps: int = 0
     """Optimiser steps that fit its training time."""

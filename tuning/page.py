@@ -217,7 +217,7 @@ def _trials(summary: "Summary") -> Iterable[Markup]:
         (
             r.number or "preset", r.status, r.score, f"{r.scores[-1].share:.0%}" if r.scores else None, r.steps or None,
             r.cost or None,
-            r.reason if r.status in ("failed", "invalid") else ", ".join(f"{_short(k)} {_cell(v)}" for k, v in r.params.items()),
+            r.reason if r.status in ("failed", "invalid", "died") else ", ".join(f"{_short(k)} {_cell(v)}" for k, v in r.params.items()),
         )
         for r in sorted(summary.records, key=lambda r: (r.status != "done", r.score is None, r.score or 0.0))
     ]  # fmt: skip

@@ -18,7 +18,7 @@ from ndsm.errors import InputError
 from ndsm.roles import adjustable_names
 from ndsm.run import Run
 from ndsm.streams import numpy_stream
-from tuning.folder import SearchFolder, TrialFolder, TrialRecord
+from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
 from tuning.search import Plan, make_study
 from tuning.space import Parameter, Range, Space
 from tuning.tasks import run_tasks
@@ -92,7 +92,7 @@ def run_population(
         jobs = [
             (folder.trial(r.number).path, plan.space.config(r.params), share)
             for r in folder.records()
-            if r.status == "running" and r.score_at(share) is None
+            if r.status in UNFINISHED and r.score_at(share) is None
         ]
         execute(train_member, setting, jobs)
         if folder.stop_file.exists():

@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 from ndsm.errors import InputError
 from ndsm.interrupt import on_interrupt
 from ndsm.streams import numpy_stream, stream_seed
-from tuning.folder import FINISHED, SearchFolder, TrialRecord
+from tuning.folder import FINISHED, UNFINISHED, SearchFolder, TrialRecord
 from tuning.space import Space
 from tuning.trial import RUNGS, TICKS, Setting, run_trial
 
@@ -75,7 +75,7 @@ class Proposals(Searcher):
         self._study = make_study(replace(plan, seed=seed))
         self._asked: dict[int, optuna.Trial] = {}
         self._numbers: dict[str, int] = {}
-        self._unfinished = [r for r in records if r.status == "running"]
+        self._unfinished = [r for r in records if r.status in UNFINISHED]
         self._next = max((r.number for r in records), default=-1) + 1
         self._ended = sum(r.status in FINISHED for r in records)
         self._invalid = 0
@@ -116,9 +116,10 @@ class Proposals(Searcher):
         trial = self._folder.trial(number)
         record = trial.read()
         if record.status == "running" and error:
-            record.status, record.reason = "failed", "its process died again and again"
+            record.status, record.reason = "died", "its process died again and again"
             trial.write(record)
-        self._ended += record.status in FINISHED
+        # Tried again by the next command, and not by this one: what killed it may still be there.
+        self._ended += record.status in (*FINISHED, "died")
         self._invalid += record.status == "invalid"
         self._tell(record)
         self._on_end(record)
@@ -159,9 +160,9 @@ class Proposals(Searcher):
         return record
 
     def _tell(self, record: TrialRecord) -> None:
-        """Tell Optuna how a trial ended; nothing if it has not."""
+        """Tell Optuna how a trial ended; nothing if it has not, or may end otherwise."""
         asked = self._asked.pop(record.number, None)
-        if record.status == "running":
+        if record.status in UNFINISHED:
             return
         state = {"done": TrialState.COMPLETE, "stopped": TrialState.PRUNED}.get(
             record.status, TrialState.FAIL

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ndsm.config import Config
-from ndsm.errors import InputError
+from ndsm.errors import InputError, Unfinished
 from ndsm.experiment import Experiment, Generator, begin, start, train_locally, training_problem
 from ndsm.processes import rollout
 from ndsm.run import Run
@@ -82,6 +82,7 @@ def run_trial(
     record = trial.read()
     if record.status in (*FINISHED, "invalid"):
         return record
+    record.status, record.reason = "running", ""
     record.starts += 1
     try:
         experiment = _prepare(setting, trial, config, record)
@@ -89,13 +90,23 @@ def run_trial(
         for score in record.scores:
             report(_line(record, score, {}))
         _train(setting, trial, experiment, record, report, rungs, until)
-    # Any exception is this trial's own, and a row of the result; a retry would meet it again.
+    # Any other exception is this trial's own, and a row of the result; a retry would meet it again.
     except Exception as error:
-        record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
+        record.status = "died" if machine_failed(error) else "failed"
+        record.reason = f"{type(error).__name__}: {error}"
         if isinstance(error, InputError) and not record.steps:
             record.status, record.reason = "invalid", str(error)
     trial.write(record)
     return record
+
+
+def machine_failed(error: Exception) -> bool:
+    """Whether an exception tells of a process, a node, a disk or a network that was lost, and not of the trial's values."""
+    from ray.exceptions import RayTaskError
+
+    # Ray's own exceptions, also those of Ray Train that are not public; what a task raised is not one of them.
+    lost = type(error).__module__.startswith("ray.") and not isinstance(error, RayTaskError)
+    return lost or isinstance(error, OSError | Unfinished)
 
 
 def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: TrialRecord) -> Experiment:

@@ -14,7 +14,7 @@ from ndsm.cli.about import completion_command, doctor_command, presets_command
 from ndsm.cli.rows import impute_command, sample_command, score_command
 from ndsm.cli.runs import evaluate_command, report_command, status_command, train_command
 from ndsm.cli.studies import bench_command, reproduce_command, tune_command
-from ndsm.errors import InputError
+from ndsm.errors import InputError, Unfinished
 from ndsm.interrupt import Interrupted
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
@@ -75,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"ndsm: {error}", file=sys.stderr)
         return 2
+    except Unfinished as error:
+        print(f"ndsm: {error}", file=sys.stderr)
+        return 1
     except (Interrupted, KeyboardInterrupt):
         return 130
     except SystemExit as exit_:

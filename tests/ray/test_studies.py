@@ -8,7 +8,7 @@ import pytest
 
 from ndsm.cli import main
 from ndsm.config import build_config, merge
-from ndsm.errors import InputError
+from ndsm.errors import Unfinished
 from ndsm.interrupt import Interrupted
 from ndsm.reproduce import STUDIES, run_job, stop_file
 
@@ -48,7 +48,8 @@ def test_a_failing_run_leaves_the_others_and_ends_with_its_own_error(ray_cluster
     (tmp_path / bad.name).mkdir()
     (tmp_path / bad.name / "notes.txt").write_text("not a run", encoding="utf-8")
     done = []
-    with pytest.raises(InputError, match=r"expected a new or a run's folder, found .*: notes\.txt"):
+    expected = r"1 of 2 runs failed, the first one by InputError: .*expected a new or a run's folder, found .*: notes\.txt"
+    with pytest.raises(Unfinished, match=expected):
         run_on_ray([bad, good], tmp_path, lambda job, result: done.append(job.name))
     assert done == [good.name]
     stop_file(tmp_path).touch()

@@ -130,13 +130,18 @@ def test_a_grid_leaves_out_the_preset_that_was_tried_first(tmp_path):
     assert [r.params for r in folder.records()] == [{"train.lr": base.train.lr}, {"train.lr": 1e-4}]
 
 
-def test_a_dead_process_is_a_failed_trial_with_a_reason(tmp_path):
+def test_a_trial_whose_process_died_ends_here_and_is_tried_again_by_the_next_command(tmp_path):
     folder = SearchFolder(tmp_path)
-    proposals = Proposals(plan_of(), folder)
-    proposals.suggest("a")
+    proposals = Proposals(plan_of(trials=1), folder)
+    assert proposals.suggest("a")["number"] == 0
     proposals.on_trial_complete("a", None, error=True)
-    assert folder.records()[0].status == "failed"
+    assert folder.records()[0].status == "died"
     assert "process died" in folder.records()[0].reason
+    assert proposals.suggest("b") == "FINISHED"
+    again = Proposals(plan_of(trials=1), folder)
+    assert again.suggest("c")["number"] == 0
+    end(again, folder, "c")
+    assert again.suggest("d") == "FINISHED"
 
 
 def test_a_search_that_is_asked_to_stop_proposes_nothing(tmp_path):
