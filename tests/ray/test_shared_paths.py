@@ -147,7 +147,7 @@ def test_a_lost_process_is_told_apart_from_an_error_of_the_trials_own(ray_cluste
 
     found = []
     for name in ("die", "fail"):
-        with pytest.raises(Exception) as caught:
+        with pytest.raises(ray_cluster.exceptions.RayError) as caught:
             ray_cluster.get(getattr(Worker.remote(), name).remote())
         found.append(machine_failed(caught.value))
     assert found == [True, False]
