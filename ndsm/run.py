@@ -46,8 +46,9 @@ from ndsm.owner import OwnerFile
 from ndsm.reference import GaussianMixture
 from ndsm.roles import DEFINING, names_of
 from ndsm.stamps import make_stamp
-from ndsm.storage import Mirror, is_uri
+from ndsm.storage import Mirror
 from ndsm.training import Problem, Resume, Trainer
+from ndsm.uris import is_uri
 from ndsm.versions import versions
 
 

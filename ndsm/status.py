@@ -5,7 +5,7 @@ from typing import Any
 
 from ndsm.errors import InputError
 from ndsm.run import Run
-from ndsm.storage import is_uri
+from ndsm.uris import is_uri
 
 SHOWN = (
     "loss",

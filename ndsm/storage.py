@@ -7,18 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from ndsm.errors import InputError
 from ndsm.files import PARTIAL, needs_room, whole_file
+from ndsm.uris import open_uri
 
 CHUNK = 1 << 22
 """Bytes copied at a time."""
 LOCAL_ONLY = ("owner.json", "stop")
 """Files that say something about processes of this machine."""
-
-
-def is_uri(storage: str) -> bool:
-    """Whether `train.storage` is a URI and not a path."""
-    return "://" in storage
 
 
 class Mirror:
@@ -33,22 +28,12 @@ class Mirror:
             s3://bucket/runs/mine?endpoint_override=localhost:9000&scheme=http.
 
     Raises:
-        InputError: the URI is malformed or its scheme unknown.
+        InputError: as `open_uri`.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        if "@" in uri.partition("?")[0]:
-            raise InputError(
-                "train.storage: expected a URI without a key, which would be written into config.yaml, found one with '@'; "
-                "give keys by the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            )
-        try:
-            self._fs, self._root = pa.fs.FileSystem.from_uri(uri)
-        except (pa.ArrowException, ValueError, OSError) as error:
-            raise InputError(
-                f"train.storage: expected a path or a URI such as s3://bucket/folder, found {uri!r}: {error}"
-            ) from None
+        self._fs, self._root = open_uri(uri, "train.storage", "s3://bucket/folder")
         self._pushed: dict[str, tuple[int, int]] = {}
 
     @classmethod

@@ -18,8 +18,8 @@ from ndsm.config import Config, Train
 from ndsm.experiment import Experiment, begin, prepare
 from ndsm.processes import Langevin
 from ndsm.run import Run
-from ndsm.storage import is_uri
 from ndsm.training import Problem
+from ndsm.uris import is_uri
 from pipelines.cluster import cluster
 from pipelines.evaluate import Evaluations
 from pipelines.resources import Cluster, check_budget

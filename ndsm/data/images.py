@@ -3,13 +3,15 @@
 import io
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ndsm.data.tables import TableSchema, readable
+from ndsm.data.table_formats import readable, unreadable
+from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -57,7 +59,7 @@ def load_images(
 
 def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str, io.BytesIO]]:
     """Name and content of each image of a Parquet file."""
-    with readable(path):
+    with readable(partial(unreadable, path, "Parquet")):
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
 
@@ -74,7 +76,7 @@ def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str,
             f"{', '.join(columns or found) or 'none'}"
         )
     number = 0
-    with readable(path):
+    with readable(partial(unreadable, path, "Parquet")):
         for batch in file.iter_batches(columns=chosen):
             for value in batch.column(0).to_pylist():
                 content = value["bytes"] if isinstance(value, dict) else value

@@ -13,7 +13,8 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
-from ndsm.data.tables import TableSchema, extension_of
+from ndsm.data.table_formats import extension_of
+from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
 
 

@@ -6,11 +6,8 @@ column named "x". Rows are read in batches of about a million numbers and never 
 
 import difflib
 import math
-import re
-import tokenize
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,31 +15,18 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.csv
-import pyarrow.ipc
-import pyarrow.parquet
+import pyarrow.fs
 
+from ndsm.data.csv_tables import LEAVE_OUT, CsvReader
+from ndsm.data.parquet_folders import FolderReader
+from ndsm.data.table_formats import ArrowReader, NpyReader, ParquetReader, Reader, format_of
 from ndsm.errors import InputError
+from ndsm.uris import Location
 
 BATCH_VALUES = 1 << 20
 """Numbers per batch: 65,536 rows of dimension 16."""
 
-FORMATS = {".npy": "NumPy", ".csv": "CSV", ".parquet": "Parquet", ".arrow": "Arrow", ".feather": "Arrow"}
-
-DAMAGE = (
-    *(pa.ArrowException, OSError, EOFError, ValueError, KeyError),
-    # What numpy's parser of the .npy header lets through.
-    *(SyntaxError, tokenize.TokenError, TypeError, OverflowError),
-)
-"""What the readers raise on a damaged file."""
-
-LEAVE_OUT = "data.columns can leave the column out"
-
-Batches = Callable[[int], Iterator[pa.RecordBatch]]
-"""Reads the used columns in record batches of the given number of rows, or of the file's own."""
-
-Select = Callable[[pa.Schema], list[str]]
-"""The names of the used columns among those of a file."""
+READERS = {"NumPy": NpyReader, "CSV": CsvReader, "Parquet": ParquetReader, "Arrow": ArrowReader}
 
 
 @dataclass(frozen=True)
@@ -116,10 +100,22 @@ class TableSchema:
 class Table:
     """A table on disk whose columns have been checked; its numbers are checked as they are read."""
 
-    path: Path
+    path: str
+    """As it was given: of a file or folder, or a URI."""
     schema: TableSchema
     rows: int
-    record_batches: Batches
+    reader: Reader
+    names: tuple[str, ...]
+    """The columns that are read."""
+
+    def record_batches(self, size: int) -> Iterator[pa.RecordBatch]:
+        """The columns as they are in the file, in record batches of `size` rows or of the file's own number.
+
+        Raises:
+            InputError: the file turns out to be damaged.
+        """
+        with self.reader.readable():
+            yield from self.reader.batches(self.names, size)
 
     def batches(self, kind: type = np.float32, missing: bool = False) -> Iterator[np.ndarray]:
         """The rows in the file's order, as C-contiguous (b, d) arrays; one pass over the file.
@@ -134,12 +130,11 @@ class Table:
         """
         start = 0
         size = max(1, BATCH_VALUES // self.schema.dimensions)
-        with readable(self.path):
-            for batch in self.record_batches(size):
-                for i in range(0, batch.num_rows, size):
-                    rows = batch.slice(i, size)
-                    yield _to_rows(rows, self.schema, self.path, start, kind, missing)
-                    start += rows.num_rows
+        for batch in self.record_batches(size):
+            for i in range(0, batch.num_rows, size):
+                rows = batch.slice(i, size)
+                yield _to_rows(rows, self.schema, self.reader, start, kind, missing)
+                start += rows.num_rows
         if start != self.rows:
             raise InputError(f"{self.path}: expected {self.rows} rows, as it had when opened, found {start}")
 
@@ -149,31 +144,29 @@ class Table:
         width, parts = self.schema.dimensions, defaultdict(list)
         kinds = [kind for _, kind in self.schema.flat().columns]
         if {"int64", "uint64"} & set(kinds):
-            with readable(self.path):
-                for batch in self.record_batches(max(1, BATCH_VALUES // width)):
-                    cells = _cells(batch, self.schema, self.path, 0)
-                    if self.schema.list_column:
-                        cells = [
-                            cells[0].take(pa.array(range(j, len(cells[0]), width))) for j in range(width)
-                        ]
-                    for j, column in enumerate(cells):
-                        if column.type in (pa.int64(), pa.uint64()):
-                            parts[j].append(column)
+            for batch in self.record_batches(max(1, BATCH_VALUES // width)):
+                cells = _cells(batch, self.schema, self.reader, 0)
+                if self.schema.list_column:
+                    cells = [cells[0].take(pa.array(range(j, len(cells[0]), width))) for j in range(width)]
+                for j, column in enumerate(cells):
+                    if column.type in (pa.int64(), pa.uint64()):
+                        parts[j].append(column)
         return {j: pa.concat_arrays(columns) for j, columns in parts.items()}
 
 
 def open_table(
-    path: Path,
+    path: str | Path,
     columns: Sequence[str] | None = None,
     least: int = 2,
     without: str | None = None,
     field: str = "data.columns",
 ) -> Table:
-    """The table at a path, of the given columns in that order (all if None), with its number of rows.
+    """The table at a path or URI, of the given columns in that order (all if None), with its number of rows.
 
-    Reads metadata only, except of .csv, which has no number of rows and is read through once.
+    Reads metadata only, except of text, which has no number of rows and is read through once.
 
     Args:
+        path: of a file, see `format_of`, or of a folder of Parquet files, see `FolderReader`.
         least: rows that it has to have.
         without: the one column that is left out of all.
         field: of the configuration that gives the columns, for error messages.
@@ -182,135 +175,39 @@ def open_table(
         InputError: the file is missing, of an unknown or another format, or has fewer rows; a column is unknown, twice given
             or not numeric.
     """
-    extension = extension_of(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a directory: expected a file")
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: expected a table")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty: expected {FORMATS[extension]}")
-    if columns is not None and extension == ".npy":
+    location = Location.of(path, "data.path", "s3://bucket/table.parquet")
+    info = location.info()
+    if info.type == pa.fs.FileType.Directory:
+        reader: Reader = FolderReader(location)
+    else:
+        reader = _open_file(location, info)
+    if columns is not None and reader.kind == "NumPy":
         raise InputError(f"{path}: {field} is given, but a .npy file has no named columns")
-
-    def select(found: pa.Schema) -> list[str]:
-        every = [name for name in found.names if name != without]
-        return _selected(path, found, every if columns is None else list(columns), field)
-
-    opener = {".npy": _open_npy, ".csv": _open_csv, ".parquet": _open_parquet}.get(extension, _open_arrow)
-    with readable(path):
-        table = opener(path, select)
-    if table.rows < least:
-        raise InputError(f"{path}: expected at least {least} row{'s' * (least > 1)}, found {table.rows}")
-    return table
-
-
-def _open_parquet(path: Path, select: Select) -> Table:
-    with pa.parquet.ParquetFile(path) as file:
-        rows, found = file.metadata.num_rows, file.schema_arrow
-    names = select(found)
-
-    def read(size: int) -> Iterator[pa.RecordBatch]:
-        # Without these, Arrow loads row groups as a whole and keeps them: in time a second copy of the file.
-        with pa.parquet.ParquetFile(path, buffer_size=1 << 18, pre_buffer=False) as file:
-            yield from file.iter_batches(batch_size=size, columns=names, use_threads=False)
-
-    return Table(path, _schema_of(path, found, names, read), rows, read)
+    found = reader.schema
+    names = [name for name in found.names if name != without] if columns is None else list(columns)
+    if columns is None:
+        reader.check_columns()
+    _check_names(location.name, found, names, field)
+    with reader.readable():
+        kinds, rows = reader.measure(names)
+    schema = _schema_of(reader, kinds)
+    if rows < least:
+        raise InputError(f"{path}: expected at least {least} row{'s' * (least > 1)}, found {rows}")
+    return Table(location.name, schema, rows, reader, tuple(names))
 
 
-def _open_arrow(path: Path, select: Select) -> Table:
-    with _arrow_batches(path) as (found, batches):
-        names = select(found)
-        rows = sum(batch.num_rows for batch in batches)
-
-    def read(size: int) -> Iterator[pa.RecordBatch]:
-        with _arrow_batches(path) as (_, batches):
-            for batch in batches:
-                used = batch.select(names)
-                # Nothing else checks a mapped file: damaged list offsets would read outside of it.
-                used.validate(full=True)
-                yield used
-
-    return Table(path, _schema_of(path, found, names, read), rows, read)
+def _open_file(location: Location, info: pa.fs.FileInfo) -> Reader:
+    kind = format_of(location.name)
+    if info.type != pa.fs.FileType.File:
+        raise InputError(f"{location.name} does not exist: expected a table")
+    if info.size == 0:
+        raise InputError(f"{location.name} is empty: expected {kind}")
+    reader: Reader = READERS[kind](location)
+    return reader
 
 
-@contextmanager
-def _arrow_batches(path: Path) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-    """The schema and the record batches of a memory-mapped Arrow file or stream."""
-    with pa.memory_map(str(path)) as source:
-        try:
-            reader = pa.ipc.open_file(source)
-        except pa.ArrowInvalid:
-            # Arrow's other format, which has no footer, goes by .arrow too.
-            source.seek(0)
-            reader = pa.ipc.open_stream(source)
-            batches = iter(reader)
-        else:
-            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-        yield reader.schema, batches
-
-
-def _open_csv(path: Path, select: Select) -> Table:
-    def stream(**convert: Any) -> Any:
-        # Without threads: only then do Arrow's messages tell the row.
-        reading = pa.csv.ReadOptions(use_threads=False)
-        return pa.csv.open_csv(path, reading, convert_options=pa.csv.ConvertOptions(**convert))
-
-    with stream() as reader:
-        found = reader.schema
-        # Columns named 0, 1, 2, ... are a data frame's own names; other numbers are rows without a header.
-        numbered = found.names == [str(j) for j in range(len(found.names))]
-        if all(_is_number(name) for name in found.names) and not numbered:
-            raise InputError(f"{path}: expected column names in the first row, found {found.names[0]!r}")
-        names = select(found)
-        first = next(iter(reader), None)
-    for name in names:
-        _refuse_text(path, name, None if first is None else first.column(found.names.index(name)))
-
-    def read(size: int) -> Iterator[pa.RecordBatch]:
-        # float64, because a column that starts with integers may go on with fractions.
-        with stream(include_columns=names, column_types={n: pa.float64() for n in names}) as reader:
-            yield from reader
-
-    rows = 0
-    whole = {name for name in names if pa.types.is_integer(found.field(name).type)}
-    for batch in read(0):
-        rows += batch.num_rows
-        for name in tuple(whole):
-            values = batch.column(names.index(name)).to_numpy(zero_copy_only=False)
-            if (values != np.rint(values)).any():
-                whole.remove(name)
-    # A column that starts out empty has Arrow's type null; the missing value is reported when it is read.
-    kinds = {n: found.field(n).type for n in names if not pa.types.is_null(found.field(n).type)}
-    kinds = {n: kinds.get(n, pa.float64()) for n in names}
-    kinds |= {n: pa.float64() for n in names if pa.types.is_integer(kinds[n]) and n not in whole}
-    return Table(path, _schema_of(path, pa.schema(list(kinds.items())), names, read), rows, read)
-
-
-def _open_npy(path: Path, select: Select) -> Table:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: expected one array, found an archive")
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: expected an array of real numbers, found dtype {array.dtype}")
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise InputError(f"{path}: expected an array of shape (rows, dimensions), found {array.shape}")
-    rows, width = array.shape
-    # Arrow knows the machine's own byte order only, and no float of more than 64 bits.
-    kind = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
-
-    def read(size: int) -> Iterator[pa.RecordBatch]:
-        for start in range(0, rows, size):
-            # Mapped again for each batch: pages that were read then do not add up to a second copy.
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)[start : start + size]
-            values = pa.array(np.ascontiguousarray(mapped, dtype=kind).reshape(-1))
-            yield pa.RecordBatch.from_arrays([pa.FixedSizeListArray.from_arrays(values, width)], ["x"])
-
-    column = ListColumn("x", width, str(pa.from_numpy_dtype(kind)), "fixed_size_list")
-    return Table(path, TableSchema(list_column=column), rows, read)
-
-
-def _selected(path: Path, found: pa.Schema, names: list[str], field: str) -> list[str]:
-    """The names to read, each of which is one column of the file; `field` is where they were given."""
+def _check_names(path: str, found: pa.Schema, names: list[str], field: str) -> None:
+    """Nothing, if each name is one column of the file; `field` is where they were given."""
     if not names:
         raise InputError(f"{path}: expected at least one column, found none")
     existing, asked = Counter(found.names), Counter(names)
@@ -323,12 +220,11 @@ def _selected(path: Path, found: pa.Schema, names: list[str], field: str) -> lis
             raise InputError(f"{path}: expected different column names, found {name!r} more than once")
         if asked[name] > 1:
             raise InputError(f"{field}: expected different columns, found {name!r} more than once")
-    return names
 
 
-def _schema_of(path: Path, found: pa.Schema, names: list[str], read: Batches) -> TableSchema:
-    """The schema of the selected columns; of a list column without fixed length, the first row's length."""
-    kinds = {name: found.field(name).type for name in names}
+def _schema_of(reader: Reader, found: pa.Schema) -> TableSchema:
+    """The schema of columns of these types; of a list column without fixed length, the first row's length."""
+    path, kinds = reader.location.name, {field.name: field.type for field in found}
     lists = [name for name, kind in kinds.items() if _list_kind(kind)]
     for name, kind in kinds.items():
         value = kind.value_type if name in lists else kind
@@ -337,13 +233,13 @@ def _schema_of(path: Path, found: pa.Schema, names: list[str], read: Batches) ->
             raise InputError(f"{path}: expected {wanted} in column {name!r}, found type {kind}; {LEAVE_OUT}")
     if not lists:
         return TableSchema(tuple((name, str(kind)) for name, kind in kinds.items()))
-    if len(names) > 1:
+    if len(kinds) > 1:
         raise InputError(
             f"{path}: expected numeric columns or exactly one list column, found list column "
-            f"{lists[0]!r} beside {_listed([n for n in names if n != lists[0]])}; choose with data.columns"
+            f"{lists[0]!r} beside {_listed([n for n in kinds if n != lists[0]])}; choose with data.columns"
         )
     name, kind = lists[0], kinds[lists[0]]
-    length = kind.list_size if pa.types.is_fixed_size_list(kind) else _first_length(path, name, read)
+    length = kind.list_size if pa.types.is_fixed_size_list(kind) else _first_length(reader, name)
     if length == 0:
         raise InputError(f"{path}: expected lists of numbers in column {name!r}, found an empty one in row 1")
     return TableSchema(list_column=ListColumn(name, length, str(kind.value_type), _list_kind(kind)))
@@ -356,8 +252,10 @@ def _list_kind(kind: pa.DataType) -> Any:
     return "list" if pa.types.is_list(kind) else "large_list" if pa.types.is_large_list(kind) else None
 
 
-def _first_length(path: Path, name: str, read: Batches) -> int:
-    batch = next((batch for batch in read(1) if batch.num_rows), None)
+def _first_length(reader: Reader, name: str) -> int:
+    path = reader.location.name
+    with reader.readable():
+        batch = next((batch for batch in reader.batches([name], 1) if batch.num_rows), None)
     if batch is None:
         raise InputError(f"{path}: expected rows, found none")
     first = batch.column(name)[0]
@@ -367,11 +265,11 @@ def _first_length(path: Path, name: str, read: Batches) -> int:
 
 
 def _to_rows(
-    batch: pa.RecordBatch, schema: TableSchema, path: Path, start: int, kind: type, missing: bool
+    batch: pa.RecordBatch, schema: TableSchema, reader: Reader, start: int, kind: type, missing: bool
 ) -> np.ndarray:
     """Rows (b, d) of a record batch that begins at row `start` of the table."""
     out = np.empty((batch.num_rows, schema.dimensions), dtype=kind)
-    cells = _cells(batch, schema, path, start)
+    cells = _cells(batch, schema, reader, start)
     with np.errstate(over="ignore", invalid="ignore"):
         for j, values in enumerate(cells):
             if schema.list_column:
@@ -383,14 +281,14 @@ def _to_rows(
         i, j = (int(k) for k in np.argwhere(~finite)[0])
         value = (cells[0][i * schema.dimensions + j] if schema.list_column else cells[j][i]).as_py()
         problem = "a missing value" if value is None else "NaN" if math.isnan(value) else f"{value:g}"
-        where = f"column {schema.dimension_names[j]!r}, {_row(path, start + i)}"
+        where = f"column {schema.dimension_names[j]!r}, {reader.row(start + i)}"
         raise InputError(
-            f"{path}: {where}: expected a number that is finite in {np.dtype(kind)}, found {problem}"
+            f"{reader.location.name}: {where}: expected a number that is finite in {np.dtype(kind)}, found {problem}"
         )
     return out
 
 
-def _cells(batch: pa.RecordBatch, schema: TableSchema, path: Path, start: int) -> list[Any]:
+def _cells(batch: pa.RecordBatch, schema: TableSchema, reader: Reader, start: int) -> list[Any]:
     """The Arrow arrays of the d columns (b,), or the one of the list column's numbers (b * d,)."""
     if schema.list_column is None:
         return [batch.column(name) for name, _ in schema.columns]
@@ -401,68 +299,13 @@ def _cells(batch: pa.RecordBatch, schema: TableSchema, path: Path, start: int) -
     if len(wrong):
         i = int(wrong[0])
         problem = "a missing value" if lengths[i] < 0 else f"{lengths[i]}"
-        where = f"column {name!r}, {_row(path, start + i)}"
-        raise InputError(f"{path}: {where}: expected a list of {length} numbers, found {problem}")
+        where = f"column {name!r}, {reader.row(start + i)}"
+        raise InputError(
+            f"{reader.location.name}: {where}: expected a list of {length} numbers, found {problem}"
+        )
     return [column.flatten()]
-
-
-def _refuse_text(path: Path, name: str, cells: Any) -> None:
-    """Name the first cell that makes Arrow take a CSV column for text, which says more than the type."""
-    if cells is None or not pa.types.is_string(cells.type):
-        return
-    i = next((i for i, cell in enumerate(cells) if not _is_number(cell.as_py())), 0)
-    raise InputError(
-        f"{path}: column {name!r}, {_row(path, i)}: expected a number, found {cells[i].as_py()!r}; "
-        f"{LEAVE_OUT}"
-    )
-
-
-def _is_number(text: str) -> bool:
-    with suppress(ValueError):
-        float(text)
-        return True
-    return False
-
-
-def _row(path: Path, index: int) -> str:
-    """A row as its reader counts: in .csv by the lines of an editor."""
-    if path.suffix.lower() == ".csv":
-        return f"row {index + 2} (the header is row 1)"
-    return f"row {index + 1} (the first is row 1)"
 
 
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:20])
     return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"
-
-
-def extension_of(path: Path) -> str:
-    """The file name's extension, in small letters.
-
-    Raises:
-        InputError: it is none of `FORMATS`.
-    """
-    extension = path.suffix.lower()
-    if extension not in FORMATS:
-        raise InputError(f"{path}: expected a file ending in {', '.join(FORMATS)}, found {extension!r}")
-    return extension
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turns `DAMAGE` into an InputError that names the place, if it is known."""
-    try:
-        yield
-    except InputError:
-        raise
-    except DAMAGE as error:
-        text = " ".join(str(error).split())
-        if cell := re.search(r"CSV column #(\d+): Row #(\d+): .*invalid value '(.*)'", text):
-            names = pa.csv.open_csv(path).schema.names
-            where = f"column {names[int(cell[1])]!r}, {_row(path, int(cell[2]) - 2)}"
-            raise InputError(f"{path}: {where}: expected a number, found {cell[3]!r}; {LEAVE_OUT}") from None
-        if line := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
-            where = _row(path, int(line[1]) - 2)
-            raise InputError(f"{path}: {where}: expected {line[2]} fields, found {line[3]}") from None
-        kind = FORMATS[path.suffix.lower()]
-        raise InputError(f"{path} is not readable as {kind}: {text[:200] or type(error).__name__}") from None

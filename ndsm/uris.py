@@ -1,0 +1,96 @@
+"""Paths and URIs: file systems that Arrow knows, such as S3, Google Cloud Storage and the local one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.fs
+
+from ndsm.errors import InputError
+
+
+def is_uri(path: str | Path) -> bool:
+    """Whether this is a URI and not a path."""
+    # Python's `Path` makes one slash of two.
+    return "://" in str(path)
+
+
+def open_uri(uri: str, field: str, example: str) -> tuple[pa.fs.FileSystem, str]:
+    """The file system of a URI, and the path in it.
+
+    Args:
+        uri: options of the file system may follow a `?`, such as
+            s3://bucket/folder?endpoint_override=localhost:9000&scheme=http.
+        field: where the URI was given, for error messages.
+        example: a right one, for error messages.
+
+    Raises:
+        InputError: the URI is malformed, its scheme is unknown, or it holds a key.
+    """
+    if "@" in uri.partition("?")[0]:
+        raise InputError(
+            f"{field}: expected a URI without a key, which would be written into config.yaml, found one with '@'; "
+            "give keys by the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    try:
+        filesystem, path = pa.fs.FileSystem.from_uri(uri)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise InputError(
+            f"{field}: expected a path or a URI such as {example}, found {uri!r}: {one_line(error)}"
+        ) from None
+    return filesystem, path
+
+
+def one_line(error: BaseException, length: int = 200) -> str:
+    """The beginning of an error's message, or its type if it has none."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder in a file system."""
+
+    name: str
+    """As it was given, for messages."""
+    filesystem: pa.fs.FileSystem
+    path: str
+    """In the file system."""
+
+    @classmethod
+    def of(cls, path: str | Path, field: str, example: str) -> Self:
+        """Where a path or URI leads; `~` is the home folder. The other arguments are those of `open_uri`.
+
+        Raises:
+            InputError: as `open_uri`.
+        """
+        if is_uri(path):
+            filesystem, inner = open_uri(str(path), field, example)
+            return cls(str(path), filesystem, inner.rstrip("/"))
+        return cls(str(path), pa.fs.LocalFileSystem(), str(Path(path).expanduser()))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is in this machine's file system."""
+        return bool(self.filesystem.type_name == "local")
+
+    def info(self) -> pa.fs.FileInfo:
+        """Whether there is a file or a folder, and its size.
+
+        Raises:
+            InputError: the storage does not answer.
+        """
+        try:
+            return self.filesystem.get_file_info(self.path)
+        except OSError as error:
+            raise InputError(
+                f"{self.name}: expected the storage to answer, found {one_line(error)}"
+            ) from None
+
+    def open(self) -> pa.NativeFile:
+        """The file for reading at any place.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return self.filesystem.open_input_file(self.path)
