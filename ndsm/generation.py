@@ -14,7 +14,7 @@ from ndsm.config import Config, flatten
 from ndsm.data import TableWriter
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
-from ndsm.files import foreign_names, write_whole
+from ndsm.files import first_foreign, names_below, write_whole
 from ndsm.roles import names_of
 from ndsm.run import Run, training_hash
 from ndsm.samplers import CHUNK, requested_sample
@@ -71,7 +71,7 @@ class PartFolder:
         description = self._describe()
         file = path / "_generation.json"
         if not file.is_file():
-            if foreign_names(path, ()):
+            if first_foreign(names_below(path), ("_generation.json",)):
                 raise InputError(
                     f"{path}: expected a new or empty folder, or one of `ndsm sample`, found another"
                 )

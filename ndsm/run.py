@@ -21,11 +21,10 @@ Every file appears whole or not at all: it is written under another name, flushe
 
 import io
 import json
-import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,7 +40,7 @@ from torch import nn
 from ndsm.config import Config, build_config, chosen_values, differences
 from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
-from ndsm.files import foreign_names, needs_room, write_whole
+from ndsm.files import first_foreign, names_below, needs_room, remove_files, write_whole
 from ndsm.owner import OwnerFile
 from ndsm.reference import GaussianMixture
 from ndsm.roles import DEFINING, names_of
@@ -50,6 +49,36 @@ from ndsm.storage import Mirror
 from ndsm.training import Problem, Resume, Trainer
 from ndsm.uris import is_uri
 from ndsm.versions import versions
+
+FORMAT: dict[str, Any] = {"format": "ndsm-run", "format_version": 1}
+"""What `data.json` begins with: it tells a run from another folder with files of the same names."""
+DATA_KEYS = {"schema", "scaling", "fingerprint"}
+"""By which the `data.json` of a run from before that is known."""
+FILES = (
+    "config.yaml",
+    "versions.json",
+    "reference.safetensors",
+    "reference.json",
+    "model.safetensors",
+    "model-raw.safetensors",
+    "metrics.jsonl",
+    "metrics.json",
+    "evaluations.jsonl",
+    "samples.png",
+    "examples.safetensors",
+    "report.html",
+    "curve.jsonl",
+    "clock.json",
+    "tensorboard/events.out.tfevents.*",
+    "tensorboard/evaluation/events.out.tfevents.*",
+    "checkpoints/step-*.pt",
+    "checkpoints/stop",
+    "checkpoints/failure.json",
+    "checkpoints/ray/**",
+    "checkpoints/owner.json",
+    "data.json",
+)
+"""Every file that a run makes, as `first_foreign` takes them; nothing else in its folder is ever deleted."""
 
 
 def differing_fields(a: Config, b: Config) -> list[str]:
@@ -98,8 +127,8 @@ class Run:
             fresh: whether both are to be replaced: the folder is then left as it is until then.
 
         Raises:
-            InputError: the storage does not answer, or there is none of this kind; or the run in the folder is another one
-                than the copy.
+            InputError: the storage does not answer, or there is none of this kind; the run in the folder is another one
+                than the copy; or one of the two places holds something else, see `check_place`.
         """
         if storage is None or not is_uri(storage):
             return cls(Path(storage or out) / name)
@@ -108,9 +137,8 @@ class Run:
         # The copy is older than the folder in which a run trains.
         run.owner.check_free()
         try:
-            if fresh or run.foreign_files():
-                mirror.names()
-            else:
+            run.check_place(fresh)
+            if not fresh:
                 run.check_copy()
                 run.pull()
         except OSError as error:
@@ -126,18 +154,50 @@ class Run:
         """
         run = cls(Path(path))
         if not run.exists():
-            raise InputError(f"{path}: expected a run directory with a config.yaml, found none")
+            there = run._config_file.is_file()
+            raise InputError(
+                f"{path}: expected a run directory with a config.yaml, found "
+                + ("one without the data.json that a run has" if there else "none")
+            )
         return run
 
-    def foreign_files(self) -> list[str]:
-        """Names in the folder that no run makes; none if a run was begun here."""
-        # What a run that died while it was begun leaves behind.
-        own = ("data.json", "versions.json", "reference.safetensors", "reference.json", "checkpoints")
-        return [] if self.exists() else foreign_names(self.path, own)
-
     def exists(self) -> bool:
-        """Whether a run was begun here."""
-        return (self.path / "config.yaml").is_file()
+        """Whether a run was begun here: `data.json` is one that only a run has, and `config.yaml`, written last, is there.
+
+        Raises:
+            InputError: there are both, and `data.json` is damaged.
+        """
+        return self._config_file.is_file() and self._is_marked()
+
+    def _is_marked(self) -> bool:
+        """Whether `data.json` is there, and is one that only a run has: also of a run that is not wholly begun."""
+        if not (self.path / "data.json").is_file():
+            return False
+        found = self._read_json("data.json")
+        return isinstance(found, dict) and (
+            found.get("format") == FORMAT["format"] or found.keys() >= DATA_KEYS
+        )
+
+    def check_place(self, fresh: bool = False) -> None:
+        """Raise an error if a run may not be begun here, or may not be begun anew if `fresh`.
+
+        Beside a run that goes on there may be files of the user's; one that is begun anew could be mistaken about whose a
+        file is, and what stands in the place of a run that is not there is somebody else's.
+
+        Raises:
+            InputError: the folder or the copy has a file that no run makes.
+            OSError: the storage does not answer.
+        """
+        if fresh or not self.exists():
+            _check_place(str(self.path), names_below(self.path), self._is_marked())
+        if self.mirror is None:
+            return
+        names = sorted(self.mirror.modified())
+        if marked := "data.json" in names:
+            with self._copied("data.json") as copy:
+                marked = copy._is_marked()
+        if fresh or not marked:
+            _check_place(self.mirror.uri, names, marked)
 
     # ---- beginning ----
 
@@ -148,7 +208,7 @@ class Run:
             InputError: nothing can be written there.
         """
         try:
-            self._write("data.json", json.dumps(data).encode())
+            self._write("data.json", json.dumps({**FORMAT, **data}).encode())
             self._write("versions.json", json.dumps(versions(), indent=1).encode())
             if mixture is not None:
                 self._save_tensors("reference.safetensors", mixture.tensors())
@@ -171,11 +231,20 @@ class Run:
         # All of it: the copy may be new, and with a configuration alone it would be no run.
         self.push()
 
-    def remove(self) -> None:
-        """Delete the run directory, and its copy."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self.mirror is not None:
-            self.mirror.remove()
+    def remove(self, copy: bool = True) -> None:
+        """Delete what a run has made; `data.json` last, by which what is left is known as a run's.
+
+        Args:
+            copy: whether its copy is deleted too.
+
+        Raises:
+            InputError: there is something else; nothing is deleted.
+            OSError: a file cannot be deleted, or the storage does not answer.
+        """
+        self.check_place(fresh=True)
+        remove_files(self.path, removable(names_below(self.path)))
+        if copy and self.mirror is not None:
+            self.mirror.remove(removable(self.mirror.modified()))
 
     def push(self) -> None:
         """Bring the copy up to date, if there is one."""
@@ -197,10 +266,7 @@ class Run:
         identity = {"config.yaml", "data.json"}
         if self.mirror is None or not self.exists() or not identity <= self.mirror.names():
             return
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Run(Path(folder))
-            for name in identity:
-                self.mirror.fetch(name, copy.path)
+        with self._copied(*identity) as copy:
             differing = [field.partition(" ")[0] for field in differing_fields(self.config(), copy.config())]
             if self.data()["fingerprint"] != copy.data()["fingerprint"]:
                 differing.append("rows")
@@ -209,6 +275,15 @@ class Run:
                 f"{self.path}: expected the run that {self.mirror.uri} is a copy of, found another one, with "
                 f"other {', '.join(differing)}; give the run another --name or --out"
             )
+
+    @contextmanager
+    def _copied(self, *names: str) -> Iterator["Run"]:
+        """A run of these files of the copy alone, in a folder of its own."""
+        assert self.mirror is not None
+        with tempfile.TemporaryDirectory() as folder:
+            for name in names:
+                self.mirror.fetch(name, Path(folder))
+            yield Run(Path(folder))
 
     @contextmanager
     def beside(self) -> Iterator["Run"]:
@@ -231,7 +306,7 @@ class Run:
         Raises:
             FileNotFoundError: its folder has vanished, or the disk it is on.
         """
-        if not self.exists():
+        if not self._config_file.is_file():
             raise FileNotFoundError(
                 f"{self.path} has vanished while it was trained: bring the folder back, and the same command goes on"
             )
@@ -250,7 +325,7 @@ class Run:
         Raises:
             InputError: `config.yaml` is not a valid configuration.
         """
-        path = self.path / "config.yaml"
+        path = self._config_file
         try:
             tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -260,8 +335,17 @@ class Run:
         return build_config(tree, str(path))
 
     def data(self) -> dict[str, Any]:
-        """Description of the data: `schema`, `scaling`, `fingerprint`, `rows`, `dimension`."""
+        """Description of the data: `schema`, `scaling`, `fingerprint`, `rows`, `dimension`.
+
+        Raises:
+            InputError: it is damaged, or of a later version.
+        """
         found: dict[str, Any] = self._read_json("data.json")
+        if (version := found.get("format_version", 1)) > FORMAT["format_version"]:
+            raise InputError(
+                f"{self.path}: expected a run of format {FORMAT['format_version']} or before, found one of format {version}; "
+                "install the version of ndsm that its versions.json names"
+            )
         return found
 
     def scaling(self) -> Scaling:
@@ -567,6 +651,10 @@ class Run:
 
     # ---- files ----
 
+    @property
+    def _config_file(self) -> Path:
+        return self.path / "config.yaml"
+
     def _write_config(self, config: Config) -> None:
         tree = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
         self._write("config.yaml", tree.encode())
@@ -597,6 +685,26 @@ class Run:
             raise InputError(
                 f"{path}: expected a safetensors file, found {' '.join(str(error).split())}"
             ) from None
+
+
+def _check_place(place: str, names: Iterable[str], marked: bool) -> None:
+    """Raise an error if one of the files at a place is not a run's.
+
+    Args:
+        marked: whether a run's `data.json` is among them; without it no file is taken for a run's.
+    """
+    if foreign := first_foreign(names, FILES if marked else ("checkpoints/owner.json",)):
+        expected = "only files of the run that --fresh starts over" if marked else "a new or a run's folder"
+        raise InputError(
+            f"{place}: expected {expected}, found one with other files in it: {foreign}; move them away, or choose another "
+            "--name or --out"
+        )
+
+
+def removable(names: Iterable[str]) -> list[str]:
+    """A run's files among these, in the order to delete them: first what makes it a run, last what marks it as one."""
+    own = [name for name in names if first_foreign([name], FILES) is None]
+    return sorted(own, key=lambda name: (name == "data.json", name != "config.yaml", name))
 
 
 def _step_of(checkpoint: Path) -> int:

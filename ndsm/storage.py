@@ -1,5 +1,6 @@
 """A copy of a run's folder in any file system that Arrow knows: S3, Google Cloud Storage, HDFS, or a local path."""
 
+from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from ndsm.files import PARTIAL, needs_room, whole_file
+from ndsm.files import PARTIAL, needs_room, remove_files, whole_file
 from ndsm.uris import open_uri
 
 CHUNK = 1 << 22
@@ -82,8 +83,7 @@ class Mirror:
         files = [p for p in folder.rglob("*") if p.is_file() and p.name not in LOCAL_ONLY]
         names = {str(p.relative_to(folder)) for p in files if not p.name.endswith(PARTIAL)}
         names = {name for name in names if not name.startswith("checkpoints/ray/")}
-        # The configuration comes last: with it there is a run.
-        self.push_files(folder, *sorted(names, key=lambda name: (name == "config.yaml", name)))
+        self.push_files(folder, *sorted(names, key=_order))
         for name in self.modified().keys() - names:
             if name.startswith("checkpoints/step-"):
                 self._fs.delete_file(f"{self._root}/{name}")
@@ -114,7 +114,7 @@ class Mirror:
         names = self.names()
         if "config.yaml" not in names:
             return
-        for name in names:
+        for name in sorted(names, key=_order):
             # An old checkpoint may go while this reads.
             with suppress(FileNotFoundError) if name.startswith("checkpoints/step-") else nullcontext():
                 self.fetch(name, folder)
@@ -139,11 +139,18 @@ class Mirror:
             while chunk := source.read(CHUNK):
                 target.write(chunk)
 
-    def remove(self) -> None:
-        """Delete the copy."""
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete these files of the copy, in this order.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
         self._pushed.clear()
-        if self._fs.get_file_info(self._root).type == pa.fs.FileType.Directory:
-            self._fs.delete_dir(self._root)
+        if self._fs.type_name == "local":
+            remove_files(Path(self._root), names)
+        else:
+            for name in names:
+                self._fs.delete_file(f"{self._root}/{name}")
 
     def _upload(self, file: Path, name: str) -> None:
         target = f"{self._root}/{name}"
@@ -155,6 +162,11 @@ class Mirror:
                 while chunk := source.read(CHUNK):
                     sink.write(chunk)
             self._fs.move(target + PARTIAL, target)
+
+
+def _order(name: str) -> tuple[bool, bool, str]:
+    """First what marks the files as a run's, last what makes them a whole one."""
+    return name == "config.yaml", name != "data.json", name
 
 
 def _state(file: Path) -> tuple[int, int]:

@@ -84,7 +84,9 @@ def tune(options: SearchOptions) -> bool:
     folder = SearchFolder(options.path.resolve())
     settings = describe(options, space, metric, dataset)
     folder.owner.check_free()
-    if not options.fresh:
+    if options.fresh:
+        folder.check_place()
+    else:
         folder.check(settings)
     # The split leaves labels out where the metric does not look at them.
     labels = None if dataset.train_labels is None else dataset.train_labels[: len(split.train)]

@@ -12,17 +12,17 @@ summary.json, tune-report.html, best.yaml
 """
 
 import json
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ndsm.config import Config, build_config, chosen_values
 from ndsm.errors import InputError
-from ndsm.files import foreign_names, write_whole
+from ndsm.files import first_foreign, names_below, remove_files, write_whole
 from ndsm.owner import OwnerFile
 from ndsm.roles import names_of
-from ndsm.run import Run
+from ndsm.run import FILES, Run
+from tuning.pool import STAMP_FILES
 
 Status = Literal["running", "done", "stopped", "failed", "invalid", "died"]
 FINISHED: tuple[Status, ...] = ("done", "stopped", "failed")
@@ -32,20 +32,26 @@ UNFINISHED: tuple[Status, ...] = ("running", "died")
 """What the next command goes on with."""
 
 
+FORMAT = "ndsm-search"
+"""By which search.json is known, or by having all of `SETTINGS`."""
+SETTINGS = {"preset", "config", "space", "trial_kind"}
+TRIALS = ("trials/[0-9]*", "finalists/*-seed*")
+"""Folders of trials."""
 OWN = (
-    "search.json",
     "owner.json",
-    "trials",
-    "finalists",
     "population.json",
-    "pool",
-    "ray",
+    "ray/**",
     "stop",
     "summary.json",
     "tune-report.html",
     "best.yaml",
+    "search.json",
+    "pool/.lock",
+    *(f"pool/*/{name}" for name in STAMP_FILES),
+    *(f"{trial}/trial.json" for trial in TRIALS),
+    *(f"{trial}/{run}/{name}" for trial in TRIALS for run in ("run", "run-next") for name in FILES),
 )
-"""What a search's folder holds."""
+"""Every file that a search makes, as `first_foreign` takes them; nothing else in its folder is ever deleted."""
 
 
 @dataclass
@@ -154,7 +160,7 @@ class SearchFolder:
     def begin(self, settings: dict[str, Any]) -> None:
         """Write what the search is, unless it is there already."""
         if not (self.path / "search.json").is_file():
-            write_json(self.path / "search.json", settings)
+            write_json(self.path / "search.json", {"format": FORMAT, **settings})
         self.stop_file.unlink(missing_ok=True)
 
     def check(self, settings: dict[str, Any]) -> None:
@@ -163,7 +169,7 @@ class SearchFolder:
         Raises:
             InputError: the folder has another search, or something else.
         """
-        if (self.path / "search.json").is_file():
+        if self._is_marked():
             known = read_json(self.path / "search.json")
             differing = [name for name in settings if _deciding(known).get(name) != _deciding(settings)[name]]
             if differing:
@@ -171,20 +177,43 @@ class SearchFolder:
                     f"{self.path} was begun as another search: {', '.join(differing)} differ; give the search another "
                     "--name, or start it over with --fresh"
                 )
-        elif foreign := foreign_names(self.path, OWN):
-            raise InputError(
-                f"{self.path}: expected a new or a search's folder, found one with other files in it: {foreign[0]}"
+        else:
+            self.check_place()
+
+    def _is_marked(self) -> bool:
+        """Whether there is a search's search.json.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        if not (self.path / "search.json").is_file():
+            return False
+        found = read_json(self.path / "search.json")
+        return isinstance(found, dict) and (found.get("format") == FORMAT or found.keys() >= SETTINGS)
+
+    def check_place(self) -> None:
+        """Raise an error if a search may not be begun here anew.
+
+        Raises:
+            InputError: the folder has a file that no search makes, or a trial's process still works in it.
+        """
+        if foreign := first_foreign(names_below(self.path), OWN if self._is_marked() else ("owner.json",)):
+            expected = (
+                "only a search's files for --fresh" if self._is_marked() else "a new or a search's folder"
             )
+            raise InputError(f"{self.path}: expected {expected}, found one with other files in it: {foreign}")
+        for pattern in TRIALS:
+            for trial in self.path.glob(pattern):
+                TrialFolder(trial).run.owner.check_free()
 
     def remove(self) -> None:
-        """Delete what a search makes, and nothing else.
+        """Delete what a search makes; search.json last, by which what is left is known as a search's.
 
         Raises:
             InputError: there is something else; nothing is deleted.
         """
-        if foreign := foreign_names(self.path, OWN):
-            raise InputError(f"{self.path}: expected only a search's files for --fresh, found {foreign[0]}")
-        shutil.rmtree(self.path, ignore_errors=True)
+        self.check_place()
+        remove_files(self.path, sorted(names_below(self.path), key=lambda name: name == "search.json"))
 
     def trial(self, number: int) -> TrialFolder:
         """A trial's files."""

@@ -10,13 +10,15 @@ while the other waits.
 
 import contextlib
 import fcntl
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ndsm.files import whole_file
+from ndsm.files import first_foreign, names_below, remove_files, whole_file
+
+STAMP_FILES = ("[0-9]*.npy", "[0-9]*.lock", "uses")
+"""What a stamp's folder holds, as `ndsm.files.first_foreign` takes it."""
 
 
 class BlockPool:
@@ -67,11 +69,11 @@ class BlockPool:
     def _make_room(self, size: int) -> bool:
         """Whether `size` bytes fit, after other stamps that are used less than this one were removed."""
         while pool_bytes(self._pool) + size > self._capacity:
-            others = [p for p in self._pool.iterdir() if p.is_dir() and p != self._folder]
+            others = [p for p in self._pool.iterdir() if p.is_dir() and p != self._folder and _is_own(p)]
             least = min(others, key=_uses, default=None)
             if least is None or _uses(least) > _uses(self._folder):
                 return False
-            shutil.rmtree(least, ignore_errors=True)
+            remove_files(least, list(names_below(least)))
         return True
 
     @contextlib.contextmanager
@@ -92,6 +94,11 @@ def pool_bytes(path: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             total += file.stat().st_size
     return total
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether all in a folder of the pool is the pool's, which then may be deleted."""
+    return first_foreign(names_below(folder), STAMP_FILES) is None
 
 
 def _uses(folder: Path) -> tuple[int, float]:

@@ -15,8 +15,9 @@ import numpy as np
 
 from ndsm.config import Config
 from ndsm.errors import InputError
+from ndsm.files import names_below, remove_files
 from ndsm.roles import adjustable_names
-from ndsm.run import Run
+from ndsm.run import Run, removable
 from ndsm.streams import numpy_stream
 from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
 from tuning.search import Plan, make_study
@@ -158,8 +159,9 @@ def _take_over(plan: Plan, folder: SearchFolder, generation: int, member: int, d
     trial, giving = folder.trial(member), folder.trial(donor)
     record, coming = trial.read(), trial.path / "run-next"
     if all(change["generation"] != generation for change in record.changes):
-        shutil.rmtree(coming, ignore_errors=True)
-        shutil.copytree(giving.run.path, coming, ignore=shutil.ignore_patterns("owner.json"))
+        remove_files(coming, removable(names_below(coming)))
+        ignored = shutil.ignore_patterns("owner.json")
+        shutil.copytree(giving.run.path, coming, ignore=ignored, dirs_exist_ok=True)
         rng = numpy_stream(plan.seed, "changed values", generation, member)
         given = giving.read().params
         record.params = {
@@ -174,7 +176,7 @@ def _take_over(plan: Plan, folder: SearchFolder, generation: int, member: int, d
         trial.write(record)
     # The record says that the copy is whole: from here on it takes the place of the run.
     if coming.is_dir():
-        shutil.rmtree(trial.run.path, ignore_errors=True)
+        trial.run.remove()
         coming.rename(trial.run.path)
 
 

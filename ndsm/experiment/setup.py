@@ -46,15 +46,15 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
     if process is not None:
         config = own_process(config, process)
     run.owner.check_free()
+    try:
+        run.check_place(fresh)
+    except OSError as error:
+        raise InputError(f"{run.path}: expected the run and its copy to be readable, found {error}") from None
     known = run.exists() and not fresh
     if known and (fields := differing_fields(run.config(), config)):
         raise InputError(
             f"{run.path} was begun with another configuration: {', '.join(fields)}; "
             "give the run another --name, or start it over with --fresh"
-        )
-    if foreign := run.foreign_files():
-        raise InputError(
-            f"{run.path}: expected a new or a run's folder, found one with other files in it: {foreign[0]}"
         )
     dataset = load(config.data, config.train.seed, run.scaling() if known else None)
     identity = dataset.stamp
@@ -92,8 +92,9 @@ def check_rows(run: Run, config: Config, identity: str) -> None:
 def begin(experiment: Experiment) -> None:
     """Write what the run is; of one that is there already how it is executed and looked at from here on."""
     run = experiment.run
-    if experiment.fresh:
-        run.remove()
+    if experiment.fresh or not run.exists():
+        # Also what a run that was killed while it was begun, or deleted, has left.
+        run.remove(copy=experiment.fresh)
     if run.exists():
         run.update(experiment.config)
     else:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from ndsm.config import build_config
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError
 from ndsm.figures import image_rows, image_study_figure, study_figure
-from ndsm.files import foreign_names, write_whole
+from ndsm.files import first_foreign, names_below, remove_files, write_whole
 from ndsm.metrics import evaluate
 from ndsm.reproduce.running import PICTURED, Result
 from ndsm.reproduce.study import Job, Study, key_of, number, words
+from ndsm.run import Run
 from ndsm.streams import numpy_stream
 
 
@@ -51,7 +51,8 @@ class Folder:
         InputError: it holds results of another scale, or something else, or the study has no such method.
     """
 
-    OWN = ("results.json", "samples", "runs", "figure.png")
+    FORMAT = "ndsm-reproduce"
+    """By which results.json is known, or by having all keys of a results.json from before that."""
 
     def __init__(
         self,
@@ -66,31 +67,66 @@ class Folder:
         if unknown := sorted(set(methods or ()) - {row for row, _ in study.rows}):
             known = ", ".join(dict.fromkeys(row for row, _ in study.rows))
             raise InputError(f"--rows: expected rows of {name}: {known}; found {unknown[0]!r}")
-        if foreign := foreign_names(path, self.OWN):
-            raise InputError(
-                f"{path}: expected a new folder or one of `ndsm reproduce`, found one with other files in it: {foreign[0]}"
-            )
-        if fresh:
-            shutil.rmtree(path, ignore_errors=True)
         self.path, self.study = path, study
         every = study.jobs(scale, data)
         self.jobs = [job for job in every if methods is None or job.row in methods]
         self._names = {job.key: job.name for job in every}
-        self.results: dict[str, Any] = {"name": name, "scale": scale, "rows": [], "floor": {}}
-        file = path / "results.json"
-        if file.is_file():
-            try:
-                self.results = json.loads(file.read_text(encoding="utf-8"))
-                found = self.results["scale"]
-            except (ValueError, KeyError, TypeError):
-                raise InputError(
-                    f"{file}: expected the results of `ndsm reproduce`, found another file"
-                ) from None
-            if found != scale:
-                raise InputError(
-                    f"{path} holds results at --scale {found:g}, expected {scale:g}: give another --out, or start over "
-                    "with --fresh"
-                )
+        self.results: dict[str, Any] = {
+            "format": self.FORMAT, "name": name, "scale": scale, "rows": [], "floor": {}
+        }  # fmt: skip
+        self._check_place(fresh)
+        if fresh:
+            self._remove()
+        self._read(scale)
+
+    def _check_place(self, fresh: bool) -> None:
+        """Raise `InputError` if the folder has a file of somebody else's; where all is deleted, also if a run's folder has."""
+        below = [f"runs/{name}/**" for name in self._names.values()] if fresh else ["runs/**"]
+        own = ["runs/stop", *below]
+        if self._is_marked():
+            samples = [f"samples/{name}.npy" for name in self._names.values()] if fresh else ["samples/**"]
+            own += ["results.json", "figure.png", *samples]
+        if foreign := first_foreign(names_below(self.path), own):
+            raise InputError(
+                f"{self.path}: expected a new folder or one of `ndsm reproduce`, found one with other files in it: {foreign}"
+            )
+        if fresh:
+            for run in self._runs():
+                run.owner.check_free()
+                run.check_place(fresh)
+
+    def _runs(self) -> list[Run]:
+        return [Run(self.path / "runs" / name) for name in self._names.values()]
+
+    def _is_marked(self) -> bool:
+        """Whether there are results of this command; `InputError` if others are in their place."""
+        file = self.path / "results.json"
+        if not file.is_file():
+            return False
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if found.get("format") == self.FORMAT or found.keys() >= {"name", "scale", "rows", "floor"}:
+                return True
+        except (ValueError, AttributeError):
+            pass
+        raise InputError(f"{file}: expected the results of `ndsm reproduce`, found another file")
+
+    def _remove(self) -> None:
+        """Delete what the command has made; results.json last, by which what is left is known."""
+        for run in self._runs():
+            run.remove()
+        remove_files(self.path, sorted(names_below(self.path), key=lambda name: name == "results.json"))
+
+    def _read(self, scale: float) -> None:
+        """Take up the results that are there."""
+        if not self._is_marked():
+            return
+        self.results = json.loads((self.path / "results.json").read_text(encoding="utf-8"))
+        if (found := self.results["scale"]) != scale:
+            raise InputError(
+                f"{self.path} holds results at --scale {found:g}, expected {scale:g}: give another --out, or start over "
+                "with --fresh"
+            )
 
     def missing(self) -> list[Job]:
         """Jobs without a result."""

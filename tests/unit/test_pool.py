@@ -74,3 +74,11 @@ def test_an_evicted_stamp_goes_on(tmp_path):
     new.block(0)
     np.testing.assert_array_equal(old.block(0), block(0))
     assert old.made == 3
+
+
+def test_room_is_never_made_by_deleting_somebody_elses_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    np.save(tmp_path / "mine" / "rows.npy", np.zeros(10 * BLOCK, dtype=np.uint8))
+    pool = BlockPool(tmp_path, "a", block, 2 * (BLOCK + 200))
+    np.testing.assert_array_equal(pool.block(0), block(0))
+    assert (tmp_path / "mine" / "rows.npy").exists()

@@ -13,6 +13,7 @@ from ndsm.data import load
 from ndsm.errors import InputError
 from ndsm.experiment import build_problem
 from ndsm.objectives.control_variate import NetworkEpsilon
+from ndsm.run import Run
 from ndsm.training import fit_mixture
 from tuning.folder import Score, TrialRecord
 from tuning.population import (
@@ -139,9 +140,7 @@ def test_a_kill_while_a_member_takes_over_loses_nothing(first_generation, monkey
             (folder.trial(3).path / "run-next").mkdir()
             patch.setattr(shutil, "copytree", killed)
         elif moment == "before it is moved":
-            patch.setattr(
-                "tuning.population.shutil.rmtree", lambda path, **_: killed() if path.name == "run" else None
-            )
+            patch.setattr(Run, "remove", killed)
         else:
             patch.setattr(Path, "rename", killed)
         with pytest.raises(Killed):

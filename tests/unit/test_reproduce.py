@@ -202,7 +202,9 @@ def test_some_rows_are_run_and_the_results_of_others_stay(tmp_path):
 
 
 def test_results_of_another_scale_are_refused(tmp_path):
-    (tmp_path / "results.json").write_text(json.dumps({"scale": 1.0, "rows": []}), encoding="utf-8")
+    (tmp_path / "results.json").write_text(
+        json.dumps({"name": "fig2", "scale": 1.0, "rows": [], "floor": {}}), encoding="utf-8"
+    )
     with pytest.raises(InputError, match=r"holds results at --scale 1, expected 0\.1"):
         Folder(tmp_path, "fig2", STUDIES["fig2"], 0.1)
 
@@ -217,7 +219,9 @@ def test_something_else_in_the_place_of_results_is_refused(tmp_path, content):
 def test_starting_over_removes_results_and_nothing_else(tmp_path):
     place = tmp_path / "fig2"
     place.mkdir()
-    (place / "results.json").write_text(json.dumps({"scale": 1.0, "rows": []}), encoding="utf-8")
+    (place / "results.json").write_text(
+        json.dumps({"name": "fig2", "scale": 1.0, "rows": [], "floor": {}}), encoding="utf-8"
+    )
     (place / "thesis.tex").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match=r"expected a new folder or one of `ndsm reproduce`.*thesis\.tex"):
         Folder(place, "fig2", STUDIES["fig2"], 0.1, fresh=True)
@@ -228,6 +232,23 @@ def test_starting_over_removes_results_and_nothing_else(tmp_path):
     assert Folder(place, "fig2", STUDIES["fig2"], 1.0).missing()
     assert Folder(place, "fig2", STUDIES["fig2"], 0.1, fresh=True).results["rows"] == []
     assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["thesis.tex", "samples/mine.npy", "runs/mine/data.json", "runs/ou-dsm-0/thesis.tex", "figure.png"],
+)
+def test_starting_over_leaves_a_folder_with_other_files_whole(tmp_path, name):
+    results = json.dumps({"name": "fig2", "scale": 1.0, "rows": [], "floor": {}})
+    if name != "figure.png":
+        # Without its results a picture of this name is not known to be the command's.
+        (tmp_path / "results.json").write_text(results, encoding="utf-8")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"found one with other files in it: .*{Path(name).name}"):
+        Folder(tmp_path, "fig2", STUDIES["fig2"], 0.1, fresh=True)
+    assert (tmp_path / name).read_text() == "mine"
+    assert (tmp_path / "results.json").exists() == (name != "figure.png")
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

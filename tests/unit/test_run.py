@@ -5,6 +5,7 @@ import json
 import shutil
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -289,11 +290,95 @@ def test_a_folder_with_other_files_is_not_taken_for_a_new_run(tmp_path):
         prepare(tiny(), Run(tmp_path))
 
 
-def test_starting_over_never_deletes_a_folder_that_is_no_run(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with contextlib.suppress(InputError):
-        begin(prepare(tiny(), Run(tmp_path), fresh=True))
-    assert (tmp_path / "thesis.tex").exists()
+def everything_below(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"config.yaml": "mine: true", "thesis.txt": "years of work"},
+        {"config.yaml": "mine: true"},
+        {"config.yaml": "mine: true", "data.json": '{"mine": true}', "checkpoints/step-1.pt": "weights"},
+        {"checkpoints/step-000000010.pt": "weights"},
+        {"data.json": "[]"},
+        {"model.safetensors": "weights"},
+    ],
+)
+def test_a_folder_that_is_no_run_is_left_alone_whatever_its_files_are_called(tmp_path, own, fresh):
+    for name, content in own.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    before = everything_below(tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path}: expected a new or a run's folder, found one with"):
+        prepare(tiny(), Run(tmp_path), fresh=fresh)
+    assert everything_below(tmp_path) == before
+    with pytest.raises(InputError, match="expected a run directory"):
+        Run.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["thesis.txt", "checkpoints/best.pt", "tensorboard/notes.md", "data/rows.npy"]
+)
+def test_starting_over_refuses_a_run_with_somebody_elses_file(run, name):
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path / name).write_text("years of work")
+    before = everything_below(run.path)
+    # Beside a run that goes on there may be others.
+    assert prepare(tiny(), run).run.last_step() == 20
+    with pytest.raises(InputError, match=f"--fresh starts over, found one with other files in it: {name};"):
+        prepare(tiny(), run, fresh=True)
+    assert everything_below(run.path) == before
+    # One that came between the check and the beginning.
+    (run.path / name).rename(run.path.parent / "aside")
+    experiment = prepare(tiny(), run, fresh=True)
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path.parent / "aside").rename(run.path / name)
+    with pytest.raises(InputError, match=name):
+        begin(experiment)
+    assert everything_below(run.path) == before
+
+
+def test_a_link_out_of_a_run_is_not_followed_by_starting_over(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "step-000000001.pt").write_text("another's")
+    (run.path / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="other files in it: linked"):
+        prepare(tiny(), run, fresh=True)
+    assert (tmp_path / "elsewhere" / "step-000000001.pt").exists()
+
+
+def test_a_run_of_before_data_json_was_marked_goes_on_and_starts_over(run):
+    data = {key: value for key, value in run.data().items() if not key.startswith("format")}
+    (run.path / "data.json").write_text(json.dumps(data))
+    assert Run.open(run.path).last_step() == 20
+    begin(prepare(tiny(), run, fresh=True))
+    assert run.data()["format"] == "ndsm-run"
+    (run.path / "data.json").write_text(json.dumps({**run.data(), "format_version": 2}))
+    with pytest.raises(InputError, match="expected a run of format 1 or before, found one of format 2"):
+        run.scaling()
+
+
+@pytest.mark.parametrize("deleted", range(0, 12, 3))
+def test_starting_over_that_is_killed_can_be_repeated(run, monkeypatch, deleted):
+    experiment, done = prepare(tiny(), run, fresh=True), []
+    unlink = Path.unlink
+
+    def dying(path, missing_ok=False):
+        if len(done) == deleted:
+            raise KeyboardInterrupt
+        done.append(path)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", dying)
+        with pytest.raises(KeyboardInterrupt):
+            begin(experiment)
+    # By the same command, and by one that was not told to start over.
+    begin(prepare(tiny(), run, fresh=deleted == 0))
+    assert run.load_checkpoint() is None
+    assert run.exists()
 
 
 def test_starting_over_replaces_a_run(run):

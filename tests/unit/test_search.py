@@ -218,6 +218,7 @@ def test_a_rule_of_a_new_driver_knows_the_trials_of_the_earlier_one(tmp_path, na
         trial.write(TrialRecord(number, {}))
         trial.run.stop_file.parent.mkdir(parents=True)
         (trial.run.path / "config.yaml").touch()
+        (trial.run.path / "data.json").write_text('{"format": "ndsm-run"}')
     # Asked to save and stop through its files; Tune itself lets it go on.
     assert ask_rule(rule, 7, 9.0) == "CONTINUE"
     assert ask_rule(rule, 8, 0.5) == "CONTINUE"
@@ -235,7 +236,7 @@ def test_another_search_under_the_same_name_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match="found one with other files in it"):
         SearchFolder(tmp_path).check({})
-    with pytest.raises(InputError, match=r"only a search's files for --fresh, found mine"):
+    with pytest.raises(InputError, match=r"found one with other files in it: notes\.txt"):
         SearchFolder(tmp_path).remove()
     folder.remove()
     assert (tmp_path / "notes.txt").exists()
@@ -252,6 +253,28 @@ def test_a_search_goes_on_where_only_places_differ(tmp_path):
     for field, value in {"data.dequantize": 1.0, "train.steps": 60, "sample.power": 4.0}.items():
         with pytest.raises(InputError, match="another search: config differ"):
             folder.check({"scale": 1.0, "config": merge(config, {field: value})})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["thesis.txt", "trials/0001/thesis.txt", "trials/0001/run/best.pt", "pool/stamp/mine.npy", "best.yaml"],
+)
+def test_starting_a_search_over_deletes_nothing_of_anybody_else(tmp_path, name):
+    folder = SearchFolder(tmp_path / "mine")
+    if name != "best.yaml":
+        # Without it a best.yaml is not known to be a search's.
+        folder.begin({"scale": 1.0})
+        folder.trial(1).write(TrialRecord(1, {}))
+    path = folder.path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+    before = {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()}
+    with pytest.raises(InputError, match=f"found one with other files in it: {name}"):
+        folder.remove()
+    assert {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()} == before
+    path.unlink()
+    folder.remove()
+    assert not folder.path.exists() or not any(p.is_file() for p in folder.path.rglob("*"))
 
 
 def test_a_search_that_another_process_runs_is_left_alone(tmp_path, capsys, held_elsewhere):

@@ -77,6 +77,40 @@ def test_starting_over_deletes_the_copy(storage, tmp_path, train_arcs):
     assert Run.at(tmp_path / "there", storage, "mine").last_step() == 0
 
 
+@pytest.mark.parametrize("names", [("config.yaml", "thesis.txt"), ("thesis.txt",), ("data.json",)])
+def test_a_folder_at_a_uri_that_is_no_run_is_left_alone(storage, tmp_path, names):
+    mirror, aside = Mirror.under(storage, "mine"), tmp_path / "aside"
+    aside.mkdir()
+    for name in names:
+        (aside / name).write_text('{"mine": true}')
+    mirror.push_files(aside, *names)
+    before = files_of(storage)
+    for fresh in (False, True):
+        with pytest.raises(InputError, match="expected a new or a run's folder, found one with other files"):
+            Run.at(tmp_path / "here", storage, "mine", fresh)
+    assert files_of(storage) == before
+    assert not (tmp_path / "here").exists()
+
+
+def test_starting_over_refuses_a_copy_with_somebody_elses_file(storage, tmp_path, train_arcs):
+    run = Run.at(tmp_path / "here", storage, "mine")
+    train_arcs(run, {**TINY, "train.steps": 10})
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "thesis.txt").write_text("years of work")
+    Mirror.under(storage, "mine").push_files(tmp_path, "checkpoints/thesis.txt")
+    before = files_of(storage)
+    with pytest.raises(
+        InputError, match=r"starts over, found one with other files in it: checkpoints/thesis"
+    ):
+        Run.at(tmp_path / "there", storage, "mine", fresh=True)
+    with pytest.raises(InputError, match=r"checkpoints/thesis"):
+        prepare(config(), run, fresh=True)
+    with pytest.raises(InputError, match=r"checkpoints/thesis"):
+        run.remove()
+    assert files_of(storage) == before
+    assert run.last_step() == 10
+
+
 @pytest.mark.parametrize(
     ("uri", "sentence"),
     [
