@@ -39,6 +39,13 @@ class Section(BaseModel):
             raise FieldErrors(describe(error)) from None
 
 
+IMAGES = ("digits", "mnist", "c2-mnist", "images")
+"""Data sets whose rows are square images, pixel row by pixel row."""
+
+CONTINUOUS = ("mnist-latent", "arcs", "rings", "checkerboard", "gaussians")
+"""Data sets whose numbers are known to come in no steps."""
+
+
 class Data(Section):
     """Where the rows come from and how they are prepared."""
 
@@ -75,7 +82,7 @@ class Data(Section):
     whiten_samples: int = setting("scaling", 10_000, ge=2)
     """Rows the whitening is fitted on (at most; drawn at random)."""
     symmetry: Literal["none", "c2"] = setting("scaling", "none")
-    """What is known to leave the data's law as it is: c2, turning images by 180° (reversing the row of pixels). Scaling,
+    """What is known to leave the law of images as it is: c2, turning them by 180° (reversing the row of pixels). Scaling,
     mixture and score, and with them the law of what is generated, are then made exactly symmetric."""
     dequantize: float | None = setting("data", None, gt=0.0)
     """Width of a grey level or of an integer's step in the data's own units: uniform noise of that width is added to every
@@ -380,6 +387,21 @@ class Config(Section):
             )
         if self.data.whiten != "none" and self.data.symmetry != "none":
             raise ValueError("data.whiten mixes the dimensions: expected 'none' beside data.symmetry")
+        if self.data.symmetry != "none" and self.data.name not in IMAGES:
+            raise ValueError(
+                f"data.symmetry {self.data.symmetry!r} turns images: expected data.name {_listed(IMAGES)}, found "
+                f"{self.data.name!r}"
+            )
+        if self.data.dequantize is not None and self.data.name in CONTINUOUS:
+            raise ValueError(
+                "data.dequantize is the step of numbers that come in whole steps: expected none with data.name "
+                f"{self.data.name!r}, found {self.data.dequantize:g}"
+            )
+        if self.data.whiten != "none" and self.network.kind in ("unet", "diffusers"):
+            raise ValueError(
+                f"network.kind {self.network.kind!r} sees rows as images, which data.whiten mixes: expected data.whiten 'none', "
+                f"found {self.data.whiten!r}"
+            )
         if self.network.classes and self.network.kind == "diffusers":
             raise ValueError("network.classes goes with network.kind 'mlp', 'resmlp' or 'unet'")
         if self.data.labels is not None and self.data.name != "vectors":
@@ -545,6 +567,10 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         out |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return out
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
 
 
 def _at(tree: dict[str, Any], name: str) -> Any:

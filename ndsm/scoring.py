@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ndsm.config import IMAGES
 from ndsm.data import TableSchema, TableWriter
-from ndsm.data.dataset import dequantised
+from ndsm.data.dataset import check_steps, dequantised
 from ndsm.data.tables import Table, open_table
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
@@ -14,8 +15,6 @@ from ndsm.likelihood import COLUMNS, check_end, hash_index, linear_process
 from ndsm.run import Run
 from ndsm.streams import numpy_stream
 
-GREY = ("digits", "mnist", "c2-mnist", "images")
-"""Data sets whose numbers are grey levels."""
 SCORE_SCHEMA = TableSchema(tuple((name, "double") for name in COLUMNS))
 """What `ndsm score` writes for each row."""
 
@@ -45,16 +44,21 @@ class RowScorer:
         if end is not None:
             check_end(self._generator.problem.process, end)
         self._level, self._seed = run.config().data.dequantize, seed
+        self._names = run.schema().dimension_names
         self._settings = {"end": end, "probes": probes, "bound": bound}
 
     def __call__(self, rows: np.ndarray, index: int | None = None) -> np.ndarray:
         """`ndsm.likelihood.COLUMNS` of rows (n, d) in original units, (n, 3); of a run with data.dequantize, of rows
         with noise of that width added.
 
+        Raises:
+            InputError: a number of such a run's rows is no multiple of that width.
+
         Args:
             index: of that noise's stream, each batch's own; a hash of the rows if not given.
         """
         if self._level is not None:
+            check_steps(rows, self._level, self._names, "the table")
             index = hash_index(rows) if index is None else index
             # Not the training rows' own stream: the network may know the points that it makes of them by heart.
             rows = dequantised(rows, self._level, numpy_stream(self._seed, "score noise", index))
@@ -89,7 +93,7 @@ def advice(run: Run, table: Table) -> str | None:
     data = run.config().data
     first = next(table.batches())
     whole = bool((first == np.rint(first)).all(0).any())
-    if data.dequantize is not None or not (whole or data.name in GREY):
+    if data.dequantize is not None or not (whole or data.name in IMAGES):
         return None
     return (
         "bits_per_dim is of a continuous density at whole numbers or grey levels, which can be as low as one likes: expected "

@@ -114,6 +114,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
         source = config.name
 
     if config.dequantize is not None:
+        check_steps(rows, config.dequantize, schema.dimension_names, source)
         rows = dequantised(rows, config.dequantize, numpy_stream(seed, "dequantize"))
     held_out = int(len(rows) * config.validation_fraction)
     cut = len(rows) - held_out
@@ -144,6 +145,20 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
         toy=toy,
         class_names=class_names,
     )
+
+
+def check_steps(rows: np.ndarray, width: float, names: Sequence[str], source: str) -> None:
+    """Raise InputError unless all numbers of rows (n, d) are multiples of the width: other ones would come back as such."""
+    for begin in range(0, len(rows), PLACED_ROWS):
+        steps = rows[begin : begin + PLACED_ROWS].astype(np.float64) / width
+        # A grey level k / 255 and the width 1 / 255 are both rounded.
+        wrong = np.abs(steps - np.rint(steps)) > 1e-3 + 1e-6 * np.abs(steps)
+        if wrong.any():
+            row, column = (int(i) for i in np.argwhere(wrong)[0])
+            raise InputError(
+                f"data.dequantize: expected multiples of {width:g} in {source}, found "
+                f"{rows[begin + row, column]:g} in column {names[column]!r}"
+            )
 
 
 def dequantised(rows: np.ndarray, width: float, noise: np.random.Generator) -> np.ndarray:
@@ -235,6 +250,7 @@ def _load_mnist(config: Data, seed: int, scaling: Scaling | None) -> Dataset:
         position = _shuffled_positions(len(images), n, config.name, seed)
         rows[split], labels[split] = _place(images, position, n), _place(digits, position, n)
         if config.dequantize is not None:
+            check_steps(rows[split], config.dequantize, MNIST_SCHEMA.dimension_names, config.name)
             noise = numpy_stream(seed, f"dequantize {split}")
             rows[split] = dequantised(rows[split], config.dequantize, noise)
     schema = LATENT_SCHEMA if latent else MNIST_SCHEMA

@@ -41,6 +41,10 @@ def load_images(
     labels: np.ndarray | None = None
     names: tuple[str, ...] | None = None
     if path.is_dir():
+        if columns is not None:
+            raise InputError(
+                f"data.columns: expected none for the folder of images {path}, found {', '.join(columns)}"
+            )
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
         folders = [file.relative_to(path).parts[0] for file in files]
         if files and all(file.parent != path for file in files):

@@ -111,8 +111,13 @@ def own_process(config: Config, process: Langevin) -> Config:
     A run folder holds no code, and so not the drift: whoever resumes or reads the run has to bring the same one.
 
     Raises:
-        InputError: the configuration's process is a linear one.
+        InputError: the configuration's process is a linear one, or a symmetry is asked for.
     """
+    if config.data.symmetry != "none":
+        raise InputError(
+            "data.symmetry: expected 'none' for a process of your own, whose drift need not have it, found "
+            f"{config.data.symmetry!r}"
+        )
     if config.process.kind != "langevin":
         raise InputError(
             f"process.kind: expected langevin for a process of your own, found {config.process.kind}"

@@ -87,6 +87,21 @@ def test_what_may_be_without_limit_may_be_infinite():
             ["data.labels 'a'", "data.columns"],
         ),
         ({"train.min_blocks": 20}, ["train.min_blocks 20", "train.ring_blocks 16"]),
+        (
+            {"data.symmetry": "c2"},
+            ["data.symmetry 'c2'", "'digits', 'mnist', 'c2-mnist' or 'images', found 'arcs'"],
+        ),
+        ({"data.name": "vectors", "data.symmetry": "c2"}, ["data.symmetry 'c2'", "found 'vectors'"]),
+        ({"data.name": "mnist-latent", "data.symmetry": "c2"}, ["data.symmetry", "found 'mnist-latent'"]),
+        ({"data.dequantize": 1.0}, ["data.dequantize", "'arcs', found 1"]),
+        (
+            {"data.name": "mnist-latent", "data.dequantize": 0.1},
+            ["data.dequantize", "'mnist-latent', found 0.1"],
+        ),
+        (
+            {"data.name": "digits", "data.whiten": "within-mode", "network.kind": "unet"},
+            ["network.kind 'unet'", "data.whiten 'none', found 'within-mode'"],
+        ),
     ],
 )
 def test_fields_that_contradict_one_another_are_both_named(overrides, parts):

@@ -7,6 +7,7 @@ import pytest
 
 from ndsm.config import Data
 from ndsm.data import Scaling, load
+from ndsm.data.dataset import check_steps, quantised
 from ndsm.errors import InputError
 
 
@@ -151,3 +152,27 @@ def test_labels_are_a_column_that_is_not_learned(tmp_path):
     np.save(tmp_path / "t.npy", np.zeros((3, 2)))
     with pytest.raises(InputError, match=r"data\.labels is given, but a \.npy file has no named columns"):
         load(Data(name="vectors", path=tmp_path / "t.npy", labels="lab"), 0)
+
+
+def test_numbers_that_are_no_steps_are_not_dequantised(tmp_path):
+    """What is generated comes back as multiples of the step: other numbers would be lost without a word."""
+    path = tmp_path / "prices.csv"
+    prices = np.column_stack([np.arange(40) % 7, np.arange(40) * 0.25])
+    np.savetxt(path, prices, delimiter=",", header="count,price", comments="")
+    with pytest.raises(
+        InputError, match=r"data\.dequantize: expected multiples of 1 in .*, found \d\.\d+ in column 'price'"
+    ):
+        load(Data(name="vectors", path=path, dequantize=1.0), seed=0)
+    found = load(Data(name="vectors", path=path, dequantize=0.25), seed=0)
+    rows = quantised(found.scaling.invert(found.train), 0.25)
+    assert set(map(tuple, rows)) <= set(map(tuple, prices.astype(np.float32)))
+
+
+def test_grey_levels_of_a_rounded_width_are_steps():
+    levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
+    check_steps(levels, 0.0039215686, ["pixel"], "images")
+
+
+def test_columns_are_not_chosen_from_a_folder_of_images(tmp_path):
+    with pytest.raises(InputError, match=r"data\.columns: expected none for the folder of images"):
+        load(Data(name="images", path=tmp_path, columns=("a",)), seed=0)

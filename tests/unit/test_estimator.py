@@ -259,6 +259,11 @@ def test_a_run_with_a_drift_of_ones_own_is_resumed_and_read_with_it(tmp_path):
         InputError, match=r"process\.kind: expected langevin for a process of your own, found vp"
     ):
         prepare(linear, Run(tmp_path / "linear"), process=process)
+    symmetric = load_config("digits", {"data.symmetry": "c2"})
+    with pytest.raises(
+        InputError, match=r"data\.symmetry: expected 'none' for a process of your own, .*found 'c2'"
+    ):
+        prepare(symmetric, Run(tmp_path / "symmetric"), process=process)
     fitted_config = load_config("vectors", {**fields, "process.horizon": 1.5})
     begin(prepare(fitted_config, Run(tmp_path / "fitted")))
     with pytest.raises(InputError, match="expected a run with a process of your own, found one of a fitted"):
