@@ -1,14 +1,16 @@
 """The front door in Python: a scikit-learn estimator that trains in this process, without Ray."""
 
 import math
+from copy import copy
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
 from ndsm.config import WITH_EPSILON, Config, build_config, flat, merge, read_preset
@@ -24,6 +26,7 @@ from ndsm.experiment import (
     given_row,
     training_in_memory,
 )
+from ndsm.frames import LIBRARIES, Frame, chosen_library, is_frame, numbers
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
@@ -34,12 +37,13 @@ from ndsm.samplers.final import FinalDraw
 from ndsm.samplers.guidance import Operator
 from ndsm.samplers.reconstruction import Method
 from ndsm.second_order import fit_second_order
+from ndsm.streams import RandomState, draw_seed
 from ndsm.training import fit_mixture, make_problem, with_labels
 
 DEFAULT_PRESET = "vectors"
 
 
-class NDSM(BaseEstimator):
+class NDSM(OneToOneFeatureMixin, BaseEstimator):
     """Generative model of rows, trained by nonlinear denoising score matching.
 
     Standardises the columns, fits a Gaussian mixture, simulates the mixture's Langevin noising on a thread
@@ -58,12 +62,15 @@ class NDSM(BaseEstimator):
             `ndsm.Langevin(drift=f, prior=p, horizon=1.0)`; such a model cannot be saved, since its drift is code.
         config: what else to use: a preset's name or a `Config`; of its data section only how rows
             are scaled is used.
-        random_state: seed; None draws one.
+        random_state: what training and, in each call, `sample`, `impute` and `reconstruct` draw from, as in scikit-learn's
+            mixtures: a whole number gives the same rows at every call, a NumPy `RandomState` or `Generator` moves on with
+            each, and None draws afresh.
         device: `auto`, `cpu` or `cuda`.
         verbose: 1 shows progress.
 
     Attributes:
         n_features_in_: columns of X.
+        feature_names_in_: their names, (n_features_in_,), if X was a data frame whose columns all have text as names.
         mixture_: the fitted `GaussianMixture`, in standardised units; None with a process of your own.
         history_: metrics of training, one dict per report.
         classes_: the labels it knows; none if it was trained without.
@@ -81,7 +88,7 @@ class NDSM(BaseEstimator):
         sample_steps: int | None = None,
         process: Langevin | None = None,
         config: str | Config | None = None,
-        random_state: int | None = None,
+        random_state: RandomState = None,
         device: str = "auto",
         verbose: int = 0,
     ) -> None:
@@ -102,20 +109,31 @@ class NDSM(BaseEstimator):
         """Train on rows X, (n, d); returns self.
 
         Args:
+            X: an array, or a data frame of pandas, polars or PyArrow with columns of numbers, true/false, dates or times;
+                rows then come back as such a data frame, with the same columns and types.
             y: labels (n,) of any kind, for `sample(n, label=...)`; `classes_` then holds the different ones.
 
         Raises:
-            ValueError: X is not a finite 2-D array of numbers (scikit-learn's message), or a setting is bad.
+            ValueError: X is not a finite 2-D array of numbers (scikit-learn's message), a column holds something else, or a
+                setting is bad.
         """
-        rows = check_array(X, dtype=np.float32, copy=True, ensure_min_samples=2, estimator=self)
+        # A fit that fails or is interrupted leaves an earlier one whole.
+        frame = Frame.of(X) if is_frame(X) else None
+        rows = copy(self)._validated(X, reset=True, ensure_min_samples=2)
+        frame = frame or Frame.of_array(rows)
         classes, labels = (None, None) if y is None else distinct(np.asarray(y))
         if labels is not None and labels.shape != (len(rows),):
             raise InputError(
                 f"y: expected a label for each of the {len(rows)} rows, found shape {np.shape(y)}"
             )
         config = self._resolve(0 if classes is None else len(classes))
-        dataset = self._dataset(rows, config, getattr(X, "columns", None))
-        data = {**describe_data(dataset, dataset.stamp), "fitted": "in Python"}
+        dataset = self._dataset(rows, config, frame.schema)
+        data = {
+            **describe_data(dataset, dataset.stamp),
+            "fitted": "in Python",
+            "frame": frame.to_json(),
+            "random_state": int(self.random_state) if isinstance(self.random_state, Integral) else None,
+        }
         if classes is not None:
             data["classes"] = classes.tolist()
         if self.process is None:
@@ -139,11 +157,11 @@ class NDSM(BaseEstimator):
                         f"step {m['step']}/{config.train.steps}  loss {m['loss']:.4g}  {m['steps_per_s']:.0f} step/s"
                     )
         device = next(trainer.model.parameters()).device
-        # Only now: a fit that fails or is interrupted leaves an earlier one whole.
         self.history_ = history
         self._take(
             mixture,
             data,
+            frame,
             trainer.model,
             Generator(problem, trainer.ema.eval(), device, data.get("component_shares")),
         )
@@ -153,24 +171,28 @@ class NDSM(BaseEstimator):
         self,
         n_samples: int = 1,
         *,
+        random_state: RandomState = None,
         given: dict[str, float] | None = None,
         label: Any = None,
         guidance: float = 1.0,
         final: Literal["mean", "draw"] = "mean",
-    ) -> np.ndarray:
-        """n_samples generated rows in the units of X, (n_samples, d) float32.
+    ) -> Any:
+        """n_samples generated rows in the units of X: an array (n_samples, d) as precise as X, or a data frame
+        if X was one.
 
         Args:
+            random_state: what is drawn from, the estimator's own if None.
             given: values of some columns by name (x0, x1, ... of an array); the others are drawn given these.
             label: one of `classes_`: rows of that label.
             guidance: how far they lean towards it, 1 for the label's own law.
             final: the last step: the mean of the clean row given the noisy one, or a normal draw with its covariance.
 
-        Calls with the same fitted model and n give the same rows, as `random_state` fixed them.
+        With a whole number as random state the first rows are the same for a larger n_samples, and the same as those of
+        `ndsm sample --seed`.
         """
         check_is_fitted(self, "n_features_in_")
-        if n_samples < 1:
-            raise ValueError(f"n_samples: expected at least 1, found {n_samples}")
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise InputError(f"n_samples: expected a whole number of at least 1, found {n_samples!r}")
         if label is not None and label not in self.classes_:
             listed = ", ".join(map(repr, self.classes_)) or "none: the model was trained without"
             raise InputError(f"label: expected one of {listed}, found {label!r}")
@@ -181,16 +203,16 @@ class NDSM(BaseEstimator):
                 raise InputError(
                     f"sample: expected given alone, found {'label' if label is not None else 'a final draw'} beside it"
                 )
-            names = TableSchema.from_json(self._data["schema"]).dimension_names
-            return self.impute(given_row(names, given).repeat(n_samples, 0))[0].astype(np.float32)
+            row = given_row(self._frame.schema.dimension_names, given)
+            return self._rows_out(self._drawn(row.repeat(n_samples, 0), 1, random_state)[0])
         way = configured_sampler(self.config_.sample)
         # It knows no labels.
         second_order = self._generator.second_order if label is None else None
         rows = np.concatenate(
             list(
                 self._generator.rows(
-                    n_samples,
-                    self.config_.train.seed,
+                    int(n_samples),
+                    self._seed(random_state),
                     self.sample_steps,
                     FinalDraw(way, second_order) if final == "draw" else None,
                     label=None if label is None else self.classes_.index(label),
@@ -198,7 +220,7 @@ class NDSM(BaseEstimator):
                 )
             )
         )
-        return np.asarray(self._generator.as_data(rows, self._scaling), dtype=np.float32)
+        return self._rows_out(self._generator.as_data(rows.astype(np.float64), self._scaling))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row of X, (n, d), in nats and in the units of X, (n,) float64.
@@ -206,7 +228,8 @@ class NDSM(BaseEstimator):
         It is the probability flow's (`ndsm.likelihood`), with an exact divergence up to 64 columns.
 
         Raises:
-            ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns.
+            ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns, or a data frame whose columns have
+                other names or another order than at `fit`.
         """
         rows = self._rows(X)
         return self._generator.log_density(rows, self._scaling, seed=self.config_.train.seed).log_prob
@@ -215,22 +238,24 @@ class NDSM(BaseEstimator):
         """Mean of `score_samples`, as scikit-learn's mixtures have it: the higher, the better."""
         return float(self.score_samples(X).mean())
 
-    def impute(self, X: Any, n_draws: int = 1) -> np.ndarray:
+    def impute(self, X: Any, n_draws: int = 1, *, random_state: RandomState = None) -> Any:
         """Rows X, (n, d), n_draws times with their missing numbers (NaN) drawn given the others, (n_draws, n, d).
 
         The others are as they are in X. One draw is a completed table; many show how uncertain each missing number is.
         `sample_steps` evaluations of the network go with several Langevin steps each (`ndsm.samplers.conditional`).
 
+        Args:
+            X: an array, or a data frame with the columns of `fit`; of a data frame the completed ones are a list of n_draws
+                data frames with the types of `fit`.
+            random_state: what is drawn from, the estimator's own if None.
+
         Raises:
-            ValueError: X is not a 2-D array of numbers and NaN with `n_features_in_` columns, or a row is all missing.
+            ValueError: X is not a 2-D array of numbers and NaN with `n_features_in_` columns, a row is all missing, or a known
+                number is none of its column's type at `fit`.
         """
         check_is_fitted(self, "n_features_in_")
-        rows = check_array(X, dtype=(np.float64, np.float32), ensure_all_finite="allow-nan", estimator=self)
-        if n_draws < 1:
-            raise InputError(f"n_draws: expected at least 1, found {n_draws}")
-        return self._generator.impute(
-            rows, self._scaling, n_draws, self.config_.train.seed, self.sample_steps
-        )
+        rows = self._validated(X, reset=False, exact=True, ensure_all_finite="allow-nan")
+        return self._rows_out(self._drawn(rows, n_draws, random_state), X)
 
     def reconstruct(
         self,
@@ -241,8 +266,11 @@ class NDSM(BaseEstimator):
         *,
         method: Method | None = None,
         strength: float = 1.0,
-    ) -> np.ndarray:
+        random_state: RandomState = None,
+    ) -> Any:
         """Rows x in the units of X given measurements y = A x + noise, n_draws times, (n_draws, n, d) float32.
+
+        If X was a data frame, a list of n_draws data frames.
 
         The mean of the draws is a point estimate, and their spread how uncertain it is. `sample_steps` evaluations of the
         network go with each draw; rows are made in chunks.
@@ -254,6 +282,7 @@ class NDSM(BaseEstimator):
             method: "moment-matched" follows the likelihood of y with the noise that it has (`MomentMatched`), "projection" is
                 the dissertation's (`ndsm.samplers.projection`); if None the latter for a drift of your own, else the former.
             strength: λ of the projection, 1 for exact measurements, less for noisy ones.
+            random_state: what is drawn from, the estimator's own if None.
 
         Raises:
             ValueError: y is not a finite 2-D array of numbers, or A does not map rows of `n_features_in_` numbers to rows of y.
@@ -266,10 +295,11 @@ class NDSM(BaseEstimator):
         if method not in (None, *get_args(Method)):
             listed = " or ".join(map(repr, get_args(Method)))
             raise InputError(f"method: expected {listed}, found {method!r}")
-        return self._generator.reconstruct(
-            operator, measured, noise, self._scaling, n_draws, self.config_.train.seed, self.sample_steps,
+        found = self._generator.reconstruct(
+            operator, measured, noise, self._scaling, n_draws, self._seed(random_state), self.sample_steps,
             method, strength,
         )  # fmt: skip
+        return self._rows_out(found)
 
     def fit_second_order(self, X: Any, *, rank: int = 4, steps: int = 4000) -> Self:
         """Train a second-order score on the rows X that the model was fitted on (`ndsm.second_order`); returns self.
@@ -283,7 +313,7 @@ class NDSM(BaseEstimator):
         Raises:
             ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns, or the rank is negative.
         """
-        rows = self._scaling.apply_(self._rows(X).copy())
+        rows = self._scaling.apply_(self._rows(X).astype(np.float32))
         generator, problem = self._generator, self._generator.problem
         model = problem.model(torch.device("cpu"))
         model.load_state_dict(generator.model.state_dict())
@@ -314,6 +344,27 @@ class NDSM(BaseEstimator):
         """
         return self._generator.denoise(self._rows(X), self._scaling, t, rank)
 
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Choose what rows of `sample`, `impute` and `reconstruct` come back as; returns self.
+
+        Args:
+            transform: "default" is what `fit` was given, or for `impute` what it is given itself: a data frame of that library,
+                or an array. "pandas", "polars" and "pyarrow" are data frames of these, "numpy" arrays. None leaves the choice
+                as it is. The name is scikit-learn's, whose `set_config(transform_output=...)` is followed where nothing is
+                chosen here.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        if transform is not None:
+            if transform not in ("default", "numpy", *LIBRARIES):
+                raise InputError(
+                    f"transform: expected default, numpy, {', '.join(LIBRARIES)} or None, found {transform!r}"
+                )
+            # The name under which scikit-learn's clone copies the choice.
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
     def save(self, path: str | Path) -> None:
         """Write a run directory, which `ndsm.load` and `ndsm sample` read.
 
@@ -334,20 +385,58 @@ class NDSM(BaseEstimator):
     # ---- inside ----
 
     def _rows(self, X: Any) -> np.ndarray:
-        """X as finite float32 rows with the model's columns, (n, d)."""
+        """X as finite rows with the model's columns, (n, d)."""
         check_is_fitted(self, "n_features_in_")
-        rows = check_array(X, dtype=np.float32, estimator=self)
-        if rows.shape[1] != self.n_features_in_:
-            raise InputError(f"X: expected {self.n_features_in_} columns, found {rows.shape[1]}")
-        return np.asarray(rows)
+        return self._validated(X, reset=False)
+
+    def _validated(self, X: Any, *, reset: bool, exact: bool = False, **checks: Any) -> np.ndarray:
+        """X as rows, (n, d) float32 or float64, after scikit-learn's checks of names, columns and values.
+
+        Args:
+            reset: whether X says what the columns are, or has to have the columns of `fit`.
+            exact: whether the numbers have to be some of their column's type.
+            checks: of `check_array`.
+        """
+        checks = {"dtype": (np.float64, np.float32), **checks}
+        if not is_frame(X):
+            return np.asarray(validate_data(self, X, reset=reset, **checks))
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        rows = numbers(X, None if reset else self._frame, exact)
+        return np.asarray(check_array(rows, input_name="X", estimator=self, **checks))
+
+    def _seed(self, random_state: RandomState) -> int:
+        """Seed of one call that draws."""
+        return draw_seed(self.random_state if random_state is None else random_state)
+
+    def _drawn(self, rows: np.ndarray, n_draws: int, random_state: RandomState) -> np.ndarray:
+        """Rows (n, d) with missing numbers, completed n_draws times, (n_draws, n, d)."""
+        if n_draws < 1:
+            raise InputError(f"n_draws: expected at least 1, found {n_draws}")
+        return self._generator.impute(
+            rows, self._scaling, n_draws, self._seed(random_state), self.sample_steps
+        )
+
+    def _rows_out(self, rows: np.ndarray, like: Any = None) -> Any:
+        """Rows (n, d), or draws of them (n_draws, n, d), in the container that `set_output` and `fit` chose.
+
+        Args:
+            like: what the rows are completed of; of its kind if nothing else was chosen, with its index.
+        """
+        frame, library = self._frame, chosen_library(self)
+        given = is_frame(like)
+        if library == "default":
+            library = Frame.of(like).library if given else "numpy" if like is not None else frame.library
+        if library == "numpy":
+            # Generated rows are as precise as those of fit were, completed ones as those that are given.
+            return rows.astype(frame.precision) if like is None else rows
+        if given and frame.library == "numpy" and not hasattr(self, "feature_names_in_"):
+            frame = Frame.of(like).as_floats()
+        if rows.ndim == 3:
+            return [frame.build(part, library, like if given else None) for part in rows]
+        return frame.build(rows, library)
 
     def _resolve(self, classes: int = 0) -> Config:
         """The configuration of this estimator's settings, for so many labels."""
-        seed = self.random_state
-        if seed is None:
-            seed = int(np.random.SeedSequence().generate_state(1)[0])
-        elif not isinstance(seed, int | np.integer):
-            raise InputError(f"random_state: expected an integer or None, found {type(seed).__name__}")
         if isinstance(self.config, Config):
             tree = self.config.model_dump(mode="json")
         else:
@@ -367,7 +456,7 @@ class NDSM(BaseEstimator):
             "reference.n_components": self.n_components,
             "reference.covariance_type": self.covariance_type,
             **self._objective_fields(),
-            "train.seed": int(seed),
+            "train.seed": draw_seed(self.random_state),
             "train.device": self.device,
             "network.classes": classes,
             "train.workers": 1,
@@ -397,16 +486,16 @@ class NDSM(BaseEstimator):
                 fields |= {"objective.epsilon.kind": "constant", "objective.epsilon.value": value}
         return fields
 
-    def _dataset(self, rows: np.ndarray, config: Config, columns: Any) -> Dataset:
-        names = [str(c) for c in columns] if columns is not None else [f"x{i}" for i in range(rows.shape[1])]
-        scaling, stamp = scale_(config.data, rows, rows[:0], names, "X", config.train.seed)
-        schema = TableSchema(tuple((name, "float") for name in names))
+    def _dataset(self, rows: np.ndarray, config: Config, schema: TableSchema) -> Dataset:
+        rows = rows.astype(np.float32)
+        scaling, stamp = scale_(config.data, rows, rows[:0], schema.dimension_names, "X", config.train.seed)
         return Dataset(rows, rows[:0], scaling, schema, stamp, None, None, None)
 
     def _take(
         self,
         mixture: GaussianMixture | None,
         data: dict[str, Any],
+        frame: Frame,
         raw: nn.Module | None,
         generator: Generator,
     ) -> None:
@@ -414,7 +503,11 @@ class NDSM(BaseEstimator):
         self._data, self._raw, self._generator = data, raw, generator
         self.classes_: list[Any] = data.get("classes", list(range(self.config_.network.classes)))
         self._scaling = Scaling.from_json(data["scaling"])
-        self.n_features_in_ = self._scaling.dimensions
+        self._frame, self.n_features_in_ = frame, self._scaling.dimensions
+        if frame.named:
+            self.feature_names_in_ = np.array(frame.schema.dimension_names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
 
 
 def distinct(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -442,17 +535,17 @@ def load(path: str | Path, *, process: Langevin | None = None) -> NDSM:
         InputError: there is no finished run at `path`.
     """
     run = Run.open(path)
-    config = run.config()
+    config, data = run.config(), run.data()
     model = NDSM(
         config.reference.n_components,
         covariance_type=config.reference.covariance_type,
         objective=config.objective.kind,
         config=config,
-        random_state=config.train.seed,
+        random_state=data.get("random_state", config.train.seed),
         device=config.train.device,
         process=process,
     )
     mixture = run.mixture() if process is None else None
     model.history_ = run.metrics_since(0)[0]
-    model._take(mixture, run.data(), None, Generator.of(run, process))
+    model._take(mixture, data, Frame.of_run(data, config.data.name), None, Generator.of(run, process))
     return model

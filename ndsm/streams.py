@@ -5,9 +5,43 @@ so a block of trajectories can be simulated again on another machine and come ou
 """
 
 import hashlib
+from numbers import Integral
 
 import numpy as np
 import torch
+
+from ndsm.errors import InputError
+
+RandomState = int | np.random.RandomState | np.random.Generator | None
+"""What scikit-learn calls a random state, and NumPy's newer generators."""
+
+
+def draw_seed(state: RandomState, name: str = "random_state") -> int:
+    """A seed for `stream_seed` of what users give as a random state.
+
+    Args:
+        state: a whole number from 0 on is the seed itself; a `RandomState` (also NumPy's own, by `numpy.random`) or a
+            `Generator` draws one of 63 bits, and so moves on; None draws one from the operating system, and leaves NumPy's
+            global state as it is.
+        name: of the parameter, for error messages.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if state is None:
+        return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
+    if isinstance(state, Integral):
+        if state < 0:
+            raise InputError(f"{name}: expected a whole number from 0 on, found {state}")
+        return int(state)
+    if isinstance(state, np.random.Generator):
+        return int(state.integers(2**63))
+    legacy = np.random.mtrand._rand if state is np.random else state
+    if isinstance(legacy, np.random.RandomState):
+        return int(legacy.randint(2**63 - 1, dtype=np.int64))
+    raise InputError(
+        f"{name}: expected None, a whole number from 0 on, or a RandomState or Generator of numpy.random, found {state!r}"
+    )
 
 
 def stream_seed(seed: int, purpose: str, *index: int) -> int:

@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
+from ndsm.data.cells import to_cells, type_of_name
 from ndsm.data.table_formats import extension_of
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
@@ -59,11 +60,11 @@ class _ArrowSink:
     def write(self, rows: np.ndarray, known: Mapping[int, pa.Array]) -> None:
         column = self.schema.list_column
         if column is None:
-            cells = [_to_cells(rows[:, j], field.type) for j, field in enumerate(self.arrow_schema)]
+            cells = [to_cells(rows[:, j], field.type) for j, field in enumerate(self.arrow_schema)]
             for j, found in known.items():
                 cells[j] = pa.compute.coalesce(found, cells[j])
         else:
-            values = _to_cells(rows.reshape(-1), pa.type_for_alias(column.value_type))
+            values = to_cells(rows.reshape(-1), type_of_name(column.value_type))
             ends = np.arange(len(rows) + 1) * column.length
             if column.kind == "fixed_size_list":
                 lists = pa.FixedSizeListArray.from_arrays(values, column.length)
@@ -147,17 +148,3 @@ class TableWriter:
                 os.replace(self._partial, self.path)
         finally:
             self._partial.unlink(missing_ok=True)
-
-
-def _to_cells(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """The Arrow array (n,) of a numeric type."""
-    values = np.ascontiguousarray(values)
-    target = np.dtype(kind.to_pandas_dtype())
-    if target.kind == "f":
-        return pa.array(values.astype(target), kind)
-    low, high = float(np.iinfo(target).min), float(np.iinfo(target).max)
-    # As a float, the largest 64-bit integer rounds up to a number that overflows.
-    high = high if int(high) <= np.iinfo(target).max else float(np.nextafter(high, 0.0))
-    missing = np.isnan(values)
-    whole = np.clip(np.rint(np.where(missing, 0.0, values).astype(np.float64)), low, high)
-    return pa.array(whole.astype(target), kind, mask=missing)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.fs
 
+from ndsm.data.cells import type_of_name
 from ndsm.data.csv_tables import LEAVE_OUT, CsvReader
 from ndsm.data.parquet_folders import FolderReader
 from ndsm.data.table_formats import ArrowReader, NpyReader, ParquetReader, Reader, format_of
@@ -41,7 +42,7 @@ class ListColumn:
 
     def arrow_type(self) -> pa.DataType:
         """The column's Arrow type."""
-        value = pa.type_for_alias(self.value_type)
+        value = type_of_name(self.value_type)
         if self.kind == "fixed_size_list":
             return pa.list_(value, self.length)
         return pa.list_(value) if self.kind == "list" else pa.large_list(value)
@@ -71,7 +72,7 @@ class TableSchema:
         """The Arrow schema of the table."""
         if self.list_column:
             return pa.schema([(self.list_column.name, self.list_column.arrow_type())])
-        return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in self.columns])
+        return pa.schema([(name, type_of_name(kind)) for name, kind in self.columns])
 
     def flat(self) -> "TableSchema":
         """The schema for formats without lists: x0, x1, ... in place of a list column x."""

@@ -1,0 +1,75 @@
+"""Cells of a column as numbers and back: the one place that knows which Arrow types are learned.
+
+Whole numbers and floating-point numbers are themselves, true/false are 1 and 0, and dates, times and durations count in
+their type's own unit: days or fractions of a second, since 1970 or midnight.
+"""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+LEARNED = "numbers, true/false, dates or times"
+"""What a column can hold, for messages."""
+
+SECONDS_PER_DAY = 24 * 60 * 60
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def is_learned(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be learned."""
+    t = pa.types
+    return t.is_boolean(kind) or t.is_integer(kind) or t.is_floating(kind) or is_time(kind)
+
+
+def is_time(kind: pa.DataType) -> bool:
+    """Whether the cells are dates, times or durations."""
+    t = pa.types
+    return t.is_date32(kind) or t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind)
+
+
+def type_of_name(name: str) -> pa.DataType:
+    """The Arrow type whose name `str` gives, such as "double" or "timestamp[us, tz=UTC]".
+
+    Raises:
+        ValueError: there is no such type.
+    """
+    if zoned := re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]", name):
+        return pa.timestamp(zoned[1], zoned[2])
+    return pa.type_for_alias(name)
+
+
+def to_floats(column: pa.Array) -> np.ndarray:
+    """The values (n,) of a learned column in float64, with NaN where one is missing."""
+    if is_time(column.type):
+        column = column.cast(_storage(column.type))
+    return np.asarray(pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+
+
+def to_cells(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """The column (n,) of a learned type that has these values; NaN is null, except of floating-point numbers.
+
+    Whole numbers, true/false and times are rounded and clipped to what the type holds.
+    """
+    values = np.ascontiguousarray(values)
+    if pa.types.is_floating(kind):
+        return pa.array(values.astype(kind.to_pandas_dtype()), kind)
+    if pa.types.is_boolean(kind):
+        return pa.array(values >= 0.5, kind, mask=np.isnan(values))
+    if is_time(kind):
+        if pa.types.is_time(kind):
+            values = np.clip(values, 0, SECONDS_PER_DAY * PER_SECOND[kind.unit] - 1)
+        return to_cells(values, _storage(kind)).cast(kind)
+    target = np.dtype(kind.to_pandas_dtype())
+    low, high = float(np.iinfo(target).min), float(np.iinfo(target).max)
+    # As a float, the largest 64-bit integer rounds up to a number that overflows.
+    high = high if int(high) <= np.iinfo(target).max else float(np.nextafter(high, 0.0))
+    missing = np.isnan(values)
+    whole = np.clip(np.rint(np.where(missing, 0.0, values).astype(np.float64)), low, high)
+    return pa.array(whole.astype(target), kind, mask=missing)
+
+
+def _storage(kind: pa.DataType) -> pa.DataType:
+    """The integers that a type of times is kept as."""
+    return pa.int32() if kind.bit_width == 32 else pa.int64()
