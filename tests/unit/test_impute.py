@@ -75,7 +75,7 @@ def test_columns_can_be_given_to_sample(model):
             1,
             "row 2: expected a known number in each row, found all of them missing",
         ),
-        ([[1.0, 2.0]], 1, "expected 3 columns, as the model has, found 2"),
+        ([[1.0, 2.0]], 1, "X has 2 features, but NDSM is expecting 3 features"),
         ([[1.0, NAN, 2.0]], 0, "n_draws: expected at least 1, found 0"),
     ],
 )
