@@ -148,9 +148,10 @@ class Process(Section):
     grid: Grid = Grid()
     last_dt: float | None = setting("training", 1e-3, gt=0.0)
     """Size of the recorded example's own last step (the paper's Δt_N); the grid's own step if null."""
-    integrator: Literal["euler-maruyama", "exponential"] = setting("training", "euler-maruyama")
+    integrator: Literal["auto", "euler-maruyama", "exponential"] = setting("training", "euler-maruyama")
     """One-step scheme of the simulation; the exponential one is exact while a path stays in its mixture component,
-    and stable for any step."""
+    and stable for any step. auto: exponential where the process has a mixture and the objective takes it, else
+    euler-maruyama."""
 
 
 WITH_EPSILON = ("ndsm-cv", "path")
@@ -363,6 +364,10 @@ class Evaluate(Section):
     pause of the training with --local; null: only at the end."""
 
 
+ONE_STEP_OBJECTIVES = ("ndsm", "ndsm-cv", "antithetic", "sliced")
+"""Objectives that record the last step of a path alone."""
+
+
 class Config(Section):
     """Everything a run depends on."""
 
@@ -374,6 +379,19 @@ class Config(Section):
     train: Train = Train()
     sample: Sample = Sample()
     evaluate: Evaluate = Evaluate()
+
+    def integrator(self, mixture: bool = True) -> Literal["euler-maruyama", "exponential"]:
+        """The scheme that `process.integrator` stands for.
+
+        Args:
+            mixture: whether the noising has a mixture; a Langevin process with a drift of one's own has none.
+        """
+        chosen = self.process.integrator
+        if chosen != "auto":
+            return chosen
+        one_step = self.process.last_dt is None and self.objective.kind in ONE_STEP_OBJECTIVES
+        exact = self.process.kind == "langevin" and mixture and not one_step
+        return "exponential" if exact else "euler-maruyama"
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "Config":
@@ -431,7 +449,7 @@ class Config(Section):
         if (
             self.process.integrator == "exponential"
             and self.process.last_dt is None
-            and self.objective.kind in ("ndsm", "ndsm-cv", "antithetic", "sliced")
+            and self.objective.kind in ONE_STEP_OBJECTIVES
         ):
             raise ValueError(
                 f"process.integrator 'exponential' with objective.kind {self.objective.kind!r} needs process.last_dt, the "

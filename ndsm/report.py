@@ -162,7 +162,7 @@ def _first_screen(
         facts(
             {
                 "objective": _objective(config),
-                "noising": f"{config.process.kind} to time {config.process.horizon:g}, {config.process.integrator}",
+                "noising": f"{config.process.kind} to time {config.process.horizon:g}, {config.integrator(mixture is not None)}",
                 "mixture": None
                 if mixture is None
                 else f"{mixture.n_components} {mixture.covariance_type} components",

@@ -215,9 +215,10 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         side_of(dimension, config.network.width, config.network.depth)
     grid = config.process.grid
     last_dt = config.process.last_dt
-    times = forward_grid(process, grid.kind, grid.steps, last_dt, config.process.integrator)
+    integrator = config.integrator(process.mixture is not None)
+    times = forward_grid(process, grid.kind, grid.steps, last_dt, integrator)
     objective = make_objective(config.objective)
-    if process.mixture is None and config.process.integrator == "exponential":
+    if process.mixture is None and integrator == "exponential":
         raise InputError(
             "process.integrator 'exponential': expected a process with a mixture, found a drift without one"
         )
@@ -242,7 +243,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     )
     spec = RolloutSpec(
         process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, objective.rows_from,
-        config.process.integrator, stamp, label_dropout=config.network.label_dropout,
+        integrator, stamp, label_dropout=config.network.label_dropout,
     )  # fmt: skip
     end_dt = last_dt or float(times[1])
     return Problem(

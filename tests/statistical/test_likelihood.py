@@ -1,15 +1,20 @@
 """Log-densities: exact where the score is, consistent across units, and those of a density."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from known_laws import PROCESSES, FarModes, ThreeModes
 
+from ndsm.config import load_config
 from ndsm.data.scaling import Scaling, Whitening
 from ndsm.errors import InputError
+from ndsm.experiment import build_problem
 from ndsm.likelihood import device_of, log_density, log_density_bound, log_density_of_rows
-from ndsm.processes import OU, VE, VP, Langevin, SubVP
+from ndsm.processes import OU, VE, VP, Langevin, SubVP, rollout
 from ndsm.reference import GaussianMixture
+from ndsm.streams import numpy_stream
 
 pytestmark = pytest.mark.statistical
 
@@ -220,3 +225,45 @@ def test_rows_go_where_the_model_is():
     process = Langevin(drift=lambda y, t: y, prior=prior)
     assert device_of(process, torch.nn.Linear(2, 2, device="meta")).type == "meta"
     assert device_of(process, lambda y, t: -y).type == "cpu"
+
+
+def learned_from(spec, start):
+    """The minimiser of score matching among scores -(y - m(t))/V(t), from the rows that a run would be trained on."""
+    named = spec.layout.split(torch.from_numpy(rollout(spec, start, 0)))
+    y = (named["mean"] + named["std"][:, None] * named["noise"]).double().numpy()
+    order = np.argsort(named["t"].numpy())
+    t = named["t"].double().numpy()[order].reshape(100, -1)
+    y = y[order].reshape(100, -1)
+    knots, center, variance = np.log(t.mean(1)), y.mean(1), y.var(1)
+
+    def score(y, t):
+        at = np.log(float(t[0]))
+        return -(y - np.interp(at, knots, center)) / np.interp(at, knots, variance)
+
+    return score
+
+
+@pytest.mark.parametrize("integrator", ["auto", "euler-maruyama"])
+def test_own_tables_log_densities_are_those_of_the_data(integrator, mean_within):
+    """The score is learned for the law of the simulated chain, the density is had along the continuous flow. With the score
+    that the rows of the `vectors` preset determine and a mode of its smallest usual variance, 0.06, the mean log-density
+    of N(0, 0.04 I) in four columns is -4 (½ log(2πe (0.04 + 2τ))) within 4 standard errors and 0.05 nats for what the
+    rows leave open of the score. Euler-Maruyama's steps of up to a fifth of the variance are off by more than 0.5 nats:
+    they widen the mode by up to 11 %, which the flow takes for the data's as long as the noising lasts."""
+    v, width, d = 0.06, 0.04, 4
+    config = load_config("vectors", {"data.path": "x", "process.integrator": integrator})
+    mixture = GaussianMixture(torch.ones(1), torch.zeros(1, d), torch.tensor([v]), dtype=torch.float32)
+    problem = build_problem(config, mixture, "rows")
+    start = (numpy_stream(9, "rows").normal(size=(20_000, d)) * width**0.5).astype(np.float32)
+    score = learned_from(replace(problem.spec, paths=20_000), start)
+    law = torch.distributions.Normal(0.0, (width + 2 * problem.end_dt) ** 0.5)
+    y = (
+        torch.from_numpy(start[:200])
+        + (2 * problem.end_dt) ** 0.5 * torch.from_numpy(start[200:400]) / width**0.5
+    )
+    found, _ = log_density(problem.process, score, y, problem.end_dt, tolerance=1e-3)
+    error = (found - law.log_prob(y).sum(1)).numpy()
+    if integrator == "auto":
+        mean_within(error, 0.0, 0.05)
+    else:
+        assert error.mean() < -0.5
