@@ -80,7 +80,7 @@ def test_columns_can_be_given_to_sample(model):
     ],
 )
 def test_what_cannot_be_imputed_is_one_sentence(model, X, draws, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         model.impute(np.array(X), draws)
 
 
