@@ -244,7 +244,10 @@ def _across_times(
 ) -> list[Markup]:
     import plotly.graph_objects as go
 
-    saved = run.load_checkpoint()
+    try:
+        saved = run.load_checkpoint()
+    except InputError as error:
+        return [note(str(error))]
     if dataset is None or saved is None or mixture is None:
         reason = (
             missing or "The run has no checkpoint, so that its optimiser's weights and ε(t) are not known."

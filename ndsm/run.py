@@ -19,14 +19,11 @@
 Every file appears whole or not at all: it is written under another name, flushed and renamed.
 """
 
-import io
 import json
 import tempfile
-import warnings
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +34,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from ndsm.checkpoints import Checkpoint, checkpoint_bytes, newest_readable
 from ndsm.config import Config, build_config, chosen_values, differences
 from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
@@ -118,6 +116,7 @@ class Run:
 
     def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
         self.path, self.mirror = path, mirror
+        self._damaged: set[str] = set()
 
     @classmethod
     def at(cls, out: Path, storage: str | None, name: str, fresh: bool = False) -> "Run":
@@ -458,41 +457,46 @@ class Run:
     # ---- checkpoints ----
 
     def save_checkpoint(self, trainer: Trainer, resume: Resume) -> None:
-        """Save what resuming needs; the newest two are kept."""
+        """Save what resuming needs; the newest two are kept, not counting damaged ones."""
         self.check_there()
         self._write_checkpoint(trainer.state(), resume)
+        # One of a later step is none that this training has come from: it was damaged when training went on before it.
+        self._damaged.discard(_checkpoint_name(trainer.steps))
+        whole = [
+            p for p in self._checkpoints() if _step_of(p) <= trainer.steps and p.name not in self._damaged
+        ]
+        kept = {path.name for path in whole[-2:]}
+        for path in self._checkpoints():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
         # What a killed process was writing is of no use any more.
-        for old in [*self._checkpoints()[:-2], *self._checkpoint_folder.glob(".step-*.partial")]:
-            old.unlink(missing_ok=True)
+        for partial in self._checkpoint_folder.glob(".step-*.partial"):
+            partial.unlink(missing_ok=True)
         self.push()
 
-    def load_checkpoint(self, problem: Problem | None = None) -> tuple[dict[str, Any], Resume] | None:
-        """The newest readable checkpoint: the trainer's state, and where the run stands.
+    def find_checkpoint(
+        self, problem: Problem | None = None, warn: Callable[[str], object] | None = None
+    ) -> Checkpoint | None:
+        """The newest whole checkpoint; None if there is none at all.
 
         Args:
             problem: what the checkpoint is to be trained on with, if it is.
+            warn: told if the newest file is damaged; a Python warning if not given.
 
         Raises:
-            InputError: the checkpoint is of another configuration or of other blocks than the problem.
+            InputError: all are damaged; or the one found is another version's, of another configuration or of other
+                blocks than the problem.
+            OSError: the disk or the network fails.
         """
-        for path in reversed(self._checkpoints()):
-            try:
-                # torch.load does not look at the checksums that its own format carries.
-                with zipfile.ZipFile(path) as archive:
-                    if damaged := archive.testzip():
-                        raise zipfile.BadZipFile(f"checksum of {damaged}")
-                saved = torch.load(path, weights_only=True, map_location="cpu")
-                state, resume = saved["trainer"], Resume(**saved["resume"])
-            # A damaged file shows in many types; the one before it is whole.
-            except Exception as error:
-                warnings.warn(
-                    f"{path} is damaged ({type(error).__name__}); using the one before it", stacklevel=2
-                )
-                continue
-            if problem is not None:
-                _check_identity(path, resume, problem)
-            return state, resume
-        return None
+        found, self._damaged = newest_readable(self._checkpoints, warn)
+        if found is not None and problem is not None:
+            _check_identity(self._checkpoint_folder / found.name, found.resume, problem)
+        return found
+
+    def load_checkpoint(self, problem: Problem | None = None) -> tuple[dict[str, Any], Resume] | None:
+        """As `find_checkpoint`: the trainer's state, and where the run stands."""
+        found = self.find_checkpoint(problem)
+        return found and (found.state, found.resume)
 
     def adopt_checkpoint(self) -> None:
         """Make the newest checkpoint, which another run left here, one of this run's configuration."""
@@ -500,9 +504,7 @@ class Run:
             self._write_checkpoint(saved[0], replace(saved[1], config=training_hash(self.config())))
 
     def _write_checkpoint(self, state: dict[str, Any], resume: Resume) -> None:
-        buffer = io.BytesIO()
-        torch.save({"trainer": state, "resume": asdict(resume)}, buffer)
-        self._write(f"checkpoints/step-{state['steps']:09d}.pt", buffer.getvalue())
+        self._write(f"checkpoints/{_checkpoint_name(state['steps'])}", checkpoint_bytes(state, resume))
 
     def last_step(self) -> int:
         """Step of the newest readable checkpoint, 0 without one."""
@@ -705,6 +707,10 @@ def removable(names: Iterable[str]) -> list[str]:
     """A run's files among these, in the order to delete them: first what makes it a run, last what marks it as one."""
     own = [name for name in names if first_foreign([name], FILES) is None]
     return sorted(own, key=lambda name: (name == "data.json", name != "config.yaml", name))
+
+
+def _checkpoint_name(step: int) -> str:
+    return f"step-{step:09d}.pt"
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -9,6 +9,7 @@ import select
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from ndsm.cli.about import completion_command, doctor_command, presets_command
 from ndsm.cli.rows import impute_command, sample_command, score_command
@@ -52,6 +53,18 @@ def nobody_reads() -> bool:
     return any(event & select.POLLERR for _, event in output.poll(0))
 
 
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as one line, without the place in the program that it comes from."""
+    print(f"ndsm: warning: {message}", file=sys.stderr, flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -67,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # torch's own, on the first directional derivative.
     warnings.filterwarnings("ignore", message=r".*jit\.script.*", category=FutureWarning)
+    shown, warnings.showwarning = warnings.showwarning, show_warning
     try:
         if args[0] not in COMMANDS:
             raise InputError(f"no command {args[0]!r}: expected one of {', '.join(COMMANDS)}")
@@ -97,4 +111,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     finally:
         set_quiet(False)
+        warnings.showwarning = shown
     return 0

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ndsm.errors import InputError
 from ndsm.run import Run, training_hash
 from ndsm.tracking import EventFiles
 from ndsm.training import Problem, Record, Resume, Trainer, counts_after_restart, pick_device, resumed
@@ -24,6 +25,9 @@ def start(
     Args:
         wrap: makes the data-parallel module from the model, e.g. `ray.train.torch.prepare_model`.
         reduce: sums a tensor over all workers.
+
+    Raises:
+        InputError: the checkpoint holds other things than this version saves.
     """
     config = problem.config
     device = pick_device(config.train.device)
@@ -36,7 +40,15 @@ def start(
     begun = Resume(world, config=training_hash(config), stamp=problem.spec.stamp)
     if checkpoint is None:
         return trainer, begun
-    trainer.load_state(checkpoint[0])
+    try:
+        trainer.load_state(checkpoint[0])
+    # Its configuration is this one, so that only another version has saved other things.
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"checkpoint of step {checkpoint[0]['steps']}: expected what this version of ndsm saves, found other content "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); install the version that the run's "
+            "versions.json names, or start the run over with --fresh"
+        ) from None
     saved = replace(checkpoint[1], config=begun.config, stamp=begun.stamp)
     counts = counts_after_restart(saved.counts)
     resume = resumed(saved, trainer.steps, world, problem)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ndsm.checkpoints import newest_readable
 from ndsm.config import load_config
 from ndsm.errors import InputError
 from ndsm.experiment import Generator, begin, evaluate_run, prepare, start, train_locally
@@ -104,10 +105,81 @@ def test_a_newest_checkpoint_with_a_flipped_byte_is_noticed_or_whole(run):
     assert fell_back > 0
 
 
-def test_without_a_readable_checkpoint_training_starts_at_the_beginning(run):
-    for path in (run.path / "checkpoints").glob("step-*.pt"):
-        path.write_bytes(b"")
+def steps_kept(run):
+    return sorted(int(p.stem[5:]) for p in (run.path / "checkpoints").glob("step-*"))
+
+
+def test_without_a_readable_checkpoint_training_is_refused_and_the_files_stay(run):
+    files = sorted((run.path / "checkpoints").glob("step-*.pt"))
+    files[0].write_bytes(b"")
+    files[1].write_bytes(files[1].read_bytes()[:-5000])
+    before = [path.read_bytes() for path in files]
+    refused = r"checkpoints: expected a whole checkpoint, found only damaged ones: step-000000020\.pt \(.*, "
+    refused += r"step-000000010\.pt \(.*; bring one back from a backup, or start the run over with --fresh$"
+    with pytest.raises(InputError, match=refused):
+        run.load_checkpoint()
+    with pytest.raises(InputError, match=refused):
+        list(train_locally(prepare(tiny(), run)))
+    assert [path.read_bytes() for path in files] == before
+    begin(prepare(tiny(), run, fresh=True))
     assert run.load_checkpoint() is None
+
+
+@pytest.mark.parametrize("damaged", [20, 30, 40])
+def test_a_damaged_checkpoint_never_pushes_a_whole_one_out(run, damaged):
+    """Whether training passes its step or overwrites it; the newest two that are whole are kept."""
+    folder, experiment = run.path / "checkpoints", prepare(tiny(), run)
+    (folder / "step-000000020.pt").rename(folder / f"step-{damaged:09d}.pt")
+    (folder / f"step-{damaged:09d}.pt").write_bytes(b"PK damaged")
+    with pytest.warns(UserWarning, match=f"damaged: step-{damaged:09d}.*; going on from step-000000010"):
+        trainer, resume = start(experiment.problem, run.load_checkpoint())
+    for step in (30, 35, 50):
+        trainer.steps = step
+        run.save_checkpoint(trainer, resume)
+        newest, found = {30: (10, 30), 35: (30, 35), 50: (35, 50)}[step], steps_kept(run)
+        assert found == [*newest]
+        assert Run(run.path).last_step() == step
+
+
+def test_a_checkpoint_of_another_version_is_not_called_damaged(run):
+    """Nor passed over for the one before, since it is whole."""
+    path = newest(run)
+    saved = torch.load(path, weights_only=True)
+    for changed, found in (
+        (
+            {**saved, "resume": {**saved["resume"], "flux": 1}, "ndsm": "9.9"},
+            r"a whole one of 9\.9 with .*flux",
+        ),
+        ({"weights": saved["trainer"]}, "a whole one of an earlier version with other content .*trainer"),
+    ):
+        torch.save(changed, path)
+        with pytest.raises(InputError, match=found) as told:
+            run.load_checkpoint()
+        assert "damaged" not in str(told.value)
+    torch.save({**saved, "trainer": {k: v for k, v in saved["trainer"].items() if k != "epsilon"}}, path)
+    with pytest.raises(InputError, match=r"step 20: expected what this version of ndsm saves, .*epsilon"):
+        list(train_locally(prepare(tiny(), run)))
+    assert steps_kept(run) == [10, 20]
+
+
+def test_a_disk_that_cannot_be_read_is_no_damage(run, monkeypatch):
+    def failing(path, *args, **kwargs):
+        raise OSError(5, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ndsm.checkpoints.zipfile.ZipFile", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            run.load_checkpoint()
+    assert run.last_step() == 20
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_looked_for_is_no_damage(run):
+    first, last = sorted((run.path / "checkpoints").glob("step-*.pt"))
+    listed = iter(
+        [[first.with_name("step-000000005.pt"), first.with_name("step-000000007.pt")], [first, last]]
+    )
+    found, damaged = newest_readable(lambda: next(listed))
+    assert (found.state["steps"], damaged) == (20, set())
 
 
 @pytest.mark.parametrize(
