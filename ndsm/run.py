@@ -34,7 +34,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ndsm.checkpoints import Checkpoint, checkpoint_bytes, newest_readable
+from ndsm.checkpoints import Checkpoint, DamagedCheckpoint, checkpoint_bytes, newest_readable, read_checkpoint
 from ndsm.config import Config, build_config, chosen_values, differences
 from ndsm.data import Scaling, TableSchema
 from ndsm.errors import InputError
@@ -497,6 +497,22 @@ class Run:
         """As `find_checkpoint`: the trainer's state, and where the run stands."""
         found = self.find_checkpoint(problem)
         return found and (found.state, found.resume)
+
+    def checkpoint_of(self, step: int, digest: str) -> Checkpoint | None:
+        """The checkpoint of a step whose file has this hash, fetched from the copy if it is not here; None if there is none.
+
+        Raises:
+            InputError: it is another version's.
+            OSError: the storage does not answer.
+        """
+        name = f"checkpoints/{_checkpoint_name(step)}"
+        for fetched in (False, True):
+            with suppress(DamagedCheckpoint, FileNotFoundError):
+                if fetched and self.mirror is not None:
+                    self.mirror.fetch(name, self.path)
+                if (found := read_checkpoint(self.path / name)).digest == digest:
+                    return found
+        return None
 
     def adopt_checkpoint(self) -> None:
         """Make the newest checkpoint, which another run left here, one of this run's configuration."""

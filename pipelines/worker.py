@@ -8,13 +8,14 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from ray.train.torch import prepare_model
+from ray.train.torch import get_device, prepare_model
 
 from ndsm.errors import InputError
 from ndsm.experiment import saved, start
 from ndsm.run import Run
 from ndsm.training import BlockSource, Flags, Problem, Record, block_index, local_source, open_replay
 from ndsm.training import train as training
+from pipelines.agreement import agreed_checkpoint
 from pipelines.board import Membership
 from pipelines.ingest import Ingest, NoAnswer
 from pipelines.instruments import Instruments
@@ -68,8 +69,9 @@ def train_as_worker(settings: dict[str, Any]) -> None:
         )
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    found = agreed_checkpoint(run, problem, rank, world, get_device(), lambda text: board.warn.remote(text))
     trainer, resume = start(
-        problem, run.load_checkpoint(problem), world, prepare_model, sum_over_workers(world)
+        problem, found and (found.state, found.resume), world, prepare_model, sum_over_workers(world)
     )
     if trainer.steps >= problem.config.train.steps:
         return
