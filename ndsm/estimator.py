@@ -3,6 +3,7 @@
 import math
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -15,7 +16,8 @@ from torch import nn
 
 from ndsm.config import WITH_EPSILON, Config, build_config, flat, merge, read_preset
 from ndsm.data import Dataset, Scaling, TableSchema
-from ndsm.data.dataset import scale_
+from ndsm.data.dataset import scale_, scaled_batches
+from ndsm.data.scaling import chunks
 from ndsm.errors import InputError
 from ndsm.experiment import (
     Denoised,
@@ -220,7 +222,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
                 )
             )
         )
-        return self._rows_out(self._generator.as_data(rows.astype(np.float64), self._scaling))
+        return self._rows_out(self._generator.as_data(rows, self._scaling))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row of X, (n, d), in nats and in the units of X, (n,) float64.
@@ -268,7 +270,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         strength: float = 1.0,
         random_state: RandomState = None,
     ) -> Any:
-        """Rows x in the units of X given measurements y = A x + noise, n_draws times, (n_draws, n, d) float32.
+        """Rows x in the units of X given measurements y = A x + noise, n_draws times, (n_draws, n, d), as precise as X.
 
         If X was a data frame, a list of n_draws data frames.
 
@@ -313,7 +315,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         Raises:
             ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns, or the rank is negative.
         """
-        rows = self._scaling.apply_(self._rows(X).astype(np.float32))
+        rows = self._scaling.apply(self._rows(X))
         generator, problem = self._generator, self._generator.problem
         model = problem.model(torch.device("cpu"))
         model.load_state_dict(generator.model.state_dict())
@@ -487,8 +489,16 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         return fields
 
     def _dataset(self, rows: np.ndarray, config: Config, schema: TableSchema) -> Dataset:
-        rows = rows.astype(np.float32)
-        scaling, stamp = scale_(config.data, rows, rows[:0], schema.dimension_names, "X", config.train.seed)
+        names, seed = schema.dimension_names, config.train.seed
+        if rows.dtype == np.float64 and config.data.standardize:
+            position, read = np.arange(len(rows)), partial(chunks, rows)
+            rows, scaling, stamp = scaled_batches(
+                config.data, read, position, rows.shape, len(rows), names, "X", seed
+            )
+        else:
+            # A copy, which is then standardised in place.
+            rows = check_array(rows, dtype=np.float32, copy=True, estimator=self)
+            scaling, stamp = scale_(config.data, rows, rows[:0], names, "X", seed)
         return Dataset(rows, rows[:0], scaling, schema, stamp, None, None, None)
 
     def _take(

@@ -48,7 +48,7 @@ def samples_figure(
     models = (np.concatenate([dataset.train[:most], dataset.validation[:most]]), samples, prior)
     with np.errstate(over="ignore", invalid="ignore"):
         rows = {
-            name: dataset.scaling.invert(np.asarray(model[:most], dtype=np.float32)).astype(np.float64)
+            name: dataset.scaling.invert(np.asarray(model[:most], dtype=np.float32))
             for name, model in zip(_COLOURS, models, strict=True)
         }
     figure = Figure(layout="constrained")
@@ -56,7 +56,7 @@ def samples_figure(
     names = dataset.schema.dimension_names
     if dataset.view is not None:
         view = dataset.view
-        _image_grids(figure, {name: view.images(x.astype(np.float32)) for name, x in rows.items()})
+        _image_grids(figure, {name: view.images(x) for name, x in rows.items()})
     elif len(names) == 2:
         _scatter(figure, rows, names, equal=dataset.toy is not None)
     elif _is_image(dataset):
@@ -134,7 +134,7 @@ def image_study_figure(panels: list[tuple[str, np.ndarray, dict[str, Any]]], pat
 def image_rows(dataset: Dataset, rows: np.ndarray) -> np.ndarray | None:
     """Rows in original units (n, d) as square images (n, pixels), or None if the data are not images."""
     if dataset.view is not None:
-        return dataset.view.images(rows.astype(np.float32))
+        return dataset.view.images(rows)
     return rows if _is_image(dataset) else None
 
 

@@ -231,14 +231,14 @@ def log_density_of_rows(
 
     Args:
         process, score: on one device.
-        rows: (n, d) float32 in original units; they are not changed.
+        rows: (n, d) in original units; they are not changed.
         scaling: from model units to the rows'.
         bound: draws for `log_density_bound`, which then takes the density's place.
         end, probes, seed: as `log_density`.
     """
     device = device_of(process, score)
     at_once = max(16, min(2048, VALUES // rows.shape[1]))
-    model_rows = torch.from_numpy(scaling.apply_(np.array(rows, dtype=np.float32)))
+    model_rows = torch.from_numpy(scaling.apply(rows))
     batches = (part.to(device) for part in model_rows.split(at_once))
     if bound is None:
         parts = [log_density(process, score, y, end, probes=probes, seed=seed) for y in batches]

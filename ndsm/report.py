@@ -346,7 +346,7 @@ def _mixture(
     ]
     numbers = table("Components by weight", ("component", "weight", "mean variance", "conditioning"), rows)
     plots = [plot(figure, "Weights of the components, largest first.", numbers)]
-    means = run.scaling().invert(mixture.means[order].numpy().astype(np.float32))
+    means = run.scaling().invert(mixture.means[order].numpy())
     names = run.schema().dimension_names
     if dataset is not None and (images := image_rows(dataset, means)) is not None:
         png = mosaics_png({"means of the components, largest weight first": images})

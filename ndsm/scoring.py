@@ -59,7 +59,7 @@ class RowScorer:
         """
         if self._level is not None:
             check_steps(rows, self._level, self._names, "the table")
-            index = hash_index(rows) if index is None else index
+            index = hash_index(np.asarray(rows, dtype=np.float32)) if index is None else index
             # Not the training rows' own stream: the network may know the points that it makes of them by heart.
             rows = dequantised(rows, self._level, numpy_stream(self._seed, "score noise", index))
         found = self._generator.log_density(rows, self._scaling, seed=self._seed, **self._settings)

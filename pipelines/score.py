@@ -32,7 +32,7 @@ class _Worker:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = np.stack([batch[name].to_numpy() for name in self._columns], 1)
-        for name, values in zip(COLUMNS, self._scorer(rows.astype(np.float32)).T, strict=True):
+        for name, values in zip(COLUMNS, self._scorer(rows.astype(np.float64)).T, strict=True):
             batch = batch.append_column(name, pa.array(values))
         return batch
 

@@ -191,7 +191,7 @@ def impute_command(args: Sequence[str]) -> None:
     rows = np.concatenate(list(table.batches(np.float64, missing=True)))
     known = {j + 1: cells for j, cells in table.wide_integers().items()}
     generator, total = Generator.of(run), options.draws * int(np.isnan(rows).any(1).sum())
-    with TableWriter(options.out, TableSchema((("draw", "int32"), *columns)), npy="<f8") as out:
+    with TableWriter(options.out, TableSchema((("draw", "int32"), *columns))) as out:
         with stage(f"drawing the missing numbers of {total} rows", total) as advance:
             drawn = generator.impute(rows, scaling, options.draws, options.seed, options.steps, advance)
         for k, completed in enumerate(drawn):

@@ -1,12 +1,14 @@
 """The rows a model learns from: shuffled, split, scaled and perhaps whitened, with one copy in memory.
 
 A table is streamed into its final array: each record batch is scattered to its rows' shuffled positions, the
-training and validation rows are slices of that array, and standardising works in place. The shuffle comes
-first so that neither data.n nor the split depends on the order of the file.
+training and validation rows are slices of that array. Numbers that float32 has no room for are standardised in their
+batches, in float64 and in a second pass; others in place. The shuffle comes first so that neither data.n nor the split
+depends on the order of the file.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,8 @@ from ndsm.data.mnist import (
     latent_view,
     load_mnist,
 )
-from ndsm.data.scaling import Scaling
+from ndsm.data.scaling import Scaling, check_resolution
+from ndsm.data.standardising import Read, standardised_rows
 from ndsm.data.tables import TableSchema, open_table
 from ndsm.data.toys import Toy, make_toy
 from ndsm.data.whitening import fit_whitening
@@ -68,7 +71,7 @@ class Dataset:
 def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     """The data set of a configuration, shuffled and split by the seed; the scaling is fitted on `train`.
 
-    A table takes n * d * 4 bytes for its rows, 4 bytes per row of the file for the shuffle and up to about
+    A table takes n * d * 4 bytes for its rows, whatever its numbers' type, 4 bytes per row of the file for the shuffle and up to about
     100 MB for the batch in flight (pages of a mapped Arrow file come on top, but the system can drop them).
     Digits are images and get one scale for all pixels, see `Scaling.fit`.
 
@@ -89,8 +92,8 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     if config.name in ("mnist", "mnist-latent", "c2-mnist"):
         return _load_mnist(config, seed, scaling)
     if config.name == "vectors":
-        rows, schema, source, labels = _load_table(config, seed)
-    elif config.name == "digits":
+        return _load_table(config, seed, scaling)
+    if config.name == "digits":
         from sklearn.datasets import load_digits  # slow to import, and only digits need it
 
         digits = load_digits()
@@ -116,13 +119,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     if config.dequantize is not None:
         check_steps(rows, config.dequantize, schema.dimension_names, source)
         rows = dequantised(rows, config.dequantize, numpy_stream(seed, "dequantize"))
-    held_out = int(len(rows) * config.validation_fraction)
-    cut = len(rows) - held_out
-    if cut < 2:
-        raise InputError(
-            f"{source}: expected at least 2 training rows, found {cut} of {len(rows)} rows beside "
-            f"data.validation_fraction {config.validation_fraction}"
-        )
+    cut = _training_rows(config, len(rows), source)
     train, validation = rows[:cut], rows[cut:]
     scaling, stamp = scale_(
         config,
@@ -152,7 +149,8 @@ def check_steps(rows: np.ndarray, width: float, names: Sequence[str], source: st
     for begin in range(0, len(rows), PLACED_ROWS):
         steps = rows[begin : begin + PLACED_ROWS].astype(np.float64) / width
         # A grey level k / 255 and the width 1 / 255 are both rounded.
-        wrong = np.abs(steps - np.rint(steps)) > 1e-3 + 1e-6 * np.abs(steps)
+        rounding = 1e-12 if rows.dtype == np.float64 else 1e-6
+        wrong = np.abs(steps - np.rint(steps)) > 1e-3 + rounding * np.abs(steps)
         if wrong.any():
             row, column = (int(i) for i in np.argwhere(wrong)[0])
             raise InputError(
@@ -161,12 +159,31 @@ def check_steps(rows: np.ndarray, width: float, names: Sequence[str], source: st
             )
 
 
+def _training_rows(config: Data, rows: int, source: str) -> int:
+    """How many of the shuffled rows are training rows.
+
+    Raises:
+        InputError: fewer than two.
+    """
+    cut = rows - int(rows * config.validation_fraction)
+    if cut < 2:
+        raise InputError(
+            f"{source}: expected at least 2 training rows, found {cut} of {rows} rows beside "
+            f"data.validation_fraction {config.validation_fraction}"
+        )
+    return cut
+
+
 def dequantised(rows: np.ndarray, width: float, noise: np.random.Generator) -> np.ndarray:
-    """Rows (n, d) with uniform noise in [0, width) added to every number, float32.
+    """Rows (n, d) with uniform noise in [0, width) added to every number; float64 if they are, else float32.
 
     Row after row takes the next numbers of `noise`: equal rows get different ones.
     """
-    out = rows.astype(np.float32)
+    return _add_noise(rows.astype(np.float64 if rows.dtype == np.float64 else np.float32), width, noise)
+
+
+def _add_noise(out: np.ndarray, width: float, noise: np.random.Generator) -> np.ndarray:
+    """The same array (n, d), with the noise of `dequantised` added."""
     for begin in range(0, len(out), PLACED_ROWS):
         part = out[begin : begin + PLACED_ROWS]
         part += noise.uniform(0.0, width, part.shape)
@@ -204,29 +221,93 @@ def scale_(
         InputError: the rows do not suit config.standardize or config.whiten, or `known` has another dimension.
     """
     if known is not None:
-        if known.dimensions != train.shape[1]:
-            raise InputError(
-                f"{source}: expected {known.dimensions} columns as when the run was begun, found {train.shape[1]}"
-            )
-        scaling = known
+        scaling = _checked(known, train.shape[1], source)
     elif config.standardize:
-        scaling = Scaling.fit(train, names, source, one_scale=one_scale)
-        if config.symmetry != "none":
-            scaling = scaling.symmetrised(GROUPS[config.symmetry])
+        scaling = _symmetrised(config, Scaling.fit(train, names, source, one_scale=one_scale))
     else:
+        check_resolution(train, names, source)
         scaling = Scaling.identity(train.shape[1])
-    parts = (train, validation)
     if known is not None or config.standardize:
-        for part in parts:
+        for part in (train, validation):
             scaling.standardise_(part)
+    return whiten_(config, train, validation, names, source, seed, scaling, known is None)
+
+
+def scaled_batches(
+    config: Data,
+    read: Read,
+    position: np.ndarray,
+    shape: tuple[int, int],
+    cut: int,
+    names: list[str],
+    source: str,
+    seed: int,
+    known: Scaling | None = None,
+) -> tuple[np.ndarray, Scaling, str]:
+    """Rows in model units of rows that are read in float64 batches; with the scaling and the hash of `scale_`.
+
+    Args:
+        config: the `data` section, with `standardize` or `known`.
+        read: one pass over the rows.
+        position: place of each row, see `standardised_rows`.
+        shape: (n, d) of what is returned; its first `cut` rows are the training rows.
+        names, source, seed, known: as for `scale_`.
+
+    Raises:
+        InputError: as `scale_`.
+    """
+    out, width = np.zeros(shape, dtype=np.float32), config.dequantize
+    if width is not None:
+        for batch in read():
+            check_steps(batch, width, names, source)
+        _add_noise(out, width, numpy_stream(seed, "dequantize"))
+    if known is not None:
+        _checked(known, shape[1], source)
+    scaling = standardised_rows(
+        read, position, cut, out, names, source, known, width is not None, partial(_symmetrised, config)
+    )
+    scaling, stamp = whiten_(config, out[:cut], out[cut:], names, source, seed, scaling, known is None)
+    return out, scaling, stamp
+
+
+def whiten_(
+    config: Data,
+    train: np.ndarray,
+    validation: np.ndarray,
+    names: Sequence[str],
+    source: str,
+    seed: int,
+    scaling: Scaling,
+    fit: bool,
+) -> tuple[Scaling, str]:
+    """Brings rows from standardised to model units in place; as `scale_` but for a scaling of standardised rows.
+
+    Args:
+        fit: whether a whitening has to be fitted; `scaling` has the one of config.whiten otherwise.
+    """
+    parts = (train, validation)
     stamp = make_stamp(*parts)
-    if known is None and config.whiten == "within-mode":
+    if fit and config.whiten == "within-mode":
         whitening = fit_whitening(train, config.whiten_components, config.whiten_samples, names, source, seed)
         scaling = replace(scaling, whitening=whitening)
     if scaling.whitening is not None:
         for part in parts:
             scaling.whitening.apply_(part)
     return scaling, stamp
+
+
+def _symmetrised(config: Data, scaling: Scaling) -> Scaling:
+    """The scaling that commutes with the symmetry of the configuration."""
+    return scaling if config.symmetry == "none" else scaling.symmetrised(GROUPS[config.symmetry])
+
+
+def _checked(known: Scaling, dimensions: int, source: str) -> Scaling:
+    """The scaling of a run, if it has the rows' dimension."""
+    if known.dimensions != dimensions:
+        raise InputError(
+            f"{source}: expected {known.dimensions} columns as when the run was begun, found {dimensions}"
+        )
+    return known
 
 
 def _load_mnist(config: Data, seed: int, scaling: Scaling | None) -> Dataset:
@@ -261,23 +342,43 @@ def _load_mnist(config: Data, seed: int, scaling: Scaling | None) -> Dataset:
     return Dataset(train, test, scaling, schema, stamp, labels["train"], labels["test"], toy=None, view=view)
 
 
-def _load_table(config: Data, seed: int) -> tuple[np.ndarray, TableSchema, str, np.ndarray | None]:
-    """Shuffled rows (n, d) float32 of the table at config.path, its schema, its name and labels (n,)."""
+def _load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
+    """The shuffled rows of the table at config.path."""
     if config.path is None:
         raise InputError("data.path is missing: data.name 'vectors' needs the table's file")
     # First: they say what is wrong with their name.
     every = None if config.labels is None else _read_labels(config.path, config.labels)
-    table = open_table(config.path, config.columns, without=config.labels)
-    position = _shuffled_positions(table.rows, config.n, str(config.path), seed)
-    out = np.empty((config.n or table.rows, table.schema.dimensions), dtype=np.float32)
-    start = 0
-    for batch in table.batches():
-        _scatter(out, position[start : start + len(batch)], batch)
-        start += len(batch)
+    table, source = open_table(config.path, config.columns, without=config.labels), str(config.path)
+    position = _shuffled_positions(table.rows, config.n, source, seed)
+    names, shape = table.schema.dimension_names, (config.n or table.rows, table.schema.dimensions)
+    cut = _training_rows(config, shape[0], source)
+    rounded = not config.standardize or (known is not None and known.rounded)
+    if rounded or table.schema.precision is np.float32:
+        rows, start = np.empty(shape, dtype=np.float32), 0
+        for batch in table.batches(np.float32):
+            _scatter(rows, position[start : start + len(batch)], batch)
+            start += len(batch)
+        if config.dequantize is not None:
+            check_steps(rows, config.dequantize, names, source)
+            _add_noise(rows, config.dequantize, numpy_stream(seed, "dequantize"))
+        scaling, stamp = scale_(config, rows[:cut], rows[cut:], names, source, seed, known=known)
+    else:
+        rows, scaling, stamp = scaled_batches(
+            config, table.batches, position, shape, cut, names, source, seed, known
+        )
     # Arrow's pool keeps the memory of its largest batch otherwise, beside the model for hours.
     pa.default_memory_pool().release_unused()
     labels = None if every is None else _place(every, position, config.n)
-    return out, table.schema, str(config.path), labels
+    return Dataset(
+        train=rows[:cut],
+        validation=rows[cut:],
+        scaling=scaling,
+        schema=table.schema,
+        stamp=stamp,
+        train_labels=None if labels is None else labels[:cut],
+        validation_labels=None if labels is None else labels[cut:],
+        toy=None,
+    )
 
 
 def _read_labels(path: Path, column: str) -> np.ndarray:

@@ -38,6 +38,7 @@ class ImageView:
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """Rows in original units (n, d) as images, (n, 784) float32 in [0, 1]."""
+        rows = np.asarray(rows, dtype=np.float32)
         if self.autoencoder is None:
             return rows.clip(0.0, 1.0)
         return self.autoencoder.apply(self.autoencoder.network.decode, rows)

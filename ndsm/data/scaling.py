@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from ndsm.errors import InputError
 from ndsm.symmetry import Symmetry, mean_image
@@ -17,7 +18,7 @@ from ndsm.symmetry import Symmetry, mean_image
 CHUNK_VALUES = 1 << 18
 """Numbers converted to float64 at once: 2 MB, whatever the dimension."""
 LEAST_STEPS = 20.0
-"""Of float32 in a column's standard deviation."""
+"""Spacings of neighbouring floating-point numbers in a column's standard deviation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +53,16 @@ class Whitening:
 class Scaling:
     """The map original = standardised * scale + mean, per dimension; both are (d,) float64 and scale > 0.
 
-    Model units are the standardised ones, or those of a whitening.
+    Model units are the standardised ones, or those of a whitening. Original numbers are centred and scaled in float64:
+    float32 has no room for the seconds of a Unix time.
     """
 
     mean: np.ndarray
     scale: np.ndarray
     whitening: Whitening | None = None
+    rounded: bool = False
+    """Whether original numbers are rounded to float32 before they are centred, as in runs of earlier versions: their rows
+    have to stay the same to the last bit."""
 
     @property
     def dimensions(self) -> int:
@@ -77,7 +82,12 @@ class Scaling:
 
     @classmethod
     def fit(
-        cls, x: np.ndarray, names: Sequence[str] | None = None, source: str = "data", one_scale: bool = False
+        cls,
+        x: np.ndarray,
+        names: Sequence[str] | None = None,
+        source: str = "data",
+        one_scale: bool = False,
+        precision: DTypeLike = None,
     ) -> "Scaling":
         """The scaling to mean 0 and variance 1 of rows (n, d), by two passes in float64.
 
@@ -87,35 +97,58 @@ class Scaling:
             source: where the rows come from, for the error message.
             one_scale: divide all dimensions by the root of their mean variance instead of each by its own.
                 It suits images: their contrast between pixels is kept, and constant pixels are no problem.
+            precision: the floating-point type that the rows' numbers are known in, that of x if None.
 
         Raises:
-            InputError: a dimension is constant (with one_scale: all of them are), or varies too little beside its size.
+            InputError: a dimension is constant (with one_scale: all of them are), varies too little beside its size, or has
+                numbers too large for their variance.
         """
         n, dimensions = x.shape
-        # float32 sums of 1e7 rows lose the mean's digits, and sum(x^2) - mean^2 cancels even in float64.
-        mean = sum((c.sum(axis=0) for c in chunks(x)), np.zeros(dimensions)) / n
-        variance = sum((((c - mean) ** 2).sum(axis=0) for c in chunks(x)), np.zeros(dimensions)) / n
+        mean, variance = mean_and_variance(x)
         # Compared with the first row, because rounding of the mean leaves a constant a tiny variance.
         varies = np.zeros(dimensions, dtype=bool)
         for start, stop in chunk_bounds(x):
             varies |= (x[start:stop] != x[0]).any(axis=0)
+        return cls._checked(mean, variance, varies, x[0], n, names, source, one_scale, precision or x.dtype)
+
+    @classmethod
+    def of_moments(
+        cls, moments: "Moments", names: Sequence[str] | None = None, source: str = "data"
+    ) -> "Scaling":
+        """As `fit`, of float64 rows whose moments are known."""
+        m = moments
+        assert m.first is not None
+        return cls._checked(m.mean, m.variance, m.varies, m.first, m.n, names, source, False, np.float64)
+
+    @classmethod
+    def _checked(
+        cls,
+        mean: np.ndarray,
+        variance: np.ndarray,
+        varies: np.ndarray,
+        first: np.ndarray,
+        n: int,
+        names: Sequence[str] | None,
+        source: str,
+        one_scale: bool,
+        precision: DTypeLike,
+    ) -> "Scaling":
+        """The scaling of n rows, of which `first` is one and `varies` (d,) says in which dimensions others differ from it."""
         if not (varies.any() if one_scale else varies.all()):
             j = int(np.argmin(varies))
-            name = names[j] if names else f"dimension {j}"
             raise InputError(
-                f"{source}: column {name!r} is constant ({x[0, j]:g} in all {n} training rows, as float32) "
+                f"{source}: column {_name(names, j)!r} is constant ({first[j]:g} in all {n} training rows) "
                 "and has no variance to standardise; leave it out with data.columns or set "
                 "data.standardize to false"
             )
-        scale = np.full(dimensions, np.sqrt(variance.mean())) if one_scale else np.sqrt(variance)
-        spacing = np.spacing(np.abs(mean).astype(np.float32))
-        if x.dtype == np.float32 and (coarse := scale < LEAST_STEPS * spacing).any():
-            j = int(np.argmax(coarse))
-            name = names[j] if names else f"dimension {j}"
+        scale = np.full(len(mean), np.sqrt(variance.mean())) if one_scale else np.sqrt(variance)
+        if not np.isfinite(scale).all():
+            j = int(np.argmin(np.isfinite(scale)))
             raise InputError(
-                f"{source}: column {name!r} lies around {mean[j]:g} with a standard deviation of {scale[j]:.3g}, which float32's "
-                f"steps of {spacing[j]:.3g} there are too coarse for; subtract a number near its mean first"
+                f"{source}: column {_name(names, j)!r} has numbers as large as {abs(mean[j]):.3g}, whose variance no float64 holds; "
+                "divide them by a number first"
             )
+        _check_steps(mean, scale, np.dtype(precision), names, source, "subtract a number near its mean first")
         return cls(mean, scale)
 
     def symmetrised(self, group: Sequence[Symmetry]) -> "Scaling":
@@ -123,24 +156,43 @@ class Scaling:
         mean, variance = mean_image(group, torch.from_numpy(np.stack([self.mean, self.scale**2]))).numpy()
         return Scaling(mean, np.sqrt(variance))
 
+    def standardise(self, x: np.ndarray) -> np.ndarray:
+        """New float32 rows in standardised units, of rows (n, d) in original ones; NaN stays."""
+        out = np.empty(x.shape, dtype=np.float32)
+        for start, stop in chunk_bounds(x):
+            chunk = x[start:stop].astype(np.float32) if self.rounded else x[start:stop]
+            with np.errstate(over="ignore"):
+                out[start:stop] = (chunk - self.mean) / self.scale
+        return out
+
     def standardise_(self, x: np.ndarray) -> np.ndarray:
         """The same array (n, d), overwritten with its rows in standardised units."""
         for start, stop in chunk_bounds(x):
             x[start:stop] = (x[start:stop] - self.mean) / self.scale
         return x
 
-    def apply_(self, x: np.ndarray) -> np.ndarray:
-        """The same array (n, d), overwritten with its rows in model units."""
-        self.standardise_(x)
-        return x if self.whitening is None else self.whitening.apply_(x)
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """New float32 rows in model units, of rows (n, d) in original ones; NaN stays.
+
+        Raises:
+            InputError: a finite number lies so far from the data that float32 has no room for it.
+        """
+        out = self.standardise(x)
+        if len(far := np.argwhere(np.isinf(out))):
+            i, j = far[0]
+            raise InputError(
+                f"column {j + 1}: expected numbers within 1e38 standard deviations of the training rows' mean {self.mean[j]:g}, "
+                f"found {x[i, j]:g}"
+            )
+        return out if self.whitening is None else self.whitening.apply_(out)
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
         """Rows (n, d) from model to standardised units; the same array if the two are the same."""
         return x if self.whitening is None else self.whitening.invert(x)
 
     def invert(self, x: np.ndarray) -> np.ndarray:
-        """A new array (n, d) in original units, float32 for float32 rows and else float64."""
-        out = np.empty(x.shape, dtype=np.float32 if x.dtype == np.float32 else np.float64)
+        """A new float64 array (n, d) in original units."""
+        out = np.empty(x.shape)
         for start, stop in chunk_bounds(x):
             chunk = x[start:stop]
             if self.whitening is not None:
@@ -149,8 +201,13 @@ class Scaling:
         return out
 
     def to_json(self) -> dict[str, Any]:
-        """{"mean": [...], "scale": [...]} and, of whitened rows, "colour": [[...], ...]; exact in float64."""
+        """{"mean": [...], "scale": [...]} and, of whitened rows, "colour": [[...], ...]; exact in float64.
+
+        "precision" is "float64" but for rows that are rounded to float32 first.
+        """
         tree = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        if not self.rounded:
+            tree["precision"] = "float64"
         return tree if self.whitening is None else {**tree, "colour": self.whitening.colour.tolist()}
 
     @classmethod
@@ -159,7 +216,77 @@ class Scaling:
         mean, scale = (np.array(tree[key], dtype=np.float64) for key in ("mean", "scale"))
         # Runs of before there was whitening have no matrix either.
         colour = tree.get("colour")
-        return cls(mean, scale, None if colour is None else Whitening(np.array(colour, dtype=np.float64)))
+        whitening = None if colour is None else Whitening(np.array(colour, dtype=np.float64))
+        return cls(mean, scale, whitening, rounded="precision" not in tree)
+
+
+class Moments:
+    """Mean and variance of float64 rows (n, d) that come in batches, merged as Chan, Golub and LeVeque (1983) do."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.first: np.ndarray | None = None
+        """(d,) the first row."""
+
+    @property
+    def variance(self) -> np.ndarray:
+        """(d,) mean squared distance from the mean."""
+        return self._squares / self.n
+
+    def add(self, x: np.ndarray) -> None:
+        """Take in rows (b, d)."""
+        if not len(x):
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = x.mean(axis=0)
+            squares = ((x - mean) ** 2).sum(axis=0)
+            if self.first is None:
+                self.first = x[0].copy()
+                self.varies = (x != self.first).any(axis=0)
+                self.n, self.mean, self._squares = len(x), mean, squares
+                return
+            self.varies |= (x != self.first).any(axis=0)
+            step, total = mean - self.mean, self.n + len(x)
+            self._squares += squares + step**2 * (self.n * len(x) / total)
+            self.mean = self.mean + step * (len(x) / total)
+            self.n = total
+
+
+def mean_and_variance(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance (d,) of rows (n, d), by two passes in float64."""
+    # float32 sums of 1e7 rows lose the mean's digits, and sum(x^2) - mean^2 cancels even in float64.
+    n, zeros = len(x), np.zeros(x.shape[1])
+    mean = sum((c.sum(axis=0) for c in chunks(x)), zeros) / n
+    return mean, sum((((c - mean) ** 2).sum(axis=0) for c in chunks(x)), zeros) / n
+
+
+def check_resolution(x: np.ndarray, names: Sequence[str], source: str) -> None:
+    """Nothing, if float32 rows (n, d) that are not standardised have room for what varies in them.
+
+    Raises:
+        InputError: a dimension varies too little beside its size.
+    """
+    mean, variance = mean_and_variance(x)
+    # A constant has nothing to resolve.
+    scale = np.where(variance > 0, np.sqrt(variance), np.inf)
+    _check_steps(mean, scale, np.dtype(np.float32), names, source, "set data.standardize to true")
+
+
+def _check_steps(
+    mean: np.ndarray, scale: np.ndarray, kind: np.dtype, names: Sequence[str] | None, source: str, advice: str
+) -> None:
+    """Nothing, if the steps of a floating-point type around the means (d,) are fine enough for the scales (d,)."""
+    spacing = np.spacing(np.abs(mean).astype(kind)).astype(np.float64)
+    if (coarse := scale < LEAST_STEPS * spacing).any():
+        j = int(np.argmax(coarse))
+        raise InputError(
+            f"{source}: column {_name(names, j)!r} lies around {mean[j]:g} with a standard deviation of {scale[j]:.3g}, which "
+            f"{kind}'s steps of {spacing[j]:.3g} there are too coarse for; {advice}"
+        )
+
+
+def _name(names: Sequence[str] | None, j: int) -> str:
+    return names[j] if names else f"dimension {j}"
 
 
 def chunk_bounds(x: np.ndarray) -> Iterator[tuple[int, int]]:

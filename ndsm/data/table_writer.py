@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
-from ndsm.data.cells import to_cells, type_of_name
+from ndsm.data.cells import to_cells, to_floats, type_of_name
 from ndsm.data.table_formats import extension_of
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
@@ -28,8 +28,10 @@ class _Sink(Protocol):
 class _NpySink:
     """A .npy file of rows whose number is put into the header at the end."""
 
-    def __init__(self, path: str, width: int, kind: str) -> None:
-        self.width, self.kind = width, kind
+    def __init__(self, path: str, schema: TableSchema) -> None:
+        kinds = [field.type for field in schema.flat().arrow_schema()]
+        self.width, self.kind = len(kinds), "<f4" if schema.precision is np.float32 else "<f8"
+        self.whole = {j: kind for j, kind in enumerate(kinds) if not pa.types.is_floating(kind)}
         self.rows = 0
         self.file = open(path, "wb")  # noqa: SIM115  # closed by close()
         self._write_header()
@@ -41,7 +43,10 @@ class _NpySink:
         np.lib.format.write_array_header_1_0(self.file, header)
 
     def write(self, rows: np.ndarray, known: Mapping[int, pa.Array]) -> None:
-        self.file.write(np.ascontiguousarray(rows, dtype=self.kind).data)
+        out = np.array(rows, dtype=self.kind)
+        for j, kind in self.whole.items():
+            out[:, j] = to_floats(to_cells(rows[:, j], kind))
+        self.file.write(out.data)
         self.rows += len(rows)
 
     def close(self) -> None:
@@ -82,18 +87,16 @@ class _ArrowSink:
 class TableWriter:
     """Context manager that writes rows in original units with a schema's columns, names and types.
 
-    The format goes by the extension. A list column becomes x0, x1, ... in .csv, and .npy is (n, d). The file appears under
+    The format goes by the extension. A list column becomes x0, x1, ... in .csv, and .npy is (n, d), float64 unless float32
+    holds every number of the columns' types. The file appears under
     its name when the context ends without an exception, and not at all else.
-
-    Args:
-        npy: type of the numbers of a .npy file.
 
     Raises:
         InputError: the extension is unknown, the folder does not exist or cannot be written to.
     """
 
-    def __init__(self, path: Path, schema: TableSchema, npy: Literal["<f4", "<f8"] = "<f4") -> None:
-        self.extension, self._npy = extension_of(path), npy
+    def __init__(self, path: Path, schema: TableSchema) -> None:
+        self.extension = extension_of(path)
         if path.is_dir():
             raise InputError(f"{path} is a directory: expected a file name")
         if not path.parent.is_dir():
@@ -114,7 +117,7 @@ class TableWriter:
     def _open(self) -> _Sink:
         target, columns = str(self._partial), self.schema.arrow_schema()
         if self.extension == ".npy":
-            return _NpySink(target, self.schema.dimensions, self._npy)
+            return _NpySink(target, self.schema)
         if self.extension == ".csv":
             return _ArrowSink(pa.csv.CSVWriter(target, columns), self.schema)
         if self.extension == ".parquet":

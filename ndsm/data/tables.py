@@ -29,6 +29,9 @@ BATCH_VALUES = 1 << 20
 
 READERS = {"NumPy": NpyReader, "CSV": CsvReader, "Parquet": ParquetReader, "Arrow": ArrowReader}
 
+FLOAT32_TYPES = {"float", "halffloat", "bool", "int8", "int16", "uint8", "uint16"}
+"""Arrow types whose every number float32 holds."""
+
 
 @dataclass(frozen=True)
 class ListColumn:
@@ -67,6 +70,12 @@ class TableSchema:
         if self.list_column:
             return [f"{self.list_column.name}[{j}]" for j in range(self.list_column.length)]
         return [name for name, _ in self.columns]
+
+    @property
+    def precision(self) -> type:
+        """float32 if it holds every number of the columns' types, else float64."""
+        kinds = {kind for _, kind in self.flat().columns}
+        return np.float32 if kinds <= FLOAT32_TYPES else np.float64
 
     def arrow_schema(self) -> pa.Schema:
         """The Arrow schema of the table."""
@@ -118,15 +127,15 @@ class Table:
         with self.reader.readable():
             yield from self.reader.batches(self.names, size)
 
-    def batches(self, kind: type = np.float32, missing: bool = False) -> Iterator[np.ndarray]:
+    def batches(self, kind: type | None = None, missing: bool = False) -> Iterator[np.ndarray]:
         """The rows in the file's order, as C-contiguous (b, d) arrays; one pass over the file.
 
         Args:
-            kind: float32 or float64.
+            kind: float32 or float64; the schema's `precision` if None.
             missing: whether numbers may be missing; they are NaN then.
 
         Raises:
-            InputError: a number is missing, not finite or too large for float32, a list has another length
+            InputError: a number is missing, not finite or too large for its type, a list has another length
                 than the first, or the file turns out to be damaged; file, column and row are named.
         """
         start = 0
@@ -134,7 +143,7 @@ class Table:
         for batch in self.record_batches(size):
             for i in range(0, batch.num_rows, size):
                 rows = batch.slice(i, size)
-                yield _to_rows(rows, self.schema, self.reader, start, kind, missing)
+                yield _to_rows(rows, self.schema, self.reader, start, kind or self.schema.precision, missing)
                 start += rows.num_rows
         if start != self.rows:
             raise InputError(f"{self.path}: expected {self.rows} rows, as it had when opened, found {start}")

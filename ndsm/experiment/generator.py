@@ -133,7 +133,7 @@ class Generator:
         return (x.cpu().numpy() for x in generated)
 
     def as_data(self, rows: np.ndarray, scaling: Scaling) -> np.ndarray:
-        """Rows (n, d) from model units to those of the data; of a run with data.dequantize without its noise."""
+        """Rows (n, d) from model units to those of the data, float64; of a run with data.dequantize without its noise."""
         original, width = scaling.invert(rows), self.problem.config.data.dequantize
         return original if width is None else quantised(original, width)
 
@@ -187,7 +187,7 @@ class Generator:
         if incomplete.any():
             # Known numbers of a run with data.dequantize: the middle of where its noise may have put them.
             noise = (problem.config.data.dequantize or 0.0) / 2
-            model_rows = scaling.apply_(rows[incomplete] + noise)
+            model_rows = scaling.apply(rows[incomplete] + noise)
             process, evaluations = problem.process.to(self.device), self._evaluations(steps)
             found = []
             for part in impute(
@@ -211,7 +211,7 @@ class Generator:
         method: Method | None = None,
         strength: float = 1.0,
     ) -> np.ndarray:
-        """Rows in original units given measurements y = A x + noise of each, `draws` times, (draws, n, d) float32.
+        """Rows in original units given measurements y = A x + noise of each, `draws` times, (draws, n, d) float64.
 
         Args:
             operator: A, of rows in original units.
@@ -244,7 +244,7 @@ class Generator:
             (y - a @ scaling.mean) / length, std / length, draws, self._evaluations(steps),
             problem.end_dt, seed, self.device, method, strength,
         )  # fmt: skip
-        out, done = np.empty((draws * n, scaling.dimensions), dtype=np.float32), 0
+        out, done = np.empty((draws * n, scaling.dimensions)), 0
         for x in found:
             out[done : done + len(x)] = scaling.invert(x)
             done += len(x)
@@ -272,7 +272,7 @@ class Generator:
                 "denoise: expected the process of a mixture or a linear one, found a drift of your own"
             )
         posterior = Posterior(problem.process.to(self.device), cast(Score, self.model), self.second_order)
-        noisy = torch.from_numpy(scaling.apply_(rows.astype(np.float32))).to(self.device)
+        noisy = torch.from_numpy(scaling.apply(rows)).to(self.device)
         found = []
         for x in noisy.split(DENOISED_ROWS):
             with torch.no_grad():

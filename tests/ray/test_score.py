@@ -18,7 +18,8 @@ pytestmark = pytest.mark.ray
 def folder(tmp_path_factory):
     """A folder with a briefly trained run, and a table with its columns and another."""
     folder = tmp_path_factory.mktemp("score")
-    x = np.random.default_rng(0).normal(3, 2, (300, 2)).astype(np.float32)
+    # Unix times, which float32 would round to multiples of 128 seconds.
+    x = np.random.default_rng(0).normal([1.7e9, 3], 2, (300, 2))
     ndsm.NDSM(n_components=2, max_steps=20, batch_rows=32, random_state=0).fit(x).save(folder / "run")
     table = pa.table({"x1": x[:, 1], "key": np.arange(300), "x0": x[:, 0]})
     pq.write_table(table, folder / "rows.parquet", row_group_size=100)

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
 from ndsm.config import Data
 from ndsm.data import Scaling, load
 from ndsm.data.dataset import check_steps, quantised
+from ndsm.data.scaling import Moments
 from ndsm.errors import InputError
 
 
@@ -75,7 +77,7 @@ def test_scaling_is_undone(table):
     scaled = load(Data(name="vectors", path=table), seed=0)
     assert np.allclose(scaled.scaling.invert(scaled.train), plain.train, rtol=1e-5, atol=1e-4)
     assert np.allclose(scaled.scaling.invert(scaled.validation), plain.validation, rtol=1e-5, atol=1e-4)
-    assert scaled.scaling.invert(scaled.train).dtype == np.float32
+    assert scaled.scaling.invert(scaled.train).dtype == np.float64
     assert (plain.scaling.invert(plain.train) == plain.train).all()
 
 
@@ -88,8 +90,7 @@ def test_scaling_in_chunks_equals_scaling_at_once(monkeypatch):
     there = Scaling.from_json(scaling.to_json())
     assert (there.mean == scaling.mean).all()
     assert (there.scale == scaling.scale).all()
-    wide = x.astype(np.float64)
-    assert there.invert(there.apply_(wide.copy())) == pytest.approx(wide, rel=1e-12)
+    assert there.invert(there.apply(x)) == pytest.approx(x.astype(np.float64), rel=1e-8)
 
 
 def test_digits_have_one_scale_and_keep_constant_pixels():
@@ -127,11 +128,98 @@ def test_a_constant_column_is_named(tmp_path):
     assert (load(config, seed=0).train[:, 1] == np.float32(0.1)).all()
 
 
-def test_a_column_that_float32_cannot_resolve_is_named(tmp_path):
-    times = 1.7e9 + np.arange(1000.0)
-    pq.write_table(pa.table({"a": np.arange(1000.0), "b": times}), tmp_path / "t.parquet")
-    with pytest.raises(InputError, match=r"column 'b' lies around 1\.7e\+09 .*float32's steps of 128"):
-        load(Data(name="vectors", path=tmp_path / "t.parquet"), seed=0)
+def seconds(n=3000):
+    """Whole seconds of one day of 2023, sorted as a log has them: float32 holds multiples of 128 there."""
+    return np.sort(1_700_000_000 + np.random.default_rng(3).integers(0, 86_400, n))
+
+
+@pytest.mark.parametrize("whiten", ["none", "within-mode"])
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "npy"])
+def test_unix_seconds_come_back_to_the_second(tmp_path, suffix, whiten):
+    path, when = tmp_path / f"t.{suffix}", seconds()
+    table = pa.table({"when": when, "b": np.random.default_rng(4).normal(size=len(when))})
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    elif suffix == "csv":
+        pa.csv.write_csv(table, path)
+    else:
+        np.save(path, np.column_stack([table["when"], table["b"]]))
+    data = load(Data(name="vectors", path=path, whiten=whiten), seed=0)
+    assert data.train.dtype == np.float32
+    rows = np.concatenate([data.train, data.validation])
+    found = data.scaling.invert(rows)[:, 0]
+    np.testing.assert_allclose(np.sort(found), when, atol=0.1)
+    assert data.scaling.mean[0] == pytest.approx(np.rint(data.scaling.invert(data.train)[:, 0]).mean(), abs=1)
+    np.testing.assert_allclose(data.scaling.apply(data.scaling.invert(rows)), rows, atol=1e-5)
+
+
+def test_noise_for_whole_numbers_does_not_round_them(tmp_path):
+    when = seconds()
+    pq.write_table(pa.table({"when": when, "b": np.arange(len(when)) % 7}), tmp_path / "t.parquet")
+    data = load(Data(name="vectors", path=tmp_path / "t.parquet", dequantize=1.0, validation_fraction=0.0), 0)
+    noisy = np.sort(data.scaling.invert(data.train)[:, 0])
+    # Half of a second's share is left of the noise, whose mean is 0.5.
+    np.testing.assert_allclose(noisy, when + 0.5, atol=1.1)
+    assert abs((noisy - when).mean() - 0.5) < 0.05
+
+
+def test_the_second_pass_changes_nothing_where_float32_holds_the_numbers(tmp_path):
+    """float64 columns of numbers that float32 holds give the same bits as float32 columns."""
+    x = np.random.default_rng(5).normal(7, 3, (2000, 3)).astype(np.float32)
+    for kind in (np.float32, np.float64):
+        np.save(tmp_path / f"{np.dtype(kind)}.npy", x.astype(kind))
+    narrow, wide = (
+        load(Data(name="vectors", path=tmp_path / f"{kind}.npy"), 1) for kind in ("float32", "float64")
+    )
+    np.testing.assert_array_equal(narrow.train, wide.train)
+    assert narrow.stamp == wide.stamp
+    assert narrow.scaling.to_json() == wide.scaling.to_json()
+
+
+def test_known_scaling_gives_the_same_bits_and_an_older_runs_the_older_ones(table):
+    """A run of before rows were centred in float64 goes on with the rows that it was begun with."""
+    config = Data(name="vectors", path=table)
+    first = load(config, 0)
+    again = load(config, 0, Scaling.from_json(first.scaling.to_json()))
+    assert again.stamp == first.stamp
+    older = {key: value for key, value in first.scaling.to_json().items() if key != "precision"}
+    rounded = load(config, 0, Scaling.from_json(older))
+    plain = load(config.model_copy(update={"standardize": False}), 0).train.astype(np.float64)
+    expected = ((plain - first.scaling.mean) / first.scaling.scale).astype(np.float32)
+    np.testing.assert_array_equal(rounded.train, expected)
+    assert rounded.stamp != first.stamp
+    assert rounded.scaling.to_json() == older
+
+
+def test_moments_of_batches_are_those_of_all_rows():
+    x = np.random.default_rng(6).normal([1.7e9, 1e-30, 1e100], [3e3, 1e-31, 1e98], (5000, 3))
+    moments = Moments()
+    for start in range(0, len(x), 700):
+        moments.add(x[start : start + 700])
+    assert moments.n == len(x)
+    np.testing.assert_allclose(moments.mean, x.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(np.sqrt(moments.variance), x.std(0), rtol=1e-9)
+    assert moments.varies.all()
+
+
+def test_what_no_precision_can_resolve_is_named(tmp_path):
+    path, rng = tmp_path / "t.parquet", np.random.default_rng(0)
+    cases = {
+        # Of seconds that are stored as float32.
+        r"column 'b' lies around 1\.7e\+09 .*float32's steps of 128": (1.7e9 + 40 * np.arange(50)).astype(np.float32),
+        r"column 'b' lies around 1e\+15 .*float64's steps of 0\.125": 1e15 + rng.normal(size=50),
+        r"column 'b' has numbers as large as .*, whose variance no float64 holds": 1e300 * rng.normal(size=50),
+    }
+    for sentence, numbers in cases.items():
+        pq.write_table(pa.table({"a": np.arange(50, dtype=np.float32), "b": numbers}), path)
+        with pytest.raises(InputError, match=sentence):
+            load(Data(name="vectors", path=path), seed=0)
+    pq.write_table(pa.table({"a": np.arange(50.0), "b": 1.7e9 + 40 * np.arange(50)}), path)
+    with pytest.raises(InputError, match=r"float32's steps of 128 .*set data\.standardize to true"):
+        load(Data(name="vectors", path=path, standardize=False), seed=0)
+    pq.write_table(pa.table({"a": [1.0, 1e39, 2.0]}), path)
+    with pytest.raises(InputError, match=r"column 'a', row 2 .*finite in float32, found 1e\+39"):
+        load(Data(name="vectors", path=path, standardize=False), seed=0)
 
 
 def test_too_few_training_rows_is_an_input_error(table):

@@ -1,5 +1,7 @@
 """The estimator keeps scikit-learn's conventions."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,9 @@ from sklearn.utils.estimator_checks import (
 )
 
 import ndsm
+from ndsm.cli import main
 from ndsm.config import load_config
+from ndsm.data import open_table
 from ndsm.errors import InputError
 from ndsm.experiment import begin, prepare, train_locally
 from ndsm.run import Run
@@ -426,3 +430,44 @@ def test_whitened_rows_are_denoised_with_the_variance_of_their_own_columns(monke
     m = scaling.whitening.colour * scaling.scale
     whole = m.T @ (np.diag(own[0]) + factors[0].numpy() @ factors[0].numpy().T) @ m
     np.testing.assert_allclose(found.std[0] ** 2, whole.diagonal(), rtol=1e-5)
+
+
+def test_unix_seconds_keep_their_precision_from_fit_to_files(tmp_path):
+    """float32 has steps of 128 there, and these lie within a few minutes: every door has to centre them in float64."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([1.7e9 + 60 * rng.normal(size=400), rng.normal(size=400)])
+    before = x.copy()
+    model = estimator(sample_steps=60).set_params(n_components=1).fit(x)
+    np.testing.assert_array_equal(x, before)
+    drawn = model.sample(300)
+    assert drawn.dtype == np.float64
+    assert 30 < drawn[:, 0].std() < 120
+    assert len(np.unique(drawn[:, 0].round(2))) > 290
+    near, far = model.score_samples([[1.7e9, 0.0], [1.7e9 + 150, 0.0]])
+    assert near - far > 1
+    assert model.impute([[1.7e9 + 1.25, np.nan]])[0, 0, 0] == 1.7e9 + 1.25
+    given = model.sample(5, given={"x0": 1.7e9 + 1.25})
+    assert (given[:, 0] == 1.7e9 + 1.25).all()
+    noisy = np.array([[1.7e9 + 30, 0.0]])
+    assert abs(model.denoise(noisy, 0.01).mean[0, 0] - 1.7e9) < 60
+    kept = model.reconstruct([[1.0, 0.0]], [[1.7e9 + 30]], 0.01, 4)
+    np.testing.assert_allclose(kept[:, 0, 0], 1.7e9 + 30, atol=1)
+    model.save(tmp_path / "run")
+    loaded = ndsm.load(tmp_path / "run")
+    np.testing.assert_array_equal(loaded.sample(20), model.sample(20))
+    # Whole seconds, as a column of integers gets them.
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    data["schema"]["columns"][0][1] = "int64"
+    (tmp_path / "run" / "data.json").write_text(json.dumps(data))
+    for out in ("s.parquet", "s.npy", "s.csv"):
+        assert main(["sample", str(tmp_path / "run"), "--n", "200", "--out", str(tmp_path / out)]) == 0
+        when = np.concatenate(list(open_table(tmp_path / out).batches(np.float64)))[:, 0]
+        assert len(np.unique(when)) > 100
+        assert (when == np.rint(when)).all()
+
+
+def test_float32_rows_give_float32_rows_and_the_same_model_in_float64():
+    x = data().astype(np.float32)
+    narrow, wide = (estimator(max_steps=3).fit(x.astype(kind)) for kind in (np.float32, np.float64))
+    assert narrow.sample(3).dtype == np.float32
+    np.testing.assert_array_equal(wide.sample(3).astype(np.float32), narrow.sample(3))

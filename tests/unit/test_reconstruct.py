@@ -39,7 +39,7 @@ def test_rows_agree_with_measurements_in_the_units_of_the_data(model, method):
     y = np.array([[104.0], [100.0]])
     drawn = model.reconstruct(A, y, 0.01, 60, method=method)
     assert drawn.shape == (60, 2, 3)
-    assert drawn.dtype == np.float32
+    assert drawn.dtype == np.float64
     np.testing.assert_allclose(drawn @ A[0], np.broadcast_to(y[:, 0], (60, 2)), atol=0.6)
     assert abs(drawn[:, 0, 0].mean() - 101) < 0.2
     assert abs(drawn[:, 1, 0].mean() - 100) < 0.2
