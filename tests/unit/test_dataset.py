@@ -206,9 +206,12 @@ def test_what_no_precision_can_resolve_is_named(tmp_path):
     path, rng = tmp_path / "t.parquet", np.random.default_rng(0)
     cases = {
         # Of seconds that are stored as float32.
-        r"column 'b' lies around 1\.7e\+09 .*float32's steps of 128": (1.7e9 + 40 * np.arange(50)).astype(np.float32),
+        r"column 'b' lies around 1\.7e\+09 .*float32's steps of 128": (1.7e9 + 40 * np.arange(50)).astype(
+            np.float32
+        ),
         r"column 'b' lies around 1e\+15 .*float64's steps of 0\.125": 1e15 + rng.normal(size=50),
-        r"column 'b' has numbers as large as .*, whose variance no float64 holds": 1e300 * rng.normal(size=50),
+        r"column 'b' has numbers as large as .*, whose variance no float64 holds": 1e300
+        * rng.normal(size=50),
     }
     for sentence, numbers in cases.items():
         pq.write_table(pa.table({"a": np.arange(50, dtype=np.float32), "b": numbers}), path)
