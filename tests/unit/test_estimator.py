@@ -439,10 +439,10 @@ def test_unix_seconds_keep_their_precision_from_fit_to_files(tmp_path):
     before = x.copy()
     model = estimator(sample_steps=60).set_params(n_components=1).fit(x)
     np.testing.assert_array_equal(x, before)
-    drawn = model.sample(300)
+    drawn = model.sample(100)
     assert drawn.dtype == np.float64
     assert 30 < drawn[:, 0].std() < 120
-    assert len(np.unique(drawn[:, 0].round(2))) > 290
+    assert len(np.unique(drawn[:, 0].round(2))) > 90
     near, far = model.score_samples([[1.7e9, 0.0], [1.7e9 + 150, 0.0]])
     assert near - far > 1
     assert model.impute([[1.7e9 + 1.25, np.nan]])[0, 0, 0] == 1.7e9 + 1.25
@@ -460,9 +460,9 @@ def test_unix_seconds_keep_their_precision_from_fit_to_files(tmp_path):
     data["schema"]["columns"][0][1] = "int64"
     (tmp_path / "run" / "data.json").write_text(json.dumps(data))
     for out in ("s.parquet", "s.npy", "s.csv"):
-        assert main(["sample", str(tmp_path / "run"), "--n", "200", "--out", str(tmp_path / out)]) == 0
+        assert main(["sample", str(tmp_path / "run"), "--n", "50", "--out", str(tmp_path / out)]) == 0
         when = np.concatenate(list(open_table(tmp_path / out).batches(np.float64)))[:, 0]
-        assert len(np.unique(when)) > 100
+        assert len(np.unique(when)) > 25
         assert (when == np.rint(when)).all()
 
 
