@@ -87,7 +87,7 @@ class Scaling:
         names: Sequence[str] | None = None,
         source: str = "data",
         one_scale: bool = False,
-        precision: DTypeLike = None,
+        precision: DTypeLike | None = None,
     ) -> "Scaling":
         """The scaling to mean 0 and variance 1 of rows (n, d), by two passes in float64.
 
