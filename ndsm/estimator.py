@@ -41,6 +41,7 @@ from ndsm.samplers.reconstruction import Method
 from ndsm.second_order import fit_second_order
 from ndsm.streams import RandomState, draw_seed
 from ndsm.training import fit_mixture, make_problem, with_labels
+from ndsm.training.own_drift import with_enough_steps
 
 DEFAULT_PRESET = "vectors"
 
@@ -143,6 +144,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             problem = build_problem(config, mixture, data["fingerprint"])
         else:
             mixture = None
+            config = with_enough_steps(config, self.process, dataset.train)
             problem = make_problem(config, self.process, rows.shape[1], data["fingerprint"])
         if not isinstance(self.objective, str):
             # With the settings that no field of the configuration has.

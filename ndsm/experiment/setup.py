@@ -12,6 +12,7 @@ from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
 from ndsm.run import Run, differing_fields
 from ndsm.training import Problem, fit_mixture, make_problem, make_process, with_labels
+from ndsm.training.own_drift import with_enough_steps, with_steps
 
 
 @dataclass
@@ -51,6 +52,13 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
     except OSError as error:
         raise InputError(f"{run.path}: expected the run and its copy to be readable, found {error}") from None
     known = run.exists() and not fresh
+    if (
+        known
+        and process is not None
+        and (begun := run.config().process.grid.steps) > config.process.grid.steps
+    ):
+        # Its grid was refined when it was begun.
+        config = with_steps(config, begun)
     if known and (fields := differing_fields(run.config(), config)):
         raise InputError(
             f"{run.path} was begun with another configuration: {', '.join(fields)}; "
@@ -69,6 +77,8 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
                 f"{run.path}: expected a run with a process of your own, found one of a fitted mixture; choose another folder"
             )
         mixture = None
+        if not known:
+            config = with_enough_steps(config, process, dataset.train)
         problem = make_problem(config, process, dataset.train.shape[1], identity)
         problem = with_labels(problem, dataset.train_labels)
     for workers in config.train.worker_range:

@@ -15,6 +15,8 @@ from ndsm.likelihood import device_of, log_density, log_density_bound, log_densi
 from ndsm.processes import OU, VE, VP, Langevin, SubVP, rollout
 from ndsm.reference import GaussianMixture
 from ndsm.streams import numpy_stream
+from ndsm.training import make_problem
+from ndsm.training.own_drift import with_enough_steps
 
 pytestmark = pytest.mark.statistical
 
@@ -265,5 +267,31 @@ def test_own_tables_log_densities_are_those_of_the_data(integrator, mean_within)
     error = (found - law.log_prob(y).sum(1)).numpy()
     if integrator == "auto":
         mean_within(error, 0.0, 0.05)
+    else:
+        assert error.mean() < -0.5
+
+
+@pytest.mark.parametrize("refined", [True, False])
+def test_a_drift_of_ones_own_gets_the_steps_its_jacobian_asks_for(refined, mean_within):
+    """f(y) = 8 y with the prior N(0, 1/8), to T = 2: with the score that the simulated rows determine, the mean log-density of
+    N(0, 1) in a column is the known one, within 4 standard errors and the 0.1 nats that steps are chosen for. The 150
+    steps of the preset are off by more than 0.5 nats."""
+    prior = GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.tensor([0.125]), dtype=torch.float32)
+    process = Langevin(drift=lambda y, t: 8.0 * y, prior=prior, horizon=2.0)
+    x = numpy_stream(9, "rows").normal(size=(5000, 1))
+    x = ((x - x.mean(0)) / x.std(0)).astype(np.float32)
+    config = load_config("vectors", {"data.path": "x", "process.horizon": 2.0})
+    if refined:
+        with pytest.warns(UserWarning, match=r"norms around 8 .*process.grid.steps is \d+ in place of 150"):
+            config = with_enough_steps(config, process, x)
+    problem = make_problem(config, process, 1, "rows")
+    score = learned_from(replace(problem.spec, paths=8_000), x)
+    law = torch.distributions.Normal(0.0, (1 + 2 * problem.end_dt) ** 0.5)
+    y = law.sample((200, 1))
+    error = (
+        log_density(process, score, y, problem.end_dt, tolerance=1e-3)[0] - law.log_prob(y)[:, 0]
+    ).numpy()
+    if refined:
+        mean_within(error, 0.0, 0.1)
     else:
         assert error.mean() < -0.5
