@@ -1,7 +1,7 @@
 """Commands that draw, complete and score rows with a trained run."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ndsm.cli.options import ImputeOptions, SampleOptions, ScoreOptions, parse
@@ -168,36 +168,53 @@ def impute_command(args: Sequence[str]) -> None:
     """`ndsm impute`."""
     options = parse("impute", ImputeOptions, args)
     import numpy as np
+    import pyarrow as pa
 
     from ndsm.console import print_result, stage
-    from ndsm.data import TableSchema, TableWriter, open_table
+    from ndsm.data import TableSchema, TableWriter
+    from ndsm.data.cells import to_floats
+    from ndsm.data.incomplete import DRAW, IncompleteTable
+    from ndsm.data.table_writer import checked_target, write_tables
     from ndsm.experiment import Generator
     from ndsm.run import Run
+    from ndsm.scoring import open_rows
 
     for name in ("draws", "steps", "seed"):
         found, least = getattr(options, name), {"draws": 1, "steps": 2, "seed": 0}[name]
         if found is not None and found < least:
             raise InputError(f"--{name}: expected at least {least}, found {found}")
     run = Run.open(options.run)
-    schema, scaling = run.schema(), run.scaling()
-    named = bool(schema.columns) and options.data.suffix.lower() != ".npy"
-    table = open_table(options.data, [name for name, _ in schema.columns] if named else None, least=1)
-    columns = table.schema.flat().columns
-    if "draw" in dict(columns) and options.out.suffix.lower() != ".npy":
+    schema, extension = run.schema(), checked_target(options.out)
+    # A file without names and types has no room for other columns.
+    table = IncompleteTable.read(open_rows(run, options.data), schema, with_others=extension != ".npy")
+    if DRAW in table.order and extension != ".npy":
         raise InputError(
             f"{options.data}: expected no column 'draw', the number of the draw in {options.out}, found one; rename it, or "
             "give a .npy file as --out, which has no names"
         )
-    rows = np.concatenate(list(table.batches(np.float64, missing=True)))
-    known = {j + 1: cells for j, cells in table.wide_integers().items()}
-    generator, total = Generator.of(run), options.draws * int(np.isnan(rows).any(1).sum())
-    with TableWriter(options.out, TableSchema((("draw", "int32"), *columns))) as out:
+    if table.left_out:
+        say(
+            f"{options.out} has no room for the columns that the run does not know: {', '.join(table.left_out)}"
+        )
+    generator, total = Generator.of(run), options.draws * int(np.isnan(table.rows).any(1).sum())
+
+    def draws() -> Iterator[pa.Table]:
         with stage(f"drawing the missing numbers of {total} rows", total) as advance:
-            drawn = generator.impute(rows, scaling, options.draws, options.seed, options.steps, advance)
+            drawn = generator.impute(
+                table.rows, run.scaling(), options.draws, options.seed, options.steps, advance
+            )
         for k, completed in enumerate(drawn):
-            out.write(np.column_stack([np.full(len(rows), k), completed]), known)
+            yield table.completed(k, completed, schema)
+
+    if extension == ".npy":
+        columns = TableSchema(tuple((field.name, str(field.type)) for field in table.schema()))
+        with TableWriter(options.out, columns) as out:
+            for completed in draws():
+                out.write(np.column_stack([to_floats(column.combine_chunks()) for column in completed]))
+    else:
+        write_tables(options.out, table.schema(), draws())
     print_result(
-        {"out": options.out, "draws": options.draws, "rows": len(rows)},
+        {"out": options.out, "draws": options.draws, "rows": len(table.rows)},
         options.json,
-        lambda: print(f"{options.draws} x {len(rows)} rows in {options.out}"),
+        lambda: print(f"{options.draws} x {len(table.rows)} rows in {options.out}"),
     )

@@ -28,6 +28,9 @@ DAMAGE = (
 )
 """What the readers raise on a damaged file."""
 
+PLAIN_ROWS = 1 << 16
+"""Rows per batch of columns that are passed on unchanged."""
+
 REMOTE_BYTES = 1 << 26
 """Read ahead, over all columns, of a Parquet file that is not on this machine."""
 
@@ -91,6 +94,10 @@ class Reader:
     def batches(self, names: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
         """The columns in record batches of `size` rows, or of the file's own number."""
         raise NotImplementedError
+
+    def plain_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of any type, unchanged."""
+        return self.batches(names, PLAIN_ROWS)
 
     def row(self, index: int) -> str:
         """A row as its reader counts, for messages."""

@@ -1,14 +1,13 @@
 """Tables on disk: rows out, with the columns of a schema."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
@@ -17,10 +16,11 @@ from ndsm.data.cells import to_cells, to_floats, type_of_name
 from ndsm.data.table_formats import extension_of
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
+from ndsm.files import whole_file
 
 
 class _Sink(Protocol):
-    def write(self, rows: np.ndarray, known: Mapping[int, pa.Array]) -> None: ...
+    def write(self, rows: np.ndarray) -> None: ...
 
     def close(self) -> None: ...
 
@@ -42,7 +42,7 @@ class _NpySink:
         self.file.seek(0)
         np.lib.format.write_array_header_1_0(self.file, header)
 
-    def write(self, rows: np.ndarray, known: Mapping[int, pa.Array]) -> None:
+    def write(self, rows: np.ndarray) -> None:
         out = np.array(rows, dtype=self.kind)
         for j, kind in self.whole.items():
             out[:, j] = to_floats(to_cells(rows[:, j], kind))
@@ -62,12 +62,10 @@ class _ArrowSink:
         self.schema = schema
         self.arrow_schema = schema.arrow_schema()
 
-    def write(self, rows: np.ndarray, known: Mapping[int, pa.Array]) -> None:
+    def write(self, rows: np.ndarray) -> None:
         column = self.schema.list_column
         if column is None:
             cells = [to_cells(rows[:, j], field.type) for j, field in enumerate(self.arrow_schema)]
-            for j, found in known.items():
-                cells[j] = pa.compute.coalesce(found, cells[j])
         else:
             values = to_cells(rows.reshape(-1), type_of_name(column.value_type))
             ends = np.arange(len(rows) + 1) * column.length
@@ -96,12 +94,7 @@ class TableWriter:
     """
 
     def __init__(self, path: Path, schema: TableSchema) -> None:
-        self.extension = extension_of(path)
-        if path.is_dir():
-            raise InputError(f"{path} is a directory: expected a file name")
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: expected an existing folder, found no {path.parent}")
-        self.path = path
+        self.extension, self.path = checked_target(path), path
         self.schema = schema.flat() if self.extension == ".csv" else schema
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._sink: _Sink | None = None
@@ -115,21 +108,13 @@ class TableWriter:
         return self
 
     def _open(self) -> _Sink:
-        target, columns = str(self._partial), self.schema.arrow_schema()
+        target = str(self._partial)
         if self.extension == ".npy":
             return _NpySink(target, self.schema)
-        if self.extension == ".csv":
-            return _ArrowSink(pa.csv.CSVWriter(target, columns), self.schema)
-        if self.extension == ".parquet":
-            return _ArrowSink(pa.parquet.ParquetWriter(target, columns), self.schema)
-        return _ArrowSink(pa.ipc.new_file(target, columns), self.schema)
+        return _ArrowSink(_arrow_writer(self.extension, target, self.schema.arrow_schema()), self.schema)
 
-    def write(self, rows: np.ndarray, known: Mapping[int, pa.Array] = MappingProxyType({})) -> None:
+    def write(self, rows: np.ndarray) -> None:
         """Append rows (n, d); integer columns are rounded and clipped to their type, with null for NaN.
-
-        Args:
-            known: cells (n,) of columns by their index, which take the place of the rows' numbers where they are not null;
-                not of .npy.
 
         Raises:
             ValueError: the rows have another dimension, or the writer is not open.
@@ -138,7 +123,7 @@ class TableWriter:
             raise ValueError(f"the writer of {self.path} is not open: use it in a with statement")
         if rows.ndim != 2 or rows.shape[1] != self.schema.dimensions:
             raise ValueError(f"expected rows (n, {self.schema.dimensions}), found {rows.shape}")
-        self._sink.write(rows, known)
+        self._sink.write(rows)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -151,3 +136,51 @@ class TableWriter:
                 os.replace(self._partial, self.path)
         finally:
             self._partial.unlink(missing_ok=True)
+
+
+def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Write Arrow tables of one schema to one file, .csv, .parquet or .arrow, which appears whole or not at all.
+
+    Raises:
+        InputError: as `TableWriter`; or the format has no room for a column's type.
+    """
+    text = extension_of(path) == ".csv"
+    for j, field in enumerate(schema if text else ()):
+        if pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
+            raise InputError(
+                f"{path}: expected columns that a .csv file has room for, found type {field.type} in column {field.name!r}; "
+                "give a .parquet file as --out"
+            )
+        if pa.types.is_dictionary(field.type):
+            schema = schema.set(j, field.with_type(field.type.value_type))
+    try:
+        with whole_file(path) as partial, _arrow_writer(checked_target(path), str(partial), schema) as out:
+            for table in tables:
+                out.write_table(table.cast(schema))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def checked_target(path: Path) -> str:
+    """The extension of a file that can be written.
+
+    Raises:
+        InputError: the extension is unknown, the path is a folder's or its folder does not exist.
+    """
+    extension = extension_of(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a directory: expected a file name")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: expected an existing folder, found no {path.parent}")
+    return extension
+
+
+def _arrow_writer(extension: str, target: str, schema: pa.Schema) -> Any:
+    """Arrow's own writer of .csv, .parquet or Arrow files."""
+    if extension == ".csv":
+        return pa.csv.CSVWriter(target, schema)
+    return (
+        pa.parquet.ParquetWriter(target, schema)
+        if extension == ".parquet"
+        else pa.ipc.new_file(target, schema)
+    )

@@ -6,7 +6,7 @@ column named "x". Rows are read in batches of about a million numbers and never 
 
 import difflib
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,20 +148,17 @@ class Table:
         if start != self.rows:
             raise InputError(f"{self.path}: expected {self.rows} rows, as it had when opened, found {start}")
 
-    def wide_integers(self) -> dict[int, pa.Array]:
-        """The cells (n,) of the dimensions that are 64-bit integers, which float64 rounds, by their index; none of .csv,
-        whose numbers are read as float64."""
-        width, parts = self.schema.dimensions, defaultdict(list)
-        kinds = [kind for _, kind in self.schema.flat().columns]
-        if {"int64", "uint64"} & set(kinds):
-            for batch in self.record_batches(max(1, BATCH_VALUES // width)):
-                cells = _cells(batch, self.schema, self.reader, 0)
-                if self.schema.list_column:
-                    cells = [cells[0].take(pa.array(range(j, len(cells[0]), width))) for j in range(width)]
-                for j, column in enumerate(cells):
-                    if column.type in (pa.int64(), pa.uint64()):
-                        parts[j].append(column)
-        return {j: pa.concat_arrays(columns) for j, columns in parts.items()}
+    def columns(self) -> list[pa.Array]:
+        """The cells (n,) of the d dimensions, in the file's types."""
+        width = self.schema.dimensions
+        parts: list[list[pa.Array]] = [[] for _ in range(width)]
+        for batch in self.record_batches(max(1, BATCH_VALUES // width)):
+            cells = _cells(batch, self.schema, self.reader, 0)
+            if self.schema.list_column:
+                cells = [cells[0].take(pa.array(range(j, len(cells[0]), width))) for j in range(width)]
+            for own, column in zip(parts, cells, strict=True):
+                own.append(column)
+        return [pa.concat_arrays(own) for own in parts]
 
 
 def open_table(

@@ -1,5 +1,7 @@
 """Completing tables: what goes in unchanged, what comes out in which order, and the sentences for bad input."""
 
+import csv
+import datetime
 import json
 import shutil
 
@@ -122,7 +124,7 @@ def test_known_numbers_are_not_rounded(run, tmp_path):
     assert (np.load(tmp_path / "out.npy")[:, 1] == 0.1234567890123).all()
     lists = pa.table({"x": pa.array([[None, 5, long], [1, 2, 3]], pa.list_(pa.int64()))})
     pa.parquet.write_table(lists, table)
-    found = open_table(table).wide_integers()
+    found = open_table(table).columns()
     assert [found[j].to_pylist() for j in range(3)] == [[None, 1], [5, 2], [long, 3]]
 
 
@@ -141,3 +143,73 @@ def test_what_cannot_be_written_is_said_before_anything_is_drawn(run, tmp_path, 
     assert main(["impute", str(drawing), str(table), "--out", str(tmp_path / "out.csv")]) == 2
     assert "in.csv: expected no column 'draw', the number of the draw" in capsys.readouterr().err
     assert {p.name for p in tmp_path.iterdir()} == {"in.csv", "drawing"}
+
+
+def test_a_table_keeps_its_other_columns_and_the_runs_types(model, tmp_path):
+    """Whole numbers stay whole although missing ones made floats of them; all else comes out as it went in."""
+    run = tmp_path / "run"
+    model.save(run)
+    data = json.loads((run / "data.json").read_text())
+    data["schema"]["columns"] = [["x0", "int64"], ["x1", "double"], ["x2", "int32"]]
+    (run / "data.json").write_text(json.dumps(data))
+    when = [datetime.datetime(2024, 1, day, 12, 30) for day in (3, 1, 2)]
+    columns = {
+        "id": ["b", None, 'a,"1'],
+        "x1": [NAN, 0.1234567890123, 3.0],
+        "x0": [101.0, NAN, 99.0],
+        "when": when,
+        "tags": [["u"], [], ["v", "w"]],
+        "x2": [7.0, 8.0, NAN],
+        "007": pa.array(["x", "y", "x"]).dictionary_encode(),
+    }
+    table, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pa.parquet.write_table(pa.table(columns), table)
+    command = ["impute", str(run), str(table), "--draws", "2", "--steps", "5", "--out"]
+    assert main([*command, str(out)]) == 0
+    found = pa.parquet.read_table(out)
+    assert found.schema.names == ["draw", *columns]
+    kinds = {"x0": pa.int64(), "x1": pa.float64(), "x2": pa.int32(), "when": pa.timestamp("us")}
+    assert {name: found.schema.field(name).type for name in kinds} == kinds
+    for name in ("id", "when", "tags", "007"):
+        assert found[name].to_pylist() == 2 * pa.table(columns)[name].to_pylist()
+    assert found["x0"].to_pylist()[::3] == [101, 101]
+    assert found["x0"].null_count == found["x1"].null_count == found["x2"].null_count == 0
+    assert found["x1"].to_pylist()[1] == 0.1234567890123
+
+    assert main([*command, str(tmp_path / "out.csv")]) == 2
+    assert not (tmp_path / "out.csv").exists()
+    text = 'id,x0,x1,x2,note\n007,101,,7,"a, b"\n8,,3.5,8,\n'
+    table = tmp_path / "in.csv"
+    table.write_text(text, encoding="utf-8")
+    command = ["impute", str(run), str(table), "--draws", "1", "--steps", "5", "--out"]
+    assert main([*command, str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        head, first, second = csv.reader(file)
+    assert head == ["draw", "id", "x0", "x1", "x2", "note"]
+    assert (first[1], first[2], first[4:]) == ("007", "101", ["7", "a, b"])
+    assert (second[1], second[3:]) == ("8", ["3.5", "8", ""])
+    int(second[2])
+
+
+def test_columns_that_a_npy_file_has_no_room_for_are_named(run, tmp_path, capsys):
+    table = tmp_path / "in.csv"
+    table.write_text("id,x0,x1,x2\na,101,,7\n", encoding="utf-8")
+    command = ["impute", str(run), str(table), "--steps", "5", "--out", str(tmp_path / "out.npy")]
+    assert main(command) == 0
+    assert "has no room for the columns that the run does not know: id" in capsys.readouterr().err
+    assert np.load(tmp_path / "out.npy").shape == (1, 4)
+
+
+def test_known_numbers_that_the_runs_types_have_no_room_for_stay(model, tmp_path):
+    run = tmp_path / "run"
+    model.save(run)
+    data = json.loads((run / "data.json").read_text())
+    data["schema"]["columns"] = [["x0", "int64"], ["x1", "float"], ["x2", "int8"]]
+    (run / "data.json").write_text(json.dumps(data))
+    columns = {"x0": [101.5, None], "x1": [0.1234567890123, None], "x2": [300, None]}
+    pa.parquet.write_table(pa.table({**columns, "x1": [0.1234567890123, 2.0]}), tmp_path / "in.parquet")
+    out = tmp_path / "out.parquet"
+    assert main(["impute", str(run), str(tmp_path / "in.parquet"), "--steps", "5", "--out", str(out)]) == 0
+    found = pa.parquet.read_table(out)
+    assert [found[name][0].as_py() for name in columns] == [101.5, 0.1234567890123, 300]
+    assert found["x0"][1].as_py() == round(found["x0"][1].as_py())
