@@ -193,8 +193,10 @@ def impute_command(args: Sequence[str]) -> None:
             "give a .npy file as --out, which has no names"
         )
     if table.left_out:
-        say(
-            f"{options.out} has no room for the columns that the run does not know: {', '.join(table.left_out)}"
+        listed = ", ".join(table.left_out)
+        print(
+            f"ndsm: warning: {options.out} has no room for the columns that the run does not know: {listed}",
+            file=sys.stderr,
         )
     generator, total = Generator.of(run), options.draws * int(np.isnan(table.rows).any(1).sum())
 
