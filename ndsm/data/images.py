@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,13 +31,15 @@ def load_images(
     """Images (n, side²) float32 in [0, 1], their classes (n,) int64 and the classes' names if there are any, and their columns.
 
     Args:
-        path: a folder, whose images are read in the order of their names; if all of them lie in sub-folders, these are
-            their classes, in the order of their names, or of the numbers that all of these are. Or a .parquet file with a
-            column of encoded images: bytes, or a struct with `bytes`.
+        path: a folder, whose images are read in the order of their names; if they lie in sub-folders, these are
+            their classes, in the order of their names, or of the numbers that all of these are. Hidden files and folders and
+            those of archives made on a Mac (`__MACOSX`) are passed over. Or a .parquet file with a column of encoded
+            images: bytes, or a struct with `bytes`.
         columns: name of that column; not needed if there is only one.
 
     Raises:
-        InputError: there are none, or they are not all square, 8-bit grey and of one size.
+        InputError: there are none, they are not all square, 8-bit grey and of one size, some lie beside the classes' folders,
+            or a class has none.
     """
     labels: np.ndarray | None = None
     names: tuple[str, ...] | None = None
@@ -45,20 +48,51 @@ def load_images(
             raise InputError(
                 f"data.columns: expected none for the folder of images {path}, found {', '.join(columns)}"
             )
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        folders = [file.relative_to(path).parts[0] for file in files]
-        if files and all(file.parent != path for file in files):
-            names = tuple(sorted(set(folders)))
-            if all(name.isdecimal() for name in names):
-                names = tuple(sorted(names, key=int))
+        files = _image_files(path)
+        classes = [child.name for child in _visible(path) if child.is_dir()]
+        if any(file.parent != path for file in files):
+            _check_classes(path, files, classes)
+            names = tuple(sorted(classes, key=int) if all(name.isdecimal() for name in classes) else classes)
             numbers = {name: number for number, name in enumerate(names)}
-            labels = np.array([numbers[folder] for folder in folders], dtype=np.int64)
+            labels = np.array([numbers[file.relative_to(path).parts[0]] for file in files], dtype=np.int64)
         images = _stacked(((str(file), file) for file in files), path)
     elif path.suffix.lower() == ".parquet" and path.is_file():
         images = _stacked(_encoded(path, columns), path)
     else:
         raise InputError(f"data.path: expected a folder of images or a .parquet file, found {path}")
     return images, labels, names, pixel_schema(math.isqrt(images.shape[1]))
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, without what systems and tools leave there: `.DS_Store`, `._1.png`, `__MACOSX`."""
+    return sorted(child for child in folder.iterdir() if child.name[0] != "." and child.name != "__MACOSX")
+
+
+def _image_files(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
+    """The image files in a folder and its sub-folders; links are followed, but into no folder that is `above`."""
+    files: list[Path] = []
+    above |= {folder.resolve()}
+    for child in _visible(folder):
+        if child.is_dir():
+            if child.resolve() not in above:
+                files += _image_files(child, above)
+        elif child.suffix.lower() in SUFFIXES:
+            files.append(child)
+    return sorted(files)
+
+
+def _check_classes(path: Path, files: list[Path], classes: list[str]) -> None:
+    """Raise InputError if images lie beside the classes' folders, or a class has none."""
+    if stray := [file.name for file in files if file.parent == path]:
+        raise InputError(
+            f"{path}: expected all images in the classes' folders {', '.join(classes[:5])}, found "
+            f"{', '.join(map(repr, stray[:5]))} beside them; move {'it' if len(stray) == 1 else 'them'} elsewhere"
+        )
+    filled = {file.relative_to(path).parts[0] for file in files}
+    if empty := [name for name in classes if name not in filled]:
+        raise InputError(
+            f"{path}: expected images ({', '.join(SUFFIXES)}) in each class's folder, found none in {empty[0]!r}"
+        )
 
 
 def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str, io.BytesIO]]:
@@ -95,22 +129,28 @@ def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str,
 def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> np.ndarray:
     """The images of all sources, each with its name, (n, side²)."""
     # Slow to import, and only images need it.
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     pixels: list[np.ndarray] = []
     side = 0
     for name, source in sources:
         try:
             with Image.open(source) as image:
-                mode, size = image.mode, image.size
-                pixels.append(np.asarray(image, dtype=np.uint8) if mode == GREY else np.empty(0, np.uint8))
+                frames = getattr(image, "n_frames", 1)
+                # As a camera held it: viewers turn it likewise.
+                upright = ImageOps.exif_transpose(image)
+                mode, size = upright.mode, upright.size
+                grey = upright if mode == GREY else _grey_webp(image.format, upright)
+                pixels.append(np.empty(0, np.uint8) if grey is None else np.asarray(grey, dtype=np.uint8))
         # What Pillow's readers meet in a damaged file shows in many types.
         except Exception as error:
             raise InputError(
                 f"{name}: expected an image, found {' '.join(str(error).split())[:200]}"
             ) from None
         side = side or size[0]
-        if mode != GREY or size != (side, side):
+        if frames > 1:
+            raise InputError(f"{name}: expected one image, found {frames} in the file")
+        if not pixels[-1].size or size != (side, side):
             raise InputError(
                 f"{name}: expected 8-bit grey (mode {GREY}), square and as large as the first image, {side}x{side}; "
                 f"found mode {mode}, {size[0]}x{size[1]}"
@@ -118,3 +158,11 @@ def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> n
     if not pixels:
         raise InputError(f"{where}: expected images ({', '.join(SUFFIXES)}), found none")
     return np.stack(pixels).reshape(len(pixels), side * side).astype(np.float32) / 255.0
+
+
+def _grey_webp(format: str | None, image: Any) -> Any:
+    """A WebP image whose three colours are the same as one of grey levels, which this format does not have; None for others."""
+    if format != "WEBP" or image.mode != "RGB":
+        return None
+    red, green, blue = image.split()
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else None

@@ -145,3 +145,80 @@ def test_what_holds_no_images_is_refused(tmp_path):
         load_images(table, None)
     with pytest.raises(InputError, match=r"data\.path is missing: data\.name 'images' needs"):
         load(Data(name="images"), 0)
+
+
+def test_what_systems_and_tools_leave_in_a_folder_is_passed_over(tmp_path):
+    """Jupyter's checkpoints, a Mac's resource forks and folders of archives are neither images nor classes."""
+    fill(tmp_path, ["ape/1.png", "cat/1.PNG", ".ipynb_checkpoints/1-checkpoint.png", ".hidden.png"])
+    for name in ("._1.png", ".DS_Store", "cat/._1.png", "__MACOSX/cat/._1.png", "__MACOSX/cat/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    images, labels, names, _ = load_images(tmp_path, None)
+    np.testing.assert_array_equal(np.rint(255 * images[:, 0]), [0, 1])
+    np.testing.assert_array_equal(labels, [0, 1])
+    assert names == ("ape", "cat")
+
+
+def test_an_image_beside_class_folders_and_an_empty_class_are_named(tmp_path):
+    fill(tmp_path, ["ape/1.png", "cat/1.png", "overview.png"])
+    with pytest.raises(
+        InputError, match=r"in the classes' folders ape, cat, found 'overview\.png' beside them"
+    ):
+        load_images(tmp_path, None)
+    (tmp_path / "overview.png").unlink()
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(InputError, match=r"in each class's folder, found none in 'dog'"):
+        load_images(tmp_path, None)
+    # A folder without images is no class where there are none.
+    fill(tmp_path / "ape", ["notes/a.txt.png"])
+    (tmp_path / "ape" / "notes" / "a.txt.png").rename(tmp_path / "ape" / "notes" / "a.txt")
+    assert load_images(tmp_path / "ape", None)[1] is None
+
+
+def test_linked_folders_are_read_once_and_circles_are_left(tmp_path):
+    fill(tmp_path, ["store/1.png", "data/ape/1.png"])
+    (tmp_path / "data" / "cat").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "back").symlink_to(tmp_path / "data")
+    images, labels, names, _ = load_images(tmp_path / "data", None)
+    assert names == ("ape", "cat")
+    np.testing.assert_array_equal(labels, [0, 1])
+    np.testing.assert_array_equal(np.rint(255 * images[:, 0]), [1, 0])
+
+
+def test_grey_webp_is_read_and_coloured_is_not(tmp_path):
+    picture(7).save(tmp_path / "a.webp", lossless=True)
+    np.testing.assert_allclose(load_images(tmp_path, None)[0][0, :2] * 255, [7, 200])
+    picture(7).save(tmp_path / "a.webp")
+    np.testing.assert_allclose(load_images(tmp_path, None)[0][0, 1] * 255, 200, atol=8)
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[..., 0] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.webp", lossless=True)
+    with pytest.raises(InputError, match=r"a\.webp: expected 8-bit grey .*found mode RGB"):
+        load_images(tmp_path, None)
+
+
+def test_an_image_is_read_as_it_was_held_and_several_in_a_file_are_refused(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # Turned by half a turn.
+    picture(7).save(tmp_path / "a.png", exif=exif)
+    image = load_images(tmp_path, None)[0][0]
+    np.testing.assert_allclose(image[[0, -1]] * 255, [200, 7])
+    (tmp_path / "a.png").unlink()
+    picture(1).save(tmp_path / "a.tif", save_all=True, append_images=[picture(2)])
+    with pytest.raises(InputError, match=r"a\.tif: expected one image, found 2 in the file"):
+        load_images(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("make", "mode"),
+    [
+        (lambda image: image.convert("RGBA"), "RGBA"),
+        (lambda image: image.convert("P"), "P"),
+        (lambda image: image.convert("1"), "1"),
+        (lambda image: Image.fromarray(np.asarray(image).astype(np.uint16) * 256), "I;16"),
+    ],
+)
+def test_other_kinds_of_pixels_are_one_sentence(tmp_path, make, mode):
+    make(picture(1)).save(tmp_path / "a.PNG")
+    with pytest.raises(InputError, match=rf"a\.PNG: expected 8-bit grey .*found mode {mode}, 8x8"):
+        load_images(tmp_path, None)
