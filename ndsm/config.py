@@ -5,6 +5,7 @@ fields (`--train.lr 1e-3`). Every run directory holds the whole resolved tree as
 decides (`ndsm.roles`).
 """
 
+import codecs
 import math
 import re
 from importlib import resources
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from ndsm.errors import InputError
 from ndsm.roles import Role, leaf_fields, names_of, setting
+from ndsm.uris import is_uri
 
 
 class FieldErrors(InputError):
@@ -46,6 +48,37 @@ CONTINUOUS = ("mnist-latent", "arcs", "rings", "checkerboard", "gaussians")
 """Data sets whose numbers are known to come in no steps."""
 
 
+class Csv(Section):
+    """How tables as text are written."""
+
+    delimiter: str | None = setting("data", None)
+    """What separates fields: one character, or \\t; null: a comma, in .tsv files a tab."""
+    decimal_point: Literal[".", ","] = setting("data", ".")
+    """What separates the fraction of a number."""
+    encoding: str = setting("data", "utf-8")
+    """Encoding of the text, as Python calls it, such as utf-16 or cp1252."""
+    skip_rows: int = setting("data", 0, ge=0)
+    """Lines before the one with the column names."""
+
+    @field_validator("delimiter")
+    @classmethod
+    def _delimiter_is_one_character(cls, value: str | None) -> str | None:
+        value = "\t" if value == "\\t" else value
+        if value is not None and (len(value) != 1 or not value.isascii() or value in '\n\r"'):
+            raise ValueError(f"expected one ASCII character, or \\t, found {value!r}")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, value: str) -> str:
+        try:
+            return codecs.lookup(value).name
+        except LookupError:
+            raise ValueError(
+                f"expected an encoding that Python knows, such as utf-8, utf-16 or cp1252, found {value!r}"
+            ) from None
+
+
 class Data(Section):
     """Where the rows come from and how they are prepared."""
 
@@ -66,9 +99,11 @@ class Data(Section):
     data.path)."""
     root: Path = setting("storage", Path("data"))
     """Folder with MNIST/raw; its files are downloaded there if they are missing."""
-    path: Path | None = setting("data", None)
-    """Table for `vectors`: .npy, .csv, .parquet or .arrow/.feather. Square grey `images`: a folder of files, in
+    path: str | None = setting("data", None)
+    """Table for `vectors`: .npy, .csv/.tsv (compressed as .csv.gz or not), .parquet, .arrow/.feather, or a folder of Parquet
+    files; a path or a URI (s3://bucket/table.parquet, gs://..., file:///...). Square grey `images`: a folder of files, in
     sub-folders if they have classes, or a .parquet file with a column of encoded ones."""
+    csv: Csv = Csv()
     columns: tuple[str, ...] | None = setting("data", None)
     """Columns of the table to learn; all of them if not given. The column of images."""
     labels: str | None = setting("data", None)
@@ -96,6 +131,14 @@ class Data(Section):
         """The same rows in their own units."""
         usual = {name: type(self).model_fields[name].default for name in names_of(Data, "scaling")}
         return self.model_copy(update=usual | {"standardize": False})
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _paths_are_text(cls, value: Any) -> Any:
+        """The same text for the same path, and a URI as it is: Python's `Path` would make one slash of its two."""
+        if isinstance(value, str | Path) and not is_uri(value):
+            return str(Path(value))
+        return value
 
 
 class Reference(Section):

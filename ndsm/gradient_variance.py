@@ -1,5 +1,6 @@
 """Variance of the objectives' per-sample gradients at one set of weights: what decides how fast training goes."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,8 @@ def gradient_variance(
     }
     with stage("reading the data and fitting the mixture", None):
         data = load(config.data, config.train.seed)
+        if data.notice:
+            warnings.warn(data.notice, stacklevel=2)
         mixture, identity = fit_mixture(config, data.train), data.stamp
     with stage(f"training for {steps} steps", steps) as advance:
         problem = training_problem(config, mixture, identity, data.train_labels)

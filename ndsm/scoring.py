@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ndsm.config import IMAGES
+from ndsm.config import IMAGES, Csv
 from ndsm.data import TableSchema, TableWriter
 from ndsm.data.dataset import check_steps, dequantised
+from ndsm.data.table_formats import kind_of
 from ndsm.data.tables import Table, open_table
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
@@ -66,20 +67,23 @@ class RowScorer:
         return found.columns(rows.shape[1], self._level or 1.0)
 
 
-def open_rows(run: Run, path: Path) -> Table:
+def open_rows(run: Run, path: str | Path, csv: Csv | None = None) -> Table:
     """The table at `path` with the columns of a run's data.
+
+    Args:
+        csv: how text is written, as the run's data if not given.
 
     Raises:
         InputError: the table cannot be read, or has other columns.
     """
-    schema, kind = run.schema(), path.suffix.lower()
+    schema, kind = run.schema(), kind_of(path)
     names: list[str] | None = [name for name, _ in schema.columns]
     if schema.list_column:
         # What `ndsm sample` makes of it where there are no lists.
-        names = schema.flat().dimension_names if kind == ".csv" else [schema.list_column.name]
-    if kind == ".npy":
+        names = schema.flat().dimension_names if kind == "CSV" else [schema.list_column.name]
+    if kind == "NumPy":
         names = None
-    table = open_table(path, names, least=1)
+    table = open_table(path, names, least=1, csv=csv or run.config().data.csv)
     if table.schema.dimensions != schema.dimensions:
         raise InputError(
             f"{path}: expected rows of dimension {schema.dimensions} as the data of {run.path}, found "

@@ -9,6 +9,9 @@ import pyarrow.fs
 
 from ndsm.errors import InputError
 
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4", ".br": "brotli"}
+"""Arrow's names of compressions, by the extensions of files."""
+
 
 def is_uri(path: str | Path) -> bool:
     """Whether this is a URI and not a path."""
@@ -94,3 +97,13 @@ class Location:
             OSError: it cannot be read.
         """
         return self.filesystem.open_input_file(self.path)
+
+    def stream(self) -> pa.NativeFile:
+        """The file for reading from its beginning; decompressed, if its extension says that it is compressed.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        # Arrow's own detection knows small letters only.
+        codec = COMPRESSED.get(Path(self.path).suffix.lower())
+        return self.filesystem.open_input_stream(self.path, compression=codec)

@@ -69,6 +69,8 @@ def train(
     # A path as `train.storage` is a folder of runs, in place of which there is `path` here.
     run = Run.at(path.parent, storage, path.name, fresh) if storage and is_uri(storage) else Run(path)
     experiment = prepare(config, run, fresh, process)
+    if experiment.dataset.notice:
+        say(experiment.dataset.notice)
     if fresh or experiment.run.last_step() < config.train.steps:
         run_on_ray(experiment, on_metrics, say=say)
 

@@ -72,6 +72,8 @@ def tune(options: SearchOptions) -> bool:
     root = options.config.data.root.resolve()
     base = options.config.model_copy(update={"data": options.config.data.model_copy(update={"root": root})})
     dataset = load(base.data, base.train.seed)
+    if dataset.notice:
+        print(f"ndsm: {dataset.notice}", file=sys.stderr)
     metric = choose_metric(options.metric, dataset)
     split = search_split(dataset, options.validation, metric)
     space = make_space(base, split.train.shape, options.ranges, options.frozen)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ndsm.config import Config, SamplerName, build_config, preset_names, read_preset
+from ndsm.config import Config, Csv, SamplerName, build_config, preset_names, read_preset
 from ndsm.errors import InputError
 
 
@@ -68,13 +68,39 @@ class SampleOptions(Output):
 
 
 @dataclass
+class CsvOptions:
+    """How a table as text is written; what is not given is as for the run's own data."""
+
+    delimiter: str | None = None
+    """What separates fields: one character, or \\t."""
+    decimal_point: str | None = None
+    """What separates the fraction of a number: . or ,"""
+    encoding: str | None = None
+    """Encoding of the text, as Python calls it, such as utf-16 or cp1252."""
+    skip_rows: int | None = None
+    """Lines before the one with the column names."""
+
+    def over(self, run: Csv) -> Csv:
+        """These options, and the run's in place of those that are not given.
+
+        Raises:
+            InputError: one cannot be meant.
+        """
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        try:
+            return Csv(**(run.model_dump() | given))
+        except InputError as error:
+            raise InputError(f"data.csv.{error}") from None
+
+
+@dataclass
 class ImputeOptions(Output):
     """Complete a table: draw the missing numbers of each row given the others."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run directory."""
-    data: Annotated[Path, tyro.conf.Positional]
-    """Table with the run's columns; a number is missing where there is none or NaN."""
+    data: Annotated[str, tyro.conf.Positional]
+    """Table with the run's columns, a path or a URI; a number is missing where there is none or NaN."""
     draws: int = 1
     """Completed tables to draw, one after the other in the file."""
     out: Path = Path("imputed.parquet")
@@ -83,6 +109,7 @@ class ImputeOptions(Output):
     """Steps of generation, the run's sample.steps if not given."""
     seed: int = 0
     """Seed; the same seed gives the same rows."""
+    csv: Annotated[CsvOptions, tyro.conf.arg(name="data.csv")] = field(default_factory=CsvOptions)
 
 
 @dataclass
@@ -119,8 +146,9 @@ class ScoreOptions(Output):
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run directory."""
-    data: Annotated[Path, tyro.conf.Positional]
-    """Table with the columns of the run's data: .npy, .csv, .parquet or .arrow."""
+    data: Annotated[str, tyro.conf.Positional]
+    """Table with the columns of the run's data: .npy, .csv, .tsv, .parquet, .arrow or a folder of .parquet files; a path or a
+    URI."""
     out: Path = Path("logp.parquet")
     """File to write, one row per row of the table; with --workers a new folder of Parquet files."""
     end: float | None = None
@@ -132,8 +160,9 @@ class ScoreOptions(Output):
     probability flow's; of runs with linear noising."""
     seed: int = 0
     """Seed of the directions and draws."""
+    csv: Annotated[CsvOptions, tyro.conf.arg(name="data.csv")] = field(default_factory=CsvOptions)
     workers: int | None = None
-    """Ray workers that share the rows of a Parquet file, one CPU each; without Ray if not given."""
+    """Ray workers that share the rows of a Parquet file or folder, one CPU each; without Ray if not given."""
 
 
 @dataclass

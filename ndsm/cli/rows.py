@@ -139,7 +139,8 @@ def score_command(args: Sequence[str]) -> None:
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers: expected at least 1, found {options.workers}")
     run = Run.open(options.run)
-    table = open_rows(run, options.data)
+    csv = options.csv.over(run.config().data.csv)
+    table = open_rows(run, options.data, csv)
     if options.bound is not None and options.bound < 2:
         raise InputError(f"--bound: expected at least 2 draws, found {options.bound}")
     settings = {
@@ -186,7 +187,11 @@ def impute_command(args: Sequence[str]) -> None:
     run = Run.open(options.run)
     schema, extension = run.schema(), checked_target(options.out)
     # A file without names and types has no room for other columns.
-    table = IncompleteTable.read(open_rows(run, options.data), schema, with_others=extension != ".npy")
+    table = IncompleteTable.read(
+        open_rows(run, options.data, options.csv.over(run.config().data.csv)),
+        schema,
+        with_others=extension != ".npy",
+    )
     if DRAW in table.order and extension != ".npy":
         raise InputError(
             f"{options.data}: expected no column 'draw', the number of the draw in {options.out}, found one; rename it, or "

@@ -47,6 +47,8 @@ def train(options: TrainOptions) -> None:
         else:
             assert mixture is not None
             rows, d = experiment.dataset.train.shape
+            if notice := experiment.dataset.notice:
+                print(f"ndsm: {notice}", file=sys.stderr)
             say(
                 f"{name}: {rows} rows of dimension {d}, {mixture.n_components} {mixture.covariance_type} components, "
                 f"variances {mixture.min_variance:.3g} and up; run directory {run.path}"

@@ -10,23 +10,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from ndsm.data.table_formats import COMPRESSED, Reader
+from ndsm.config import Csv
+from ndsm.data.table_formats import Reader
 from ndsm.errors import InputError
-from ndsm.uris import Location
+from ndsm.uris import COMPRESSED, Location
 
 LEAVE_OUT = "data.columns can leave the column out"
 
 
 class CsvReader(Reader):
-    """One file of text with column names in the first row; fields are separated by commas, in .tsv by tabs."""
+    """One file of text with column names in the first row; see `Csv` for the arguments beside its place."""
 
     kind = "CSV"
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, csv: Csv) -> None:
         super().__init__(location)
-        name = Path(location.path)
-        stem = name.stem if name.suffix.lower() in COMPRESSED else name.name
-        self._delimiter = "\t" if Path(stem).suffix.lower() == ".tsv" else ","
+        self._csv = csv
+        self._delimiter = delimiter_of(location, csv)
+        if self._delimiter == csv.decimal_point:
+            raise InputError(
+                f"{location.name}: expected another data.csv.delimiter than data.csv.decimal_point, found "
+                f"{self._delimiter!r} for both"
+            )
         with self.readable(), self._stream() as reader:
             self.schema = reader.schema
             found = self.schema.names
@@ -38,15 +43,27 @@ class CsvReader(Reader):
                 )
             self._first = next(iter(reader), None)
 
+    def check_columns(self) -> None:
+        """Nothing, if all columns can be read together.
+
+        Raises:
+            InputError: the first one has no name.
+        """
+        if self.schema.names[0] == "":
+            raise InputError(
+                f"{self.location.name}: expected a name for the first column, found none, as where pandas has written the "
+                "index of a data frame; write the file by to_csv(index=False), or name the columns to learn by data.columns"
+            )
+
     def _stream(self, **convert: Any) -> Any:
-        # Decompressed by the file's extension.
-        source = self.location.filesystem.open_input_stream(self.location.path)
         return pa.csv.open_csv(
-            source,
+            self.location.stream(),
             # Without threads: only then do Arrow's messages tell the row.
-            read_options=pa.csv.ReadOptions(use_threads=False),
+            read_options=pa.csv.ReadOptions(
+                use_threads=False, skip_rows=self._csv.skip_rows, encoding=self._csv.encoding
+            ),
             parse_options=pa.csv.ParseOptions(delimiter=self._delimiter),
-            convert_options=pa.csv.ConvertOptions(**convert),
+            convert_options=pa.csv.ConvertOptions(decimal_point=self._csv.decimal_point, **convert),
         )
 
     def measure(self, names: Sequence[str]) -> tuple[pa.Schema, int]:
@@ -91,15 +108,20 @@ class CsvReader(Reader):
 
     def row(self, index: int) -> str:
         """A row as it is counted by the lines of an editor."""
-        return f"row {index + 2} (the header is row 1)"
+        header = self._csv.skip_rows + 1
+        return f"row {header + index + 1} (the header is row {header})"
+
+    def _line(self, number: int) -> str:
+        """As `row`, of Arrow's number, which counts all lines."""
+        return self.row(number - self._csv.skip_rows - 2)
 
     def problem(self, error: BaseException) -> str:
         text, name = " ".join(str(error).split()), self.location.name
         if cell := re.search(r"CSV column #(\d+): Row #(\d+): .*invalid value '(.*)'", text):
-            where = f"column {self.schema.names[int(cell[1])]!r}, {self.row(int(cell[2]) - 2)}"
+            where = f"column {self.schema.names[int(cell[1])]!r}, {self._line(int(cell[2]))}"
             return f"{name}: {where}: expected a number, found {cell[3]!r}; {LEAVE_OUT}"
         if line := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
-            return f"{name}: {self.row(int(line[1]) - 2)}: expected {line[2]} fields, found {line[3]}"
+            return f"{name}: {self._line(int(line[1]))}: expected {line[2]} fields, found {line[3]}"
         return super().problem(error)
 
     def _refuse_text(self, name: str) -> None:
@@ -107,11 +129,21 @@ class CsvReader(Reader):
         cells = None if self._first is None else self._first.column(self.schema.names.index(name))
         if cells is None or not pa.types.is_string(cells.type):
             return
-        i = next((i for i, cell in enumerate(cells) if not is_number(cell.as_py())), 0)
+        i = next((i for i, cell in enumerate(cells) if not self._is_number(cell.as_py())), 0)
         raise InputError(
             f"{self.location.name}: column {name!r}, {self.row(i)}: expected a number, found {cells[i].as_py()!r}; "
             f"{LEAVE_OUT}"
         )
+
+    def _is_number(self, text: str) -> bool:
+        return is_number(text.replace(self._csv.decimal_point, "."))
+
+
+def delimiter_of(location: Location, csv: Csv) -> str:
+    """What separates the fields of a file: what is asked for, else tabs in .tsv and commas in others."""
+    name = Path(location.path)
+    stem = name.stem if name.suffix.lower() in COMPRESSED else name.name
+    return csv.delimiter or ("\t" if Path(stem).suffix.lower() == ".tsv" else ",")
 
 
 def is_number(text: str) -> bool:

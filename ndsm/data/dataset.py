@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ndsm.config import Data
+from ndsm.config import Csv, Data
 from ndsm.data.images import load_images, pixel_schema
 from ndsm.data.mnist import (
     LATENT_SCHEMA,
@@ -66,6 +66,18 @@ class Dataset:
     """How MNIST's rows are seen as images."""
     class_names: tuple[str, ...] | None = None
     """Names of the labels: a folder's sub-folders."""
+    left_out: tuple[str, ...] = ()
+    """Columns of the table that are the index of a data frame, and not learned."""
+
+    @property
+    def notice(self) -> str | None:
+        """What has to be said of columns that are not learned though nobody asked for it."""
+        if not self.left_out:
+            return None
+        names = ", ".join(map(repr, self.left_out))
+        return (
+            f"not learned, since it is the index of a pandas data frame: {names}; data.columns can take it in"
+        )
 
 
 def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
@@ -104,8 +116,8 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     elif config.name == "images":
         if config.path is None:
             raise InputError("data.path is missing: data.name 'images' needs a folder or a .parquet file")
-        images, classes, class_names, schema = load_images(config.path, config.columns)
-        position, source = _shuffled_positions(len(images), config.n, "images", seed), str(config.path)
+        images, classes, class_names, schema = load_images(Path(config.path), config.columns)
+        position, source = _shuffled_positions(len(images), config.n, "images", seed), config.path
         rows = _place(images, position, config.n)
         labels = None if classes is None else _place(classes, position, config.n)
     else:
@@ -347,8 +359,9 @@ def _load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
     if config.path is None:
         raise InputError("data.path is missing: data.name 'vectors' needs the table's file")
     # First: they say what is wrong with their name.
-    every = None if config.labels is None else _read_labels(config.path, config.labels)
-    table, source = open_table(config.path, config.columns, without=config.labels), str(config.path)
+    every = None if config.labels is None else _read_labels(config.path, config.labels, config.csv)
+    table = open_table(config.path, config.columns, without=config.labels, csv=config.csv)
+    source = table.path
     position = _shuffled_positions(table.rows, config.n, source, seed)
     names, shape = table.schema.dimension_names, (config.n or table.rows, table.schema.dimensions)
     cut = _training_rows(config, shape[0], source)
@@ -378,16 +391,18 @@ def _load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
         train_labels=None if labels is None else labels[:cut],
         validation_labels=None if labels is None else labels[cut:],
         toy=None,
+        left_out=table.left_out,
     )
 
 
-def _read_labels(path: Path, column: str) -> np.ndarray:
+def _read_labels(path: str, column: str, csv: Csv) -> np.ndarray:
     """The column of data.labels of a table, (rows,) int64.
 
     Raises:
         InputError: it is not there, or holds something else than whole numbers from 0 on.
     """
-    found = np.concatenate(list(open_table(path, [column], field="data.labels").batches()))[:, 0]
+    table = open_table(path, [column], field="data.labels", csv=csv)
+    found = np.concatenate(list(table.batches()))[:, 0]
     wrong = (found != np.rint(found)) | (found < 0)
     if wrong.any():
         row = int(wrong.argmax())

@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.ipc
 import pyarrow.parquet
 
 from ndsm.errors import InputError
-from ndsm.uris import Location, is_uri, one_line
+from ndsm.uris import COMPRESSED, Location, is_uri, one_line
 
 FORMATS = {".npy": "NumPy", ".csv": "CSV", ".parquet": "Parquet", ".arrow": "Arrow", ".feather": "Arrow"}
 """By extension, of the files that are read and written."""
 
 TEXT = (".csv", ".tsv")
-COMPRESSED = (".gz", ".bz2", ".zst", ".lz4", ".br")
-"""What may follow `TEXT` where a file is read."""
+"""Text, which may be compressed (`uris.COMPRESSED`) where it is read."""
 
 DAMAGE = (
     *(pa.ArrowException, OSError, EOFError, ValueError, KeyError),
@@ -52,6 +52,25 @@ def format_of(path: str | Path) -> str:
             f"{extension!r}"
         )
     return FORMATS[extension]
+
+
+def kind_of(path: str | Path) -> str:
+    """The format of the table at a path or URI, of a folder that of its files.
+
+    Raises:
+        InputError: as `format_of`, or the storage does not answer.
+    """
+    is_folder = locate(path).info().type == pa.fs.FileType.Directory
+    return "Parquet" if is_folder else format_of(path)
+
+
+def locate(path: str | Path) -> Location:
+    """Where the table at a path or URI is.
+
+    Raises:
+        InputError: as `open_uri`.
+    """
+    return Location.of(path, "data.path", "s3://bucket/table.parquet")
 
 
 def extension_of(path: Path) -> str:

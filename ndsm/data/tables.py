@@ -5,9 +5,12 @@ column named "x". Rows are read in batches of about a million numbers and never 
 """
 
 import difflib
+import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,17 +20,18 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.fs
 
+from ndsm.config import Csv
 from ndsm.data.cells import type_of_name
-from ndsm.data.csv_tables import LEAVE_OUT, CsvReader
+from ndsm.data.csv_hints import advised
+from ndsm.data.csv_tables import LEAVE_OUT, CsvReader, delimiter_of
 from ndsm.data.parquet_folders import FolderReader
-from ndsm.data.table_formats import ArrowReader, NpyReader, ParquetReader, Reader, format_of
+from ndsm.data.table_formats import ArrowReader, NpyReader, ParquetReader, Reader, format_of, locate
 from ndsm.errors import InputError
-from ndsm.uris import Location
 
 BATCH_VALUES = 1 << 20
 """Numbers per batch: 65,536 rows of dimension 16."""
 
-READERS = {"NumPy": NpyReader, "CSV": CsvReader, "Parquet": ParquetReader, "Arrow": ArrowReader}
+READERS: dict[str, type[Reader]] = {"NumPy": NpyReader, "Parquet": ParquetReader, "Arrow": ArrowReader}
 
 FLOAT32_TYPES = {"float", "halffloat", "bool", "int8", "int16", "uint8", "uint16"}
 """Arrow types whose every number float32 holds."""
@@ -117,6 +121,8 @@ class Table:
     reader: Reader
     names: tuple[str, ...]
     """The columns that are read."""
+    left_out: tuple[str, ...] = ()
+    """The columns that are not, since they are the index of a data frame and nobody asked for them."""
 
     def record_batches(self, size: int) -> Iterator[pa.RecordBatch]:
         """The columns as they are in the file, in record batches of `size` rows or of the file's own number.
@@ -167,6 +173,7 @@ def open_table(
     least: int = 2,
     without: str | None = None,
     field: str = "data.columns",
+    csv: Csv | None = None,
 ) -> Table:
     """The table at a path or URI, of the given columns in that order (all if None), with its number of rows.
 
@@ -177,40 +184,60 @@ def open_table(
         least: rows that it has to have.
         without: the one column that is left out of all.
         field: of the configuration that gives the columns, for error messages.
+        csv: how text is written, `Csv()` if not given.
 
     Raises:
         InputError: the file is missing, of an unknown or another format, or has fewer rows; a column is unknown, twice given
             or not numeric.
     """
-    location = Location.of(path, "data.path", "s3://bucket/table.parquet")
+    location, csv = locate(path), csv or Csv()
     info = location.info()
     if info.type == pa.fs.FileType.Directory:
-        reader: Reader = FolderReader(location)
-    else:
-        reader = _open_file(location, info)
+        return _choose(FolderReader(location), columns, least, without, field)
+    kind = format_of(location.name)
+    if info.type != pa.fs.FileType.File:
+        raise InputError(f"{path} does not exist: expected a table")
+    if info.size == 0:
+        raise InputError(f"{path} is empty: expected {kind}")
+    if kind == "CSV":
+        with advised(location, csv, delimiter_of(location, csv)):
+            return _choose(CsvReader(location, csv), columns, least, without, field)
+    return _choose(READERS[kind](location), columns, least, without, field)
+
+
+def _choose(
+    reader: Reader, columns: Sequence[str] | None, least: int, without: str | None, field: str
+) -> Table:
+    """The table of a reader; the other arguments are those of `open_table`."""
+    path, found = reader.location.name, reader.schema
     if columns is not None and reader.kind == "NumPy":
         raise InputError(f"{path}: {field} is given, but a .npy file has no named columns")
-    found = reader.schema
-    names = [name for name in found.names if name != without] if columns is None else list(columns)
+    left_out: list[str] = []
     if columns is None:
         reader.check_columns()
-    _check_names(location.name, found, names, field)
+        left_out = [name for name in index_columns(found) if name != without]
+        columns = [name for name in found.names if name not in (without, *left_out)]
+    names = list(columns)
+    _check_names(path, found, names, field)
     with reader.readable():
         kinds, rows = reader.measure(names)
     schema = _schema_of(reader, kinds)
     if rows < least:
         raise InputError(f"{path}: expected at least {least} row{'s' * (least > 1)}, found {rows}")
-    return Table(location.name, schema, rows, reader, tuple(names))
+    return Table(path, schema, rows, reader, tuple(names), tuple(left_out))
 
 
-def _open_file(location: Location, info: pa.fs.FileInfo) -> Reader:
-    kind = format_of(location.name)
-    if info.type != pa.fs.FileType.File:
-        raise InputError(f"{location.name} does not exist: expected a table")
-    if info.size == 0:
-        raise InputError(f"{location.name} is empty: expected {kind}")
-    reader: Reader = READERS[kind](location)
-    return reader
+def index_columns(schema: pa.Schema) -> list[str]:
+    """The columns in which pandas has written the index of a data frame, which is not data.
+
+    Its own metadata name them; `__index_level_0__` and so on are its names for an index without one, which stay where the
+    metadata are lost. An index that merely counts rows is no column.
+    """
+    named: list[Any] = []
+    # Other programs may write what they like under this key.
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        named = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+    return [name for name in schema.names if name in named or re.fullmatch(r"__index_level_\d+__", name)]
 
 
 def _check_names(path: str, found: pa.Schema, names: list[str], field: str) -> None:
