@@ -6,6 +6,7 @@ The parts are functions that return markup; any text given to them is escaped. A
 """
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -119,6 +120,8 @@ def plot(figure: Any, says: str, numbers: Markup | None = None) -> Markup:
         full_html=False,
         default_height="300px",
     )
+    # A module runs when the whole page is parsed: until then a column of figures may be as wide as two.
+    drawn = re.sub("<script[^>]*>", '<script type="module">', drawn)
     below = "" if numbers is None else fold("the numbers", [numbers])
     return Markup(
         '<figure><div class="plot" role="img" aria-label="{}">{}</div><figcaption>{}</figcaption>{}</figure>'

@@ -32,6 +32,30 @@ for (const cell of document.querySelectorAll('th:first-child, td:first-child')) 
 }
 return broken;
 """
+OVERLAPS = """
+const box = e => {const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]};
+const named = e => (e.closest('figure') ?? e).innerText?.trim().slice(0, 40) || e.outerHTML.slice(0, 40);
+const shown = s => [...document.querySelectorAll(s)].filter(e => e.getClientRects().length);
+const found = [];
+for (const plot of shown('.plot')) {
+  const [left, top, right, bottom] = box(plot);
+  for (const svg of plot.querySelectorAll('.main-svg')) {
+    const [l, t, r, b] = box(svg);
+    if (l < left - 1 || t < top - 1 || r > right + 1 || b > bottom + 1) found.push(['outside its box', named(plot)]);
+  }
+}
+const parts = shown('h1, h2, h3, p, .wide, figcaption, summary, img, .plot, .plot .main-svg')
+  .map(e => [e, box(e)]);
+for (const [i, [a, x]] of parts.entries()) {
+  for (const [b, y] of parts.slice(i + 1)) {
+    if (a.closest('.plot') && a.closest('.plot') === b.closest('.plot')) continue;
+    const width = Math.min(x[2], y[2]) - Math.max(x[0], y[0]);
+    const height = Math.min(x[3], y[3]) - Math.max(x[1], y[1]);
+    if (width > 1 && height > 1 && !a.contains(b)) found.push([named(a), named(b)]);
+  }
+}
+return found;
+"""
 
 
 def headless():
@@ -101,6 +125,10 @@ class Browser:
     def faint_text(self):
         """Texts of figures whose contrast with the page is below WCAG's 4.5; axe cannot see what is behind SVG text."""
         return self.run(FAINT)
+
+    def overlaps(self):
+        """Pairs of figures, headings, captions, pictures and tables that lie over each other, and figures outside their box."""
+        return self.run(OVERLAPS)
 
     def broken_words(self):
         """Words in the first column of tables that go over more than one line."""

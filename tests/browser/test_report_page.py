@@ -84,6 +84,12 @@ def test_report_is_whole_and_readable(chromium, report, width, dark):
     assert chromium.broken_words() == []
 
 
+@pytest.mark.parametrize("width", [390, 1024, 1440])
+def test_nothing_lies_over_anything_before_the_first_resize(chromium, report, width):
+    chromium.open(report[1], width)
+    assert chromium.overlaps() == []
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_first_screen_says_how_well_it_went(chromium, report, width):
     """Metric, floor and mixture alone, the class shares, and samples beside the data."""

@@ -56,3 +56,9 @@ def test_page_is_whole_and_readable(chromium, page):
         assert chromium.accessibility() == []
         assert chromium.faint_text() == []
         assert chromium.broken_words() == []
+
+
+def test_nothing_lies_over_anything_before_the_first_resize(chromium, page):
+    for width in (390, 1024, 1440):
+        chromium.open(page, width)
+        assert chromium.overlaps() == []
