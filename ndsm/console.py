@@ -152,6 +152,7 @@ LABELS = {
     "mode_std": "samples per mode of 10,000, std of error",
     "off_support": "off the support, share",
     "log_prob_bound": "log-density of validation rows, at least, nats",
+    "prior_match": "noised data (Y_T) to the prior, sliced Wasserstein-2",
 }
 
 
@@ -181,6 +182,10 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
             "rows with NaN or infinity", str(metrics["nonfinite"]), str(metrics["prior"]["nonfinite"]), ""
         )
     _print(table)
+    from ndsm.experiment.prior_match import prior_warning
+
+    if warning := prior_warning(metrics):
+        print(f"ndsm: warning: {warning}", file=sys.stderr)
 
 
 def print_status(status: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The front door in Python: a scikit-learn estimator that trains in this process, without Ray."""
 
 import math
+import warnings
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,7 @@ from ndsm.experiment import (
     given_row,
     training_in_memory,
 )
+from ndsm.experiment.prior_match import prior_match, prior_warning
 from ndsm.frames import LIBRARIES, Frame, chosen_library, is_frame, numbers
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
@@ -150,6 +152,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             # With the settings that no field of the configuration has.
             problem = replace(problem, objective=self.objective)
         problem = with_labels(problem, labels, "y")
+        if warning := prior_warning(prior_match(problem, dataset.train)):
+            warnings.warn(warning, stacklevel=2)
         data |= describe_labels(problem, dataset.train)
         history: list[dict[str, Any]] = []
         with training_in_memory(problem, dataset.train) as (trainer, records):

@@ -13,6 +13,7 @@ from ndsm.data import Dataset, load
 from ndsm.diagnosis import RARE, diagnosis_rows, epsilon_curve, nearest_rows, time_profile
 from ndsm.errors import InputError
 from ndsm.experiment import start, training_problem
+from ndsm.experiment.prior_match import prior_warning
 from ndsm.figures import image_rows, mosaics_png
 from ndsm.html import (
     COLOURS,
@@ -151,6 +152,8 @@ def _first_screen(
                 caption, ("metric", "model", "mixture alone", "true data (floor)"), evaluation_rows(metrics)
             )
         )
+        if warning := prior_warning(metrics):
+            parts.append(note(f"Warning: {warning}."))
         if metrics.get("nonfinite"):
             parts.append(
                 note(f"{metrics['nonfinite']} generated rows hold NaN or infinity and are left out.")

@@ -16,6 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from ndsm.config import Config, Train
 from ndsm.experiment import Experiment, begin, prepare
+from ndsm.experiment.prior_match import prior_match, prior_warning
 from ndsm.processes import Langevin
 from ndsm.run import Run
 from ndsm.training import Problem
@@ -71,6 +72,10 @@ def train(
     experiment = prepare(config, run, fresh, process)
     if experiment.dataset.notice:
         say(experiment.dataset.notice)
+    if (fresh or not experiment.run.last_step()) and (
+        warning := prior_warning(prior_match(experiment.problem, experiment.dataset.train))
+    ):
+        say(f"warning: {warning}")
     if fresh or experiment.run.last_step() < config.train.steps:
         run_on_ray(experiment, on_metrics, say=say)
 

@@ -27,6 +27,7 @@ def train(options: TrainOptions) -> None:
     """Train as the options say, then evaluate."""
     from ndsm import experiment as steps
     from ndsm.console import TrainingProgress, say, stage
+    from ndsm.experiment.prior_match import prior_match, prior_warning
     from ndsm.report import write_report
     from ndsm.run import Run
 
@@ -36,6 +37,11 @@ def train(options: TrainOptions) -> None:
     with stage("reading the data and fitting the mixture"):
         experiment = steps.prepare(config, run, options.fresh)
     last = 0 if options.fresh else run.last_step()
+    if not last:
+        # Before the hours are spent.
+        match = prior_match(experiment.problem, experiment.dataset.train)
+        if warning := prior_warning(match):
+            print(f"ndsm: warning: {warning}", file=sys.stderr)
     last_metrics: dict[str, Any] = {"step": last}
 
     def announce() -> None:

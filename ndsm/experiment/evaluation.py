@@ -10,6 +10,7 @@ import numpy as np
 
 from ndsm.data import Dataset, load
 from ndsm.experiment.generator import Generator
+from ndsm.experiment.prior_match import prior_match
 from ndsm.experiment.setup import check_rows
 from ndsm.experiment.training import start
 from ndsm.figures import samples_figure
@@ -72,6 +73,7 @@ def evaluate_checkpoint(run: Run, problem: Problem, dataset: Dataset) -> tuple[d
     samples, prior = np.concatenate(list(generator.rows(n, seed))), generator.prior_rows(n, seed)
     samples_figure(dataset, samples, prior, picture, title=f"{run.path.name}, step {trainer.steps}")
     metrics = evaluate(dataset, samples, prior, seed) | validation_bound(generator, dataset, seed)
+    metrics |= prior_match(problem, dataset.train)
     return {"step": trainer.steps, **metrics}, picture.getvalue()
 
 
@@ -107,6 +109,7 @@ def evaluate_run(
     samples, prior = np.concatenate(parts), generator.prior_rows(n, seed)
     with stage("comparing them with the data", None):
         metrics = evaluate(dataset, samples, prior, seed) | validation_bound(generator, dataset, seed)
+        metrics |= prior_match(generator.problem, dataset.train)
     run.write_evaluation(metrics)
     run.write_examples(samples=samples[:EXAMPLES], prior=prior[:EXAMPLES])
     samples_figure(dataset, samples, prior, run.samples_png, title=run.path.name)

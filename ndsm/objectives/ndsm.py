@@ -1,6 +1,7 @@
 """Nonlinear denoising score matching (Theorem 3.1).
 
-With Y_N = μ_{N-1} + σ_{N-1} Z_N, the law of Y_N has the score that minimises
+With Y_N = μ_{N-1} + σ_{N-1} Z_N, the law of Y_N, that of the simulated chain and not of the continuous process, has the score
+that minimises
 
     E[ ½ |s(Y_N, t_N)|² + Z_N · (s(Y_N, t_N) - s(μ_{N-1}, t_N)) / σ_{N-1} ]        (eq. 9)
 

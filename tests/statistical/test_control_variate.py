@@ -159,7 +159,7 @@ def test_the_mean_gradient_does_not_depend_on_epsilon(epsilon):
 
 
 def test_the_antithetic_loss_has_ndsms_mean_and_less_variance():
-    """Both are unbiased for the same objective; averaging over ±Z cannot raise the variance of the average."""
+    """Both are unbiased for the same objective, that of the chain's law; averaging over ±Z cannot raise the variance of the average."""
     trainer, problem, rows = setting()
     named = by_name(problem, rows[:40_000])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Theorem 3.1: the NDSM loss is unbiased, its variance is bounded, and the true score minimises it."""
+"""Theorem 3.1: the NDSM loss is unbiased for the simulated chain's score, its variance is bounded, and the true score minimises it."""
 
 import math
 
