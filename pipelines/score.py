@@ -1,5 +1,6 @@
-"""Log-densities of a Parquet file's rows, shared among workers by Ray Data."""
+"""Log-densities of the rows of a Parquet file or folder, shared among workers by Ray Data."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import pyarrow.compute
 import pyarrow.dataset
 import ray.data
 import torch
+from ray.data.datasource.partitioning import Partitioning, PartitionStyle
 
+from ndsm.data.parquet_folders import FolderReader
+from ndsm.data.table_formats import ParquetReader, Reader, kind_of
+from ndsm.data.tables import Table
 from ndsm.errors import InputError
 from ndsm.likelihood import COLUMNS
 from ndsm.run import Run
@@ -37,32 +42,37 @@ class _Worker:
         return batch
 
 
-def score_on_ray(run: Run, data: Path, out: Path, workers: int, settings: dict[str, Any]) -> float:
-    """Write the rows of a Parquet file with their log-densities to the new folder `out`; the mean in nats.
+def score_on_ray(run: Run, data: str | Path, out: Path, workers: int, settings: dict[str, Any]) -> float:
+    """Write the rows of a Parquet file or folder with their log-densities to the new folder `out`; the mean in nats.
 
     Rows keep their columns and come in no particular order.
 
     Args:
+        data: a path or a URI.
         workers: actors with one CPU each.
         settings: as `RowScorer`.
 
     Raises:
-        InputError: the file is no Parquet file with finite numbers in the run's columns, the folder exists, the workers do
+        InputError: the data are no Parquet files with finite numbers in the run's columns, the folder exists, the workers do
             not fit, or a node does not see the paths.
     """
-    if data.suffix.lower() != ".parquet" or run.schema().list_column:
-        raise InputError(f"{data}: expected a .parquet file with a column per dimension for --workers")
+    if kind_of(data) != "Parquet" or run.schema().list_column:
+        raise InputError(
+            f"{data}: expected a .parquet file or a folder of them with a column per dimension for --workers"
+        )
     if out.exists() or out.suffix:
         raise InputError(f"--out: expected the name of a new folder for --workers, found {out}")
     # Workers see rows in no order: here the sentence on a number that is not finite can say where it is.
-    for _ in open_rows(run, data).batches():
+    table = open_rows(run, data)
+    for _ in table.batches():
         pass
     with cluster() as found:
         check_workers(found, workers)
         check_seen(
-            written=[out.parent], read=[data, run.path / "config.yaml", run.path / "model.safetensors"]
+            written=[out.parent],
+            read=[*local_paths(table.reader), run.path / "config.yaml", run.path / "model.safetensors"],
         )
-        rows = ray.data.read_parquet(str(data.resolve()))
+        rows = read_files(table)
         scored = rows.map_batches(
             _Worker,
             fn_constructor_args=(str(run.path.resolve()), run.schema().dimension_names, settings),
@@ -74,6 +84,31 @@ def score_on_ray(run: Run, data: Path, out: Path, workers: int, settings: dict[s
         scored.write_parquet(str(out.resolve()))
     column = pa.dataset.dataset(str(out)).to_table(columns=[COLUMNS[0]])[COLUMNS[0]]
     return float(pa.compute.mean(column).as_py())
+
+
+def local_paths(reader: Reader) -> list[Path]:
+    """Where the data are, if they are files of this machine."""
+    return [Path(reader.location.path)] if reader.location.is_local else []
+
+
+def read_files(table: Table) -> ray.data.Dataset:
+    """The columns of a table of Parquet files, those of the folders' names with the types that the table gives them."""
+    reader = table.reader
+    assert isinstance(reader, ParquetReader | FolderReader)
+    root, paths = reader.location.path, reader.paths
+    if reader.location.is_local:
+        # The reading tasks may have another working directory.
+        root, paths = os.path.abspath(root), [os.path.abspath(path) for path in paths]
+    kinds = {
+        name: int if pa.types.is_integer(reader.schema.field(name).type) else float
+        for name in table.names
+        if isinstance(reader, FolderReader) and name in reader.keys
+    }
+    return ray.data.read_parquet(
+        paths,
+        filesystem=reader.location.filesystem,
+        partitioning=Partitioning(PartitionStyle.HIVE, root, field_types=kinds),
+    )
 
 
 def check_workers(found: Cluster, workers: int) -> None:

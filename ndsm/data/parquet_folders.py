@@ -39,8 +39,8 @@ class FolderReader(Reader):
             with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
                 self._files = list(pool.map(self._open, self.paths))
         own = self._files[0].schema
-        self._keys = {name: values for name, values in keys.items() if own.get_field_index(name) < 0}
-        fields = [pa.field(name, values.type) for name, values in self._keys.items()]
+        self.keys = {name: values for name, values in keys.items() if own.get_field_index(name) < 0}
+        fields = [pa.field(name, values.type) for name, values in self.keys.items()]
         self.schema = pa.schema([*own, *fields], own.metadata)
         self._ends = list(accumulate(file.rows for file in self._files))
 
@@ -85,7 +85,7 @@ class FolderReader(Reader):
         kinds = pa.schema([self.schema.field(name) for name in names])
         for file in self._files[1:]:
             for name in names:
-                if name in self._keys:
+                if name in self.keys:
                     continue
                 at = file.schema.get_field_index(name)
                 found = file.schema.field(at).type if at >= 0 else "no such column"
@@ -126,11 +126,11 @@ class FolderReader(Reader):
             yield pa.concat_batches(kept)
 
     def _file_batches(self, names: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
-        own = [name for name in names if name not in self._keys]
+        own = [name for name in names if name not in self.keys]
         for k, file in enumerate(self._files):
             for columns, rows in self._own_columns(file, own, size):
                 for name in set(names) - set(own):
-                    columns[name] = pa.repeat(self._keys[name][k], rows)
+                    columns[name] = pa.repeat(self.keys[name][k], rows)
                 yield pa.RecordBatch.from_arrays([columns[name] for name in names], list(names))
 
     def _own_columns(

@@ -154,6 +154,7 @@ class ParquetReader(Reader):
 
     def __init__(self, location: Location) -> None:
         super().__init__(location)
+        self.paths = [location.path]
         with self.readable(), location.open() as source, pa.parquet.ParquetFile(source) as file:
             self.rows, self.schema = file.metadata.num_rows, file.schema_arrow
 

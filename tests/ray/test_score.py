@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
@@ -41,9 +42,26 @@ def test_workers_write_the_numbers_of_one_process(folder, ray_cluster):
         score_on_ray(run, folder / "rows.parquet", out, 1, settings)
 
 
+@pytest.mark.parametrize("as_uri", [False, True])
+def test_workers_read_folders_whose_names_hold_a_column(folder, ray_cluster, tmp_path, as_uri):
+    run, settings = Run.open(folder / "run"), {"end": None, "probes": 0, "seed": 0}
+    table = pq.read_table(folder / "rows.parquet")
+    table = table.set_column(0, "x1", pa.array(np.rint(table["x1"]).astype(int)))
+    data, out = tmp_path / "hive", tmp_path / "scored"
+    pa.dataset.write_dataset(table, data, format="parquet", partitioning=["x1"], partitioning_flavor="hive")
+    (data / "_SUCCESS").touch()
+    score_on_ray(run, data.as_uri() if as_uri else data, out, 1, settings)
+    found = pq.read_table(out).sort_by("key")
+    assert found["x1"].to_pylist() == table["x1"].to_pylist()
+    expected = ndsm.load(folder / "run").score_samples(np.stack([table["x0"], table["x1"]], 1))
+    np.testing.assert_allclose(found["log_prob"], expected, atol=5e-3)
+
+
 def test_what_does_not_fit_is_one_sentence(folder):
     run = Run.open(folder / "run")
-    with pytest.raises(InputError, match=r"expected a \.parquet file with a column per dimension"):
+    with pytest.raises(
+        InputError, match=r"expected a \.parquet file or a folder of them with a column per dimension"
+    ):
         score_on_ray(run, folder / "rows.csv", folder / "new", 1, {})
     with pytest.raises(InputError, match="the cluster has 2 CPUs, but 2 workers and the reader need 3"):
         check_workers(Cluster(2, 0, 1e9), 2)
