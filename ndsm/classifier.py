@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ndsm.errors import InputError
+from ndsm.global_state import seeded
 from ndsm.networks import MLP, TimeEmbedding
 from ndsm.optimizer import Adam
 from ndsm.processes import LABEL, Process, one_step_batches
@@ -89,8 +90,7 @@ def fit_classifier(
         raise InputError(f"labels: expected whole numbers from 0 on, found {known.dtype} from {known.min()}")
     t_min = process.horizon * FIRST_TIME
     batches = one_step_batches(process, rows, t_min, batch_rows, seed, known.astype(np.int16))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_stream(seed, "classifier").initial_seed())
+    with seeded(torch_stream(seed, "classifier").initial_seed()):
         model = NoiseAwareClassifier(
             process,
             int(known.max()) + 1,

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -20,13 +21,12 @@ PLAIN_SECONDS = 5.0
 WARM_UP = "waiting for rollouts"
 
 
-_quiet = False
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
 def set_quiet(quiet: bool) -> None:
-    """Show no progress from here on, or show it again: what `--quiet` and `--json` of a command do."""
-    global _quiet
-    _quiet = quiet
+    """Show no progress in the rest of this context, which a command has for itself: what its `--quiet` and `--json` do."""
+    _quiet.set(quiet)
 
 
 def say(words: str, to: TextIO | None = None) -> None:
@@ -35,7 +35,7 @@ def say(words: str, to: TextIO | None = None) -> None:
     Args:
         to: where it is printed, the standard output if not given.
     """
-    if not _quiet:
+    if not _quiet.get():
         print(words, file=to, flush=True)
 
 
@@ -58,7 +58,7 @@ def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]
     Yields:
         What is called with the number done since the last call.
     """
-    if _quiet or not sys.stderr.isatty():
+    if _quiet.get() or not sys.stderr.isatty():
         say(name, sys.stderr)
         done, said = 0, time.monotonic()
 
@@ -95,7 +95,7 @@ class TrainingProgress:
         self._steps = steps
         self._printed = 0.0
         self._bar: Progress | None = None
-        if sys.stderr.isatty() and not _quiet:
+        if sys.stderr.isatty() and not _quiet.get():
             self._bar = Progress(
                 TextColumn("training"),
                 BarColumn(),

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ndsm.errors import InputError
 from ndsm.files import write_whole
+from ndsm.global_state import seeded, threads
 from ndsm.networks.autoencoder import Autoencoder
 from ndsm.networks.classifier import ImageClassifier
 from ndsm.optimizer import Adam
@@ -139,14 +140,10 @@ def cache_folder() -> Path:
 def all_cores() -> Iterator[None]:
     """Lets torch use every core for a while, or OMP_NUM_THREADS of them where that is set: workers and simulators are
     held to one thread each."""
-    before = torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else before
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else torch.get_num_threads()
     given = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(min(cores, int(given)) if given.isdecimal() and int(given) else cores)
-    try:
+    with threads(min(cores, int(given)) if given.isdecimal() and int(given) else cores):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _optimise(
@@ -193,8 +190,7 @@ def _kept(
     """The network of this recipe and data, read or else trained and written."""
     stem = cache_folder() / f"{name}-{make_stamp(*recipe, SEED, train.images, train.labels)}"
     weights, description = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with seeded(SEED):
         network = build()
     if description.is_file():
         network.load_state_dict(_checked_weights(weights, description))

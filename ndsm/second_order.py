@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ndsm.errors import InputError
+from ndsm.global_state import seeded
 from ndsm.networks import MLP, TimeEmbedding
 from ndsm.objectives import Score
 from ndsm.optimizer import Adam
@@ -114,8 +115,7 @@ def fit_second_order(
         raise InputError(
             f"t_min: expected above 0 and below the horizon {process.horizon:g}, found {t_min:g}"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_stream(seed, "second order").initial_seed())
+    with seeded(torch_stream(seed, "second order").initial_seed()):
         inputs = torch_stream(seed, "second order inputs")
         model = SecondOrderScore(process, min(rank, rows.shape[1]), t_min, width, depth, inputs)
     optimiser = Adam(model.parameters(), lr)

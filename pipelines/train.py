@@ -1,7 +1,6 @@
 """Training on Ray: the driver, which starts simulators and Ray Train workers and watches them."""
 
 import math
-import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ndsm.config import Config, Train
 from ndsm.experiment import Experiment, begin, prepare
 from ndsm.experiment.prior_match import prior_match, prior_warning
+from ndsm.global_state import environment
 from ndsm.processes import Langevin
 from ndsm.run import Run
 from ndsm.training import Problem
@@ -144,7 +144,6 @@ def train_on_ray(
     """
     config = problem.config.train
     pool, evaluations = SimulatorPool(problem, data, found, simulators), Evaluations(run, problem)
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_seconds)
     # The state to resume from is the run's own checkpoint; Ray keeps only its bookkeeping here.
     if run.mirror is None:
         storage: dict[str, Any] = {"storage_path": str((run.path / "checkpoints").resolve())}
@@ -183,7 +182,8 @@ def train_on_ray(
 
     def fit() -> None:
         try:
-            with warnings.catch_warnings():
+            seconds = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(config.start_seconds)}
+            with warnings.catch_warnings(), environment(**seconds):
                 warnings.simplefilter("ignore")
                 trainer.fit()
         except BaseException as error:

@@ -1,6 +1,5 @@
 """`ndsm tune`: check everything, search, run the finalists, write what was learned."""
 
-import os
 import sys
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from ndsm.console import print_result, say
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError, Unfinished
 from ndsm.experiment import training_problem
+from ndsm.global_state import environment
 from ndsm.training import fit_mixture
 from pipelines.cluster import cluster
 from pipelines.resources import SIMULATOR, TRAINER, Cluster, check_budget
@@ -103,8 +103,7 @@ def tune(options: SearchOptions) -> bool:
         pool_bytes=0 if options.trial_kind == "train" else int(options.pool_gb * 2**30),
         nested=options.trial_kind == "train",
     )
-    os.environ.update(TUNE_ENVIRONMENT)
-    with cluster() as found:
+    with environment(**TUNE_ENVIRONMENT), cluster() as found:
         if setting.nested:
             use_gpu, simulators = uses_gpu(base.train, found), base.train.first_simulators
             data_bytes = split.train.nbytes

@@ -16,6 +16,7 @@ import numpy as np
 from ndsm.config import Config
 from ndsm.errors import InputError
 from ndsm.files import names_below, remove_files
+from ndsm.global_state import threads
 from ndsm.roles import adjustable_names
 from ndsm.run import Run, removable
 from ndsm.streams import numpy_stream
@@ -104,11 +105,9 @@ def run_population(
         on_end(record)
 
 
+@threads(1)
 def train_member(setting: Setting, path: Path, config: Any, share: float) -> None:
     """Train a member up to a share of its steps, and score it."""
-    import torch
-
-    torch.set_num_threads(1)
     run_trial(setting, TrialFolder(path), config, rungs=tuple(s for s in SHARES if s <= share), until=share)
 
 

@@ -9,6 +9,7 @@ import select
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import TextIO
 
 from ndsm.cli.about import completion_command, doctor_command, presets_command
@@ -76,15 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"ndsm {version('ndsm')}")
         return 0
-    from ndsm.console import set_quiet
-
-    # torch's own, on the first directional derivative.
-    warnings.filterwarnings("ignore", message=r".*jit\.script.*", category=FutureWarning)
-    shown, warnings.showwarning = warnings.showwarning, show_warning
     try:
         if args[0] not in COMMANDS:
             raise InputError(f"no command {args[0]!r}: expected one of {', '.join(COMMANDS)}")
-        COMMANDS[args[0]][0](args[1:])
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            # torch's own, on the first directional derivative.
+            warnings.filterwarnings("ignore", message=r".*jit\.script.*", category=FutureWarning)
+            # What a command sets, such as what it shows, ends with it.
+            copy_context().run(COMMANDS[args[0]][0], args[1:])
         sys.stdout.flush()
     except InputError as error:
         print(f"ndsm: {error}", file=sys.stderr)
@@ -109,7 +110,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    finally:
-        set_quiet(False)
-        warnings.showwarning = shown
     return 0

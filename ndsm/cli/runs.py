@@ -28,6 +28,7 @@ def train(options: TrainOptions) -> None:
     from ndsm import experiment as steps
     from ndsm.console import TrainingProgress, say, stage
     from ndsm.experiment.prior_match import prior_match, prior_warning
+    from ndsm.global_state import threads
     from ndsm.report import write_report
     from ndsm.run import Run
 
@@ -82,11 +83,12 @@ def train(options: TrainOptions) -> None:
                 progress.warm_up()
 
             if options.local:
-                use_threads()
-                steps.begin(experiment)
-                begun()
-                for record in steps.train_locally(experiment):
-                    show(record.metrics)
+                # One core is left to the simulating thread.
+                with threads(max(1, (os.cpu_count() or 1) - 1)):
+                    steps.begin(experiment)
+                    begun()
+                    for record in steps.train_locally(experiment):
+                        show(record.metrics)
             else:
                 from pipelines.train import run_on_ray
 
@@ -111,13 +113,6 @@ def train(options: TrainOptions) -> None:
         with stage("writing the report"):
             write_report(run, experiment.dataset)
     say(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
-
-
-def use_threads() -> None:
-    """Leave one core to the simulating thread."""
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
 
 
 def evaluate_command(args: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ndsm.config import Config, Residual
 from ndsm.errors import InputError
+from ndsm.global_state import seeded
 from ndsm.networks.diffusers_unet import DiffusersUNet
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.equivariant import Equivariant
@@ -171,8 +172,7 @@ def build_score_model(
     )
     kinds = {"mlp": MLP, "resmlp": ResidualMLP, "unet": UNet, "diffusers": DiffusersUNet}
     # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_stream(config.train.seed, "weights").initial_seed())
+    with seeded(torch_stream(config.train.seed, "weights").initial_seed()):
         network = kinds[net.kind](d, embedding.width + net.classes, net.width, net.depth)
     if config.train.compile:
         network.compile()

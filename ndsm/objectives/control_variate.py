@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ndsm.global_state import seeded
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.mlp import zero_linear
 from ndsm.objectives.ndsm import ControlVariate
@@ -150,8 +151,7 @@ class NetworkEpsilon(Epsilon):
     """
 
     def __init__(self, t_min: float, t_max: float, lr: float = 1e-3, seed: int = 0) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             sizes = (1, 10, 10, 10)
             layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
             # Starts as ε = 0, which is NDSM.

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ndsm.data import load
 from ndsm.experiment import Experiment, Generator, begin, prepare, train_locally
 from ndsm.figures import image_rows
 from ndsm.files import write_whole
+from ndsm.global_state import threads
 from ndsm.interrupt import Interrupted
 from ndsm.metrics import evaluate
 from ndsm.reproduce.study import Job
@@ -31,6 +31,7 @@ def stop_file(runs: Path) -> Path:
     return runs / "stop"
 
 
+@threads(1)
 def run_job(job: Job, runs: Path) -> Result:
     """Train (or resume) the run `runs`/NAME of a job, generate, and measure.
 
@@ -39,7 +40,6 @@ def run_job(job: Job, runs: Path) -> Result:
     Raises:
         Interrupted: `stop_file(runs)` appeared before it was trained; a checkpoint is saved.
     """
-    torch.set_num_threads(1)
     run, stop = Run(runs / job.name), stop_file(runs)
     if stop.exists():
         raise Interrupted
