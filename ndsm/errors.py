@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class LeaseLost(RuntimeError):
+    """Another process has taken over what this one was writing to: one sentence that says who; nothing more is written."""
+
+
 class Unfinished(RuntimeError):
     """Work that ended without a result, and that the same command takes up again: one sentence that says why.
 

@@ -22,7 +22,7 @@ Every file appears whole or not at all: it is written under another name, flushe
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ FILES = (
     "checkpoints/failure.json",
     "checkpoints/ray/**",
     "checkpoints/owner.json",
+    "checkpoints/lease.json",
     "data.json",
 )
 """Every file that a run makes, as `first_foreign` takes them; nothing else in its folder is ever deleted."""
@@ -215,15 +216,21 @@ class Run:
             self._write_config(config)
             self.push()
         except OSError as error:
-            raise InputError(
-                f"{self.mirror.uri if self.mirror else self.path}: expected a folder that can be written to, found {error}"
-            ) from None
+            raise self._no_place(error) from None
+
+    def _no_place(self, error: OSError) -> InputError:
+        place = self.mirror.uri if self.mirror else self.path
+        return InputError(f"{place}: expected a folder that can be written to, found {error}")
 
     def update(self, config: Config) -> None:
         """Make `config`, which is the same training, the run's; an evaluation by other settings is forgotten."""
         before = self.config()
         if before == config:
             return
+        if fields := differing_fields(before, config):
+            raise InputError(
+                f"{self.path} was begun with another configuration meanwhile: {', '.join(fields)}"
+            )
         if differences(before, config, "sampling", "evaluation"):
             self.forget_evaluation()
         self._write_config(config)
@@ -241,7 +248,12 @@ class Run:
             OSError: a file cannot be deleted, or the storage does not answer.
         """
         self.check_place(fresh=True)
-        remove_files(self.path, removable(names_below(self.path)))
+        names = removable(names_below(self.path))
+        if self.owner.held:
+            names = [
+                name for name in names if name not in ("checkpoints/owner.json", "checkpoints/lease.json")
+            ]
+        remove_files(self.path, names)
         if copy and self.mirror is not None:
             self.mirror.remove(removable(self.mirror.modified()))
 
@@ -309,12 +321,29 @@ class Run:
             raise FileNotFoundError(
                 f"{self.path} has vanished while it was trained: bring the folder back, and the same command goes on"
             )
+        self.owner.check_held()
 
     @property
     def owner(self) -> OwnerFile:
         """Who trains it; held while it is trained."""
         file = self._checkpoint_folder / "owner.json"
         return OwnerFile(file, f"{self.path} is being trained", "give this run another --name")
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes from training it here and, if it has a copy, on other machines; held already, do nothing.
+
+        Raises:
+            InputError: another process trains it, or nothing can be written there.
+        """
+        with ExitStack() as held:
+            try:
+                held.enter_context(self.owner.hold())
+                if self.mirror is not None:
+                    held.enter_context(self.mirror.hold())
+            except OSError as error:
+                raise self._no_place(error) from None
+            yield
 
     # ---- what a run is ----
 
@@ -711,7 +740,9 @@ def _check_place(place: str, names: Iterable[str], marked: bool) -> None:
     Args:
         marked: whether a run's `data.json` is among them; without it no file is taken for a run's.
     """
-    if foreign := first_foreign(names, FILES if marked else ("checkpoints/owner.json",)):
+    if foreign := first_foreign(
+        names, FILES if marked else ("checkpoints/owner.json", "checkpoints/lease.json")
+    ):
         expected = "only files of the run that --fresh starts over" if marked else "a new or a run's folder"
         raise InputError(
             f"{place}: expected {expected}, found one with other files in it: {foreign}; move them away, or choose another "

@@ -1,19 +1,22 @@
 """A copy of a run's folder in any file system that Arrow knows: S3, Google Cloud Storage, HDFS, or a local path."""
 
-from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
 
-from ndsm.files import PARTIAL, needs_room, remove_files, whole_file
+from ndsm.files import PARTIAL, first_foreign, needs_room, remove_files, whole_file
+from ndsm.lease import Lease
 from ndsm.uris import open_uri
 
 CHUNK = 1 << 22
 """Bytes copied at a time."""
-LOCAL_ONLY = ("owner.json", "stop")
+LEASE = "checkpoints/lease.json"
+"""Says who may write to the copy; part of no run."""
+LOCAL_ONLY = ("owner.json", "lease.json", "stop")
 """Files that say something about processes of this machine."""
 
 
@@ -21,8 +24,9 @@ class Mirror:
     """The copy at a URI.
 
     A file appears there whole or not at all: it is written under another name and moved, on object stores too, since
-    Arrow ends an upload that an exception interrupts as if it were complete. Only one process at a time may `push`; any
-    may `push_files` that no other one writes.
+    Arrow ends an upload that an exception interrupts as if it were complete. Only one process at a time may `push`, that
+    which holds the lease; any may `push_files` that no other one writes. What a copy that holds the lease writes, also one
+    that was sent to another process, fails with `LeaseLost` once somebody else holds it.
 
     Args:
         uri: of the folder; options of the file system may follow a `?`, such as
@@ -36,6 +40,14 @@ class Mirror:
         self.uri = uri
         self._fs, self._root = open_uri(uri, "train.storage", "s3://bucket/folder")
         self._pushed: dict[str, tuple[int, int]] = {}
+        self._pulled: dict[str, float] | None = None
+        what, remedy = (
+            f"{uri.partition('?')[0]} is being trained to",
+            "give this run another --name or train.storage",
+        )
+        if self._fs.type_name == "local":
+            what = what.removeprefix("file://")
+        self._lease = Lease(self._fs, f"{self._root}/{LEASE}", what, remedy)
 
     @classmethod
     def under(cls, uri: str, name: str) -> "Mirror":
@@ -44,8 +56,30 @@ class Mirror:
         return cls(f"{base.rstrip('/')}/{name}{mark}{options}")
 
     def __reduce__(self) -> Any:
-        """Travels as its URI."""
-        return Mirror, (self.uri,)
+        """Travels as its URI and what shows that its process holds the lease."""
+        return _sent, (self.uri, self._lease.token)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep others from writing to the copy, by its lease; nothing if this object holds it already.
+
+        Raises:
+            InputError: another process holds it.
+            OSError: the storage does not answer.
+        """
+        if self._fs.type_name == "local":
+            self._fs.create_dir(f"{self._root}/{LEASE}".rpartition("/")[0])
+        with self._lease.hold():
+            yield
+
+    def check_free(self) -> None:
+        """Raise an error if another process holds the lease.
+
+        Raises:
+            InputError: it does.
+            OSError: the storage does not answer.
+        """
+        self._lease.check_free()
 
     @property
     def arrow(self) -> tuple[pa.fs.FileSystem, str]:
@@ -60,11 +94,20 @@ class Mirror:
         """
         selector = pa.fs.FileSelector(self._root, allow_not_found=True, recursive=True)
         found = self._fs.get_file_info(selector)
-        return {
+        times = {
             info.path[len(self._root) :].lstrip("/"): info.mtime_ns / 1e9
             for info in found
             if info.type == pa.fs.FileType.File
         }
+        return {name: when for name, when in times.items() if first_foreign([name], (LEASE,))}
+
+    def changed(self) -> bool:
+        """Whether somebody has written to the copy since this pulled it last.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        return self._pulled is not None and self._pulled != self.modified()
 
     def names(self) -> set[str]:
         """Files in the copy that are whole, relative to it.
@@ -94,6 +137,7 @@ class Mirror:
         Raises:
             OSError: the storage does not take them.
         """
+        self._lease.check_held()
         for name in names:
             state = _state(folder / name)
             if self._pushed.get(name) != state:
@@ -102,6 +146,7 @@ class Mirror:
 
     def delete(self, name: str) -> None:
         """Delete a file of the copy, if it is there."""
+        self._lease.check_held()
         if self._fs.get_file_info(f"{self._root}/{name}").type == pa.fs.FileType.File:
             self._fs.delete_file(f"{self._root}/{name}")
 
@@ -111,7 +156,8 @@ class Mirror:
         Raises:
             OSError: the storage does not answer.
         """
-        names = self.names()
+        self._pulled = self.modified()
+        names = {name for name in self._pulled if not name.endswith(PARTIAL)}
         if "config.yaml" not in names:
             return
         for name in sorted(names, key=_order):
@@ -145,6 +191,7 @@ class Mirror:
         Raises:
             OSError: the storage does not answer.
         """
+        self._lease.check_held()
         self._pushed.clear()
         if self._fs.type_name == "local":
             remove_files(Path(self._root), names)
@@ -162,6 +209,12 @@ class Mirror:
                 while chunk := source.read(CHUNK):
                     sink.write(chunk)
             self._fs.move(target + PARTIAL, target)
+
+
+def _sent(uri: str, token: str | None) -> Mirror:
+    mirror = Mirror(uri)
+    mirror._lease.token = token
+    return mirror
 
 
 def _order(name: str) -> tuple[bool, bool, str]:

@@ -14,6 +14,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from ndsm.config import Config, Train
+from ndsm.errors import LeaseLost
 from ndsm.experiment import Experiment, begin, prepare
 from ndsm.experiment.prior_match import prior_match, prior_warning
 from ndsm.global_state import environment
@@ -102,8 +103,8 @@ def run_on_ray(
         use_gpu, simulators = uses_gpu(config, found), config.first_simulators
         data_bytes = experiment.dataset.train.nbytes
         check_budget(found, config, simulators, problem.spec.block_bytes, data_bytes, use_gpu)
-        begin(experiment)
-        with run.owner.hold():
+        with run.hold():
+            begin(experiment)
             data = ray.put(experiment.dataset.train)
             if config.simulators == "auto":
                 simulators = calibrated(problem, data, found, use_gpu, say)
@@ -194,6 +195,8 @@ def train_on_ray(
     try:
         while thread.is_alive():
             thread.join(timeout=0.3)
+            # Workers cannot see that a lease in the folder is lost.
+            run.owner.check_held()
             if run.stop_file.exists():
                 pool.board.ask_to_stop.remote()
             # After the last join too: the run's last line comes just before its thread ends.
@@ -218,7 +221,7 @@ def train_on_ray(
     # What ended one worker comes before what that did to the others.
     if failure is not None:
         # A note for `ndsm status`, if there still is a place for it.
-        with suppress(OSError):
+        with suppress(OSError, LeaseLost):
             run.check_there()
             run.write_failure(failure)
         raise failure

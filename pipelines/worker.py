@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device, prepare_model
 
-from ndsm.errors import InputError
+from ndsm.errors import InputError, LeaseLost
 from ndsm.experiment import saved, start
 from ndsm.run import Run
 from ndsm.training import BlockSource, Flags, Problem, Record, block_index, local_source, open_replay
@@ -37,7 +37,7 @@ def worker(settings: dict[str, Any]) -> None:
 
     try:
         train_as_worker(settings)
-    except (InputError, FloatingPointError, NoAnswer) as error:
+    except (InputError, FloatingPointError, NoAnswer, LeaseLost) as error:
         end(error)
     except OSError as error:
         # A disk that is full or gone stays so; what is behind a network may answer again.
@@ -52,7 +52,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     """Take this worker's part in all steps that are left.
 
     Raises:
-        InputError, FloatingPointError, NoAnswer: it would not go better next time.
+        InputError, FloatingPointError, NoAnswer, LeaseLost: it would not go better next time.
         OSError: storage failed.
     """
     check_software(settings["software"])

@@ -111,9 +111,9 @@ def tune(options: SearchOptions) -> bool:
         concurrent = trials_at_once(found, base, options.trial_kind, options.concurrent)
         resources = trial_resources(found, base, options.trial_kind, concurrent)
         check_seen(written=[folder.path])
-        if options.fresh:
-            folder.remove()
         with folder.owner.hold(), gently_interrupted(folder) as interrupted:
+            if options.fresh:
+                folder.remove()
             folder.begin(settings)
             announce(options, folder, space, split, metric, concurrent)
             if sum(r.status in FINISHED for r in folder.records()) < plan.trials:

@@ -39,6 +39,7 @@ TRIALS = ("trials/[0-9]*", "finalists/*-seed*")
 """Folders of trials."""
 OWN = (
     "owner.json",
+    "lease.json",
     "population.json",
     "ray/**",
     "stop",
@@ -197,7 +198,9 @@ class SearchFolder:
         Raises:
             InputError: the folder has a file that no search makes, or a trial's process still works in it.
         """
-        if foreign := first_foreign(names_below(self.path), OWN if self._is_marked() else ("owner.json",)):
+        if foreign := first_foreign(
+            names_below(self.path), OWN if self._is_marked() else ("owner.json", "lease.json")
+        ):
             expected = (
                 "only a search's files for --fresh" if self._is_marked() else "a new or a search's folder"
             )
@@ -213,7 +216,10 @@ class SearchFolder:
             InputError: there is something else; nothing is deleted.
         """
         self.check_place()
-        remove_files(self.path, sorted(names_below(self.path), key=lambda name: name == "search.json"))
+        names = sorted(names_below(self.path), key=lambda name: name == "search.json")
+        if self.owner.held:
+            names = [name for name in names if name not in ("owner.json", "lease.json")]
+        remove_files(self.path, names)
 
     def trial(self, number: int) -> TrialFolder:
         """A trial's files."""

@@ -46,5 +46,5 @@ def train_nested(
 
     found = Cluster.of(ray.cluster_resources())
     config, data = problem.config.train, ray.put(experiment.dataset.train)
-    with run.owner.hold():
+    with run.hold():
         train_on_ray(problem, run, data, line, found, config.first_simulators, uses_gpu(config, found))

@@ -159,7 +159,7 @@ def _take_over(plan: Plan, folder: SearchFolder, generation: int, member: int, d
     record, coming = trial.read(), trial.path / "run-next"
     if all(change["generation"] != generation for change in record.changes):
         remove_files(coming, removable(names_below(coming)))
-        ignored = shutil.ignore_patterns("owner.json")
+        ignored = shutil.ignore_patterns("owner.json", "lease.json")
         shutil.copytree(giving.run.path, coming, ignore=ignored, dirs_exist_ok=True)
         rng = numpy_stream(plan.seed, "changed values", generation, member)
         given = giving.read().params

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ndsm.cli.options import (
     EvaluateOptions,
@@ -16,6 +16,10 @@ from ndsm.cli.options import (
 )
 from ndsm.errors import InputError
 from ndsm.interrupt import Interrupted, stopping
+
+if TYPE_CHECKING:
+    from ndsm.experiment import Experiment
+    from ndsm.run import Run
 
 
 def train_command(args: Sequence[str]) -> None:
@@ -29,7 +33,6 @@ def train(options: TrainOptions) -> None:
     from ndsm.console import TrainingProgress, say, stage
     from ndsm.experiment.prior_match import prior_match, prior_warning
     from ndsm.global_state import threads
-    from ndsm.report import write_report
     from ndsm.run import Run
 
     config = options.config
@@ -63,7 +66,8 @@ def train(options: TrainOptions) -> None:
 
     if last >= config.train.steps:
         announce()
-        run.update(experiment.config)
+        with run.hold():
+            run.update(experiment.config)
     else:
         in_training = False
         with (
@@ -84,7 +88,7 @@ def train(options: TrainOptions) -> None:
 
             if options.local:
                 # One core is left to the simulating thread.
-                with threads(max(1, (os.cpu_count() or 1) - 1)):
+                with threads(max(1, (os.cpu_count() or 1) - 1)), run.hold():
                     steps.begin(experiment)
                     begun()
                     for record in steps.train_locally(experiment):
@@ -102,17 +106,28 @@ def train(options: TrainOptions) -> None:
             )
             print("a checkpoint is saved; the same command goes on from there", file=to)
             raise Interrupted
+    # What comes now is written to the copy too.
+    with run.hold():
+        _judge(run, experiment, last >= config.train.steps, options.json)
+    say(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
+
+
+def _judge(run: "Run", experiment: "Experiment", was_complete: bool, as_json: bool) -> None:
+    """Evaluate a run that came to its end, and write its report, unless both are there of an earlier time."""
+    from ndsm import experiment as steps
+    from ndsm.console import stage
+    from ndsm.report import write_report
+
     # None of a run that has been trained further since.
-    known = run.evaluation() if last >= config.train.steps and run.samples_png.is_file() else None
+    known = run.evaluation() if was_complete and run.samples_png.is_file() else None
     if known is None:
-        metrics = steps.evaluate_run(run, config.evaluate.n, experiment.dataset, stage)
-        show_evaluation(metrics, options.json)
-    elif options.json:
+        metrics = steps.evaluate_run(run, experiment.config.evaluate.n, experiment.dataset, stage)
+        show_evaluation(metrics, as_json)
+    elif as_json:
         show_evaluation(known, True)
     if known is None or not run.report_html.is_file():
         with stage("writing the report"):
             write_report(run, experiment.dataset)
-    say(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
 
 
 def evaluate_command(args: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ndsm.cli.options import (
     ReproduceOptions,
@@ -14,6 +15,9 @@ from ndsm.cli.options import (
 )
 from ndsm.errors import InputError
 from ndsm.interrupt import Interrupted, stopping
+
+if TYPE_CHECKING:
+    from ndsm.reproduce import Folder
 
 
 def bench_command(args: Sequence[str]) -> None:
@@ -46,9 +50,7 @@ def bench_command(args: Sequence[str]) -> None:
 def reproduce_command(args: Sequence[str]) -> None:
     """`ndsm reproduce`."""
     options = parse("reproduce", ReproduceOptions, args)
-    from ndsm.console import print_result, print_study, say
-    from ndsm.reproduce import STUDIES, Folder, Job, Result, number, run_here, stop_file
-    from ndsm.run import Run
+    from ndsm.reproduce import STUDIES, Folder
 
     if not 0 < options.scale <= 1:
         raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
@@ -57,6 +59,17 @@ def reproduce_command(args: Sequence[str]) -> None:
     data = study.data_fields(options.data.root.resolve())
     methods = None if options.rows is None else [row.strip() for row in options.rows.split(",")]
     folder = Folder(path, options.name, study, options.scale, data, options.fresh, methods)
+    with folder.hold():
+        _run_study(options, folder, path)
+
+
+def _run_study(options: ReproduceOptions, folder: "Folder", path: Path) -> None:
+    """Run what has no result yet, and print the results."""
+    from ndsm.console import print_result, print_study, say
+    from ndsm.reproduce import Job, Result, number, run_here, stop_file
+    from ndsm.run import Run
+
+    study = folder.study
     jobs, runs = folder.missing(), (path / "runs").resolve()
     total = len(folder.jobs)
     say(f"{study.title}: {total - len(jobs)} of {total} runs done; results in {path}")

@@ -28,7 +28,7 @@ def train_locally(
         milestones: see `train`.
     """
     problem, run = experiment.problem, experiment.run
-    with run.owner.hold():
+    with run.hold():
         trainer, resume = start(problem, run.load_checkpoint(problem))
         if trainer.steps >= problem.config.train.steps:
             return

@@ -48,6 +48,8 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
         config = own_process(config, process)
     run.owner.check_free()
     try:
+        if run.mirror is not None:
+            run.mirror.check_free()
         run.check_place(fresh)
     except OSError as error:
         raise InputError(f"{run.path}: expected the run and its copy to be readable, found {error}") from None
@@ -102,6 +104,16 @@ def check_rows(run: Run, config: Config, identity: str) -> None:
 def begin(experiment: Experiment) -> None:
     """Write what the run is; of one that is there already how it is executed and looked at from here on."""
     run = experiment.run
+    with run.hold():
+        _begin(experiment, run)
+
+
+def _begin(experiment: Experiment, run: Run) -> None:
+    if run.mirror is not None and not experiment.fresh and run.mirror.changed():
+        # Another machine has trained it since it was looked at.
+        run.check_place()
+        run.check_copy()
+        run.pull()
     if experiment.fresh or not run.exists():
         # Also what a run that was killed while it was begun, or deleted, has left.
         run.remove(copy=experiment.fresh)

@@ -3,7 +3,8 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ndsm.errors import InputError
 from ndsm.figures import image_rows, image_study_figure, study_figure
 from ndsm.files import first_foreign, names_below, remove_files, write_whole
 from ndsm.metrics import evaluate
+from ndsm.owner import OwnerFile
 from ndsm.reproduce.running import PICTURED, Result
 from ndsm.reproduce.study import Job, Study, key_of, number, words
 from ndsm.run import Run
@@ -67,22 +69,36 @@ class Folder:
         if unknown := sorted(set(methods or ()) - {row for row, _ in study.rows}):
             known = ", ".join(dict.fromkeys(row for row, _ in study.rows))
             raise InputError(f"--rows: expected rows of {name}: {known}; found {unknown[0]!r}")
-        self.path, self.study = path, study
+        self.path, self.study, self._scale = path, study, scale
+        self.owner = OwnerFile(path / "owner.json", f"{path} is being written", "give another --out")
         every = study.jobs(scale, data)
         self.jobs = [job for job in every if methods is None or job.row in methods]
         self._names = {job.key: job.name for job in every}
         self.results: dict[str, Any] = {
             "format": self.FORMAT, "name": name, "scale": scale, "rows": [], "floor": {}
         }  # fmt: skip
+        self.owner.check_free()
         self._check_place(fresh)
         if fresh:
-            self._remove()
-        self._read(scale)
+            with self.owner.hold():
+                self._remove()
+        self._read()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes from running this experiment here, and take up the results that one has added meanwhile.
+
+        Raises:
+            InputError: another process runs it.
+        """
+        with self.owner.hold():
+            self._read()
+            yield
 
     def _check_place(self, fresh: bool) -> None:
         """Raise `InputError` if the folder has a file of somebody else's; where all is deleted, also if a run's folder has."""
         below = [f"runs/{name}/**" for name in self._names.values()] if fresh else ["runs/**"]
-        own = ["runs/stop", *below]
+        own = ["owner.json", "lease.json", "runs/stop", *below]
         if self._is_marked():
             samples = [f"samples/{name}.npy" for name in self._names.values()] if fresh else ["samples/**"]
             own += ["results.json", "figure.png", *samples]
@@ -115,16 +131,17 @@ class Folder:
         """Delete what the command has made; results.json last, by which what is left is known."""
         for run in self._runs():
             run.remove()
-        remove_files(self.path, sorted(names_below(self.path), key=lambda name: name == "results.json"))
+        names = [name for name in names_below(self.path) if name not in ("owner.json", "lease.json")]
+        remove_files(self.path, sorted(names, key=lambda name: name == "results.json"))
 
-    def _read(self, scale: float) -> None:
+    def _read(self) -> None:
         """Take up the results that are there."""
         if not self._is_marked():
             return
         self.results = json.loads((self.path / "results.json").read_text(encoding="utf-8"))
-        if (found := self.results["scale"]) != scale:
+        if (found := self.results["scale"]) != self._scale:
             raise InputError(
-                f"{self.path} holds results at --scale {found:g}, expected {scale:g}: give another --out, or start over "
+                f"{self.path} holds results at --scale {found:g}, expected {self._scale:g}: give another --out, or start over "
                 "with --fresh"
             )
 

@@ -2,18 +2,23 @@
 
 import io
 import json
+import pickle
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from ndsm.cli import main
 from ndsm.config import load_config
-from ndsm.errors import InputError
+from ndsm.errors import InputError, LeaseLost
 from ndsm.experiment import begin, prepare, train_locally
 from ndsm.run import Run
 from ndsm.status import status
-from ndsm.storage import Mirror
+from ndsm.storage import LEASE, Mirror
 
 TINY = {
     "data.n": 300,
@@ -305,3 +310,124 @@ def test_the_report_reaches_the_copy_and_is_written_again_where_it_is_missing(tm
     assert main(command) == 0
     assert (copy / "report.html").read_bytes() == run.report_html.read_bytes()
     assert (copy / "metrics.json").stat().st_mtime_ns == evaluated
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ndsm.run import Run
+with Run.at(Path(sys.argv[1]), sys.argv[2], "mine").hold():
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+def leased(storage):
+    """The content of the lease of the copy, and what replaces parts of it."""
+    mirror = Mirror.under(storage, "mine")
+    fs, root = mirror.arrow
+    with fs.open_input_stream(f"{root}/{LEASE}") as stream:
+        found = json.loads(stream.read())
+
+    def change(**changed):
+        with fs.open_output_stream(f"{root}/{LEASE}") as out:
+            out.write(json.dumps({**found, **changed}).encode())
+
+    return found, change
+
+
+def test_a_second_driver_on_another_machine_is_refused_until_the_first_has_ended(
+    storage, tmp_path, train_arcs
+):
+    args = [sys.executable, "-c", HOLD, tmp_path / "there", storage]
+    holder = subprocess.Popen(args, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    here = Run.at(tmp_path / "here", storage, "mine")
+    refused = rf"is being trained to by process {holder.pid} on .*, which holds it until .* UTC"
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=refused):
+            prepare(config(), here)
+        with pytest.raises(InputError, match=refused), here.hold():
+            pytest.fail("trains beside it")
+        found, change = leased(storage)
+        assert found["pid"] == holder.pid
+    finally:
+        holder.kill()
+        holder.wait()
+    # Of a process of this machine it is known that it has ended; of another machine's nothing but the lease.
+    here.mirror.check_free()
+    change(machine="another", host="far")
+    with pytest.raises(InputError, match="on far, which holds it until"):
+        prepare(config(), here)
+    change(machine="another", host="far", expires=time.time() - 1)
+    with here.hold():
+        assert leased(storage)[0]["host"] != "far"
+    with pytest.raises(FileNotFoundError):
+        leased(storage)
+
+
+def test_a_driver_whose_lease_was_taken_over_writes_nothing_more(storage, tmp_path):
+    run = Run.at(tmp_path / "here", storage, "mine")
+    experiment = prepare(config(), run)
+    begin(experiment)
+    records = train_locally(experiment)
+    assert next(records).step == 10
+    leased(storage)[1](token="another's", host="far", pid=7, machine="another")
+    # What is sent to a worker knows the lease too.
+    sent, before = pickle.loads(pickle.dumps(run.mirror)), files_of(storage)
+    for write in (lambda: sent.push(run.path), lambda: sent.delete("config.yaml"), lambda: sent.remove(())):
+        with pytest.raises(LeaseLost):
+            write()
+    with pytest.raises(LeaseLost, match=r"by process 7 on far, .*; it took over from this process"):
+        list(records)
+    assert files_of(storage) == before
+    assert leased(storage)[0]["token"] == "another's"
+
+
+def test_of_two_that_take_a_lease_at_once_one_can_write(storage, tmp_path, monkeypatch):
+    """However late the other one writes its own: only one of them is then in the file."""
+    monkeypatch.setattr("ndsm.lease.SETTLE_SECONDS", 0.0)
+    mirrors, meet, answers = [Mirror.under(storage, "mine") for _ in range(2)], threading.Barrier(2), []
+    (tmp_path / "metrics.json").write_text("{}")
+
+    def contend(mirror):
+        meet.wait()
+        try:
+            with mirror.hold():
+                meet.wait()
+                mirror.push_files(tmp_path, "metrics.json")
+                answers.append("writes")
+        except InputError:
+            answers.append("refused")
+            meet.wait()
+        except LeaseLost:
+            answers.append("lost")
+
+    threads = [threading.Thread(target=contend, args=(mirror,)) for mirror in mirrors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(answers) == 2
+    assert answers.count("writes") == 1
+
+
+def test_a_lease_is_renewed_while_it_is_held(storage, monkeypatch):
+    monkeypatch.setattr("ndsm.lease.RENEWAL_SECONDS", 0.05)
+    with Mirror.under(storage, "mine").hold():
+        first, deadline = leased(storage)[0], time.monotonic() + 60
+        while (now := leased(storage)[0])["expires"] == first["expires"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert now["expires"] > first["expires"]
+    assert now["token"] == first["token"]
+
+
+def test_what_another_machine_trained_since_it_was_looked_at_is_gone_on_from(tmp_path, train_arcs):
+    """And not replaced by what was there when the data were read."""
+    storage = (tmp_path / "far away").as_uri()
+    train_arcs(Run.at(tmp_path / "first", storage, "mine"), TINY, stop_at=10)
+    slow = Run.at(tmp_path / "second", storage, "mine")
+    experiment, stood = prepare(config(), slow), slow.last_step()
+    train_arcs(Run.at(tmp_path / "first", storage, "mine"), TINY)
+    begin(experiment)
+    assert stood < slow.last_step() == 40
