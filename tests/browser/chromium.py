@@ -35,7 +35,7 @@ return broken;
 OVERLAPS = """
 const box = e => {const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]};
 const named = e => (e.closest('figure') ?? e).innerText?.trim().slice(0, 40) || e.outerHTML.slice(0, 40);
-const shown = s => [...document.querySelectorAll(s)].filter(e => e.getClientRects().length);
+const shown = s => [...document.querySelectorAll(s)].filter(e => e.checkVisibility());
 const found = [];
 for (const plot of shown('.plot')) {
   const [left, top, right, bottom] = box(plot);
