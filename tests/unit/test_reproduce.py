@@ -231,7 +231,7 @@ def test_starting_over_removes_results_and_nothing_else(tmp_path):
     (place / ".results.json.12345.partial").write_text("half", encoding="utf-8")
     assert Folder(place, "fig2", STUDIES["fig2"], 1.0).missing()
     assert Folder(place, "fig2", STUDIES["fig2"], 0.1, fresh=True).results["rows"] == []
-    assert not place.exists()
+    assert [p.name for p in place.iterdir()] == ["owner.json"]
 
 
 @pytest.mark.parametrize(
