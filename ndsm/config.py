@@ -395,6 +395,9 @@ class Sample(Section):
     """Error of the learned slope relative to its size near the data, for flow, flow2 and ancestral with a mixture's noising: where
     less of the data is left than that the slope counts for less, which keeps the error from growing and is a bias of its own.
     0 for none; null: 0.02."""
+    particles: int = setting("sampling", 16, ge=1)
+    """Completions of a row with missing or given numbers that are weighted against one another, and of which draws are taken; 1 for
+    none but the draw itself, whose mode is then as likely as the mixture has it."""
 
 
 class Evaluate(Section):

@@ -212,7 +212,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
                     f"sample: expected given alone, found {'label' if label is not None else 'a final draw'} beside it"
                 )
             row = given_row(self._frame.schema.dimension_names, given)
-            return self._rows_out(self._drawn(row.repeat(n_samples, 0), 1, random_state)[0])
+            return self._rows_out(self._drawn(row, int(n_samples), random_state)[:, 0])
         way = configured_sampler(self.config_.sample)
         # It knows no labels.
         second_order = self._generator.second_order if label is None else None
@@ -250,7 +250,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         """Rows X, (n, d), n_draws times with their missing numbers (NaN) drawn given the others, (n_draws, n, d).
 
         The others are as they are in X. One draw is a completed table; many show how uncertain each missing number is.
-        `sample_steps` evaluations of the network go with several Langevin steps each (`ndsm.samplers.conditional`).
+        The completions of a row are weighted by the model's density, see `ndsm.samplers.conditional`, where `sample_steps` are the
+        times of the path (40 if None) and `sample.particles` of `config` the completions among which one or more are drawn.
 
         Args:
             X: an array, or a data frame with the columns of `fit`; of a data frame the completed ones are a list of n_draws

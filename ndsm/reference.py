@@ -328,24 +328,47 @@ class GaussianMixture:
         """
         known_, x = known.cpu(), torch.where(known, y, 0.0).cpu().double()
         z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        log_p, draws = [], []
-        for i in range(self.n_components):
-            covariance, mean = self.covariance(i), self.means[i]
-            off = torch.where(known_, x - mean, 0.0)
-            if covariance.ndim == 1:
-                log_p.append(-0.5 * (known_ * (off**2 / covariance + covariance.log())).sum(1))
-                draws.append(mean + z * covariance.sqrt())
-                continue
-            root = torch.linalg.cholesky(known_block(covariance, known_))
-            half = torch.linalg.solve_triangular(root, off[..., None], upper=False)
-            log_p.append(-0.5 * half.square().sum((1, 2)) - root.diagonal(dim1=1, dim2=2).log().sum(1))
-            free = z @ torch.linalg.cholesky(covariance).T
-            # A draw of the component, moved by what its known numbers are off.
-            draws.append(mean + free + (regression(covariance, known_) @ (off - free)[..., None])[..., 0])
-        posterior = (torch.stack(log_p, 1) + self.weights.log()).softmax(1)
+        # Factors belong to a pattern of known numbers, of which there may be far fewer than rows.
+        patterns, of_row = known_.unique(dim=0, return_inverse=True)
+        log_p = torch.stack(
+            [self._log_prob_of_known(i, x, known_, patterns, of_row) for i in range(self.n_components)], 1
+        )
+        posterior = (log_p + self.weights.log()).softmax(1)
         component = torch.multinomial(posterior, 1, generator=generator)[:, 0]
-        chosen = torch.stack(draws)[component, torch.arange(len(x))]
-        return torch.where(known, y, chosen.to(y))
+        drawn = torch.empty_like(x)
+        for i in component.unique().tolist():
+            rows = (component == i).nonzero()[:, 0]
+            covariance, mean = self.covariance(i), self.means[i]
+            if covariance.ndim == 1:
+                drawn[rows] = mean + z[rows] * covariance.sqrt()
+                continue
+            free = z[rows] @ torch.linalg.cholesky(covariance).T
+            off = torch.where(known_[rows], x[rows] - mean, 0.0) - free
+            used, pattern = of_row[rows].unique(return_inverse=True)
+            for u, matrix in enumerate(regression(covariance, patterns[used])):
+                # A draw of the component, moved by what its known numbers are off.
+                free[pattern == u] += off[pattern == u] @ matrix.T
+            drawn[rows] = mean + free
+        return torch.where(known, y, drawn.to(y))
+
+    def _log_prob_of_known(
+        self, component: int, x: Tensor, known: Tensor, patterns: Tensor, of_row: Tensor
+    ) -> Tensor:
+        """log N of each row's known numbers in a component, up to a constant of the row, (B,) float64.
+
+        Args:
+            x, known: (B, d).
+            patterns, of_row: the different rows of `known`, and which one each row has.
+        """
+        covariance = self.covariance(component)
+        off = torch.where(known, x - self.means[component], 0.0)
+        if covariance.ndim == 1:
+            return -0.5 * (known * (off**2 / covariance + covariance.log())).sum(1)
+        found = torch.empty(len(x), dtype=torch.float64)
+        for u, root in enumerate(torch.linalg.cholesky(known_block(covariance, patterns))):
+            half = torch.linalg.solve_triangular(root, off[of_row == u].T, upper=False)
+            found[of_row == u] = -0.5 * half.square().sum(0) - root.diagonal().log().sum()
+        return found
 
     def shares_of_classes(self, rows: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
         """Mean responsibilities over the rows of each class, (classes, K), positive and of sum 1.
@@ -367,14 +390,6 @@ class GaussianMixture:
             weights, self.means, self.covariances, self.covariance_type, device=self.device, dtype=self.dtype
         )
 
-    @property
-    def pooled_covariance(self) -> Tensor:
-        """Σ_i w_i Σ_i, (d,) if it is diagonal, else (d, d); float64 on the CPU."""
-        return sum(
-            (w * self.covariance(i) for i, w in enumerate(self.weights)),
-            torch.zeros((), dtype=torch.float64),
-        )
-
     @cached_property
     def axes(self) -> tuple[Tensor, Tensor] | None:
         """Variances along the axes of the component covariances and these axes in columns, float64: tied (d,) and (d, d), full
@@ -383,19 +398,6 @@ class GaussianMixture:
             return None
         values, axes = torch.linalg.eigh(self.covariances)
         return values, axes
-
-    @cached_property
-    def thinness(self) -> float:
-        """Largest eigenvalue of Σ Σ_i⁻¹ over all components, Σ the pooled covariance: 1 if they are all alike."""
-        pooled, found = self.pooled_covariance, 1.0
-        for i in range(self.n_components):
-            own = self.covariance(i)
-            if own.ndim == 1:
-                found = max(found, float((pooled / own).max()))
-            else:
-                half = torch.linalg.inv(torch.linalg.cholesky(own))
-                found = max(found, float(torch.linalg.eigvalsh(half @ pooled @ half.T).max()))
-        return found
 
     def covariance(self, component: int) -> Tensor:
         """A component's covariance, (d,) if it is diagonal, else (d, d)."""

@@ -54,7 +54,7 @@ class SampleOptions(Output):
     sampler: SamplerName | None = None
     """Sampler, the run's if not given."""
     steps: int | None = None
-    """Network evaluations per row, the run's sample.steps if not given."""
+    """Network evaluations per row, the run's sample.steps if not given; with --given as of `ndsm impute`."""
     noise: float | None = None
     """Noise of each step of flow, flow2, ddim, dpmpp-2m and ancestral, from 0 to 1; the run's sample.noise if not given."""
     seed: int = 0
@@ -106,7 +106,9 @@ class ImputeOptions(Output):
     out: Path = Path("imputed.parquet")
     """File to write, with a column `draw` before the others: .parquet, .arrow, .csv or .npy."""
     steps: int | None = None
-    """Steps of generation, the run's sample.steps if not given."""
+    """Times of the path from the mixture to the data, 40 if not given."""
+    particles: int | None = None
+    """Completions of each row among which draws are taken by their weights, the run's sample.particles if not given."""
     seed: int = 0
     """Seed; the same seed gives the same rows."""
     csv: Annotated[CsvOptions, tyro.conf.arg(name="data.csv")] = field(default_factory=CsvOptions)

@@ -51,9 +51,12 @@ def sample_command(args: Sequence[str]) -> None:
     named = f"sampling {options.n} rows", options.n
     with TableWriter(options.out, run.schema()) as out:
         if options.given:
-            row = given_row(run.schema().dimension_names, _values(options.given)).repeat(options.n, 0)
+            row = given_row(run.schema().dimension_names, _values(options.given))
             with stage(*named) as advance:
-                out.write(generator.impute(row, scaling, 1, options.seed, options.steps, advance)[0])
+                drawn = generator.impute(
+                    row, scaling, options.n, options.seed, options.steps, advance=advance
+                )
+                out.write(drawn[:, 0])
         else:
             generated = generator.rows(
                 options.n,
@@ -180,8 +183,8 @@ def impute_command(args: Sequence[str]) -> None:
     from ndsm.run import Run
     from ndsm.scoring import open_rows
 
-    for name in ("draws", "steps", "seed"):
-        found, least = getattr(options, name), {"draws": 1, "steps": 2, "seed": 0}[name]
+    for name, least in {"draws": 1, "steps": 2, "seed": 0, "particles": 1}.items():
+        found = getattr(options, name)
         if found is not None and found < least:
             raise InputError(f"--{name}: expected at least {least}, found {found}")
     run = Run.open(options.run)
@@ -208,7 +211,7 @@ def impute_command(args: Sequence[str]) -> None:
     def draws() -> Iterator[pa.Table]:
         with stage(f"drawing the missing numbers of {total} rows", total) as advance:
             drawn = generator.impute(
-                table.rows, run.scaling(), options.draws, options.seed, options.steps, advance
+                table.rows, run.scaling(), options.draws, options.seed, options.steps, options.particles, advance
             )
         for k, completed in enumerate(drawn):
             yield table.completed(k, completed, schema)

@@ -28,6 +28,7 @@ from ndsm.samplers import (
     reverse_times,
     sample_prior,
 )
+from ndsm.samplers.conditional import STEPS
 from ndsm.samplers.guidance import Labelled, Operator
 from ndsm.samplers.posterior import Posterior
 from ndsm.samplers.reconstruction import Method, reconstruct
@@ -158,11 +159,13 @@ class Generator:
         draws: int,
         seed: int,
         steps: int | None = None,
+        particles: int | None = None,
         advance: Callable[[int], None] = lambda done: None,
     ) -> np.ndarray:
         """Rows (n, d) in original units, `draws` times with their NaN drawn given the rest; (draws, n, d), as the rows.
 
         Args:
+            steps, particles: as `ndsm.samplers.conditional.draw_given`; `STEPS` there and the run's `sample.particles` if not given.
             advance: called with the number of incomplete rows drawn since the last call.
 
         Raises:
@@ -188,14 +191,12 @@ class Generator:
             # Known numbers of a run with data.dequantize: the middle of where its noise may have put them.
             noise = (problem.config.data.dequantize or 0.0) / 2
             model_rows = scaling.apply(rows[incomplete] + noise)
-            process, evaluations = problem.process.to(self.device), self._evaluations(steps)
-            found = []
-            for part in impute(
-                process, self.model, model_rows, draws, evaluations, problem.end_dt, seed, self.device
-            ):
-                found.append(part)
-                advance(len(part))
-            drawn = self.as_data(np.concatenate(found), scaling).reshape(draws, -1, rows.shape[1])
+            completed = impute(
+                problem.process.to(self.device), self.model, model_rows, draws,
+                checked_evaluations(STEPS if steps is None else steps), problem.end_dt, seed, self.device,
+                problem.config.sample.particles if particles is None else particles, advance,
+            )  # fmt: skip
+            drawn = self.as_data(completed.reshape(-1, rows.shape[1]), scaling).reshape(completed.shape)
             out[:, incomplete] = np.where(missing[incomplete], drawn, rows[incomplete])
         return out
 

@@ -1,43 +1,74 @@
-"""Rows given some of their numbers: imputation (dissertation, 7.5), for linear and nonlinear noising alike.
+"""Rows given some of their numbers: imputation, for linear and nonlinear noising alike.
 
-At a fixed time the score of Y_t's free numbers given the others is the free part of s(y, t): nothing is approximated.
-What the known ones are at that time comes from a **twin**: the row, completed by a draw of the mixture given its known
-numbers, is noised by the process itself along the whole grid. Generation then comes down the same grid from where the
-twin ended. After each step of the reverse SDE the known numbers are put where the twin had them, and some steps of Langevin
-dynamics among the free ones follow. They keep the law of the free numbers given the known ones as it is, and mend what
-replacing alone leaves wrong: it never tells the free numbers.
+Wanted is p(z | y) for the free numbers z of a row and its known ones y. From T to τ, the last time before 0, lead the laws
 
-A linear process noises each number by itself, and the twin's known numbers have exactly their law. Those of a mixture
-also depend on the mode that the completed row is in, of which the mixture knows as much as it knows; that fades as t → 0.
+    π_t(z) ∝ p_t(y_t, z),    y_t = α(t) y,    α = 1 for nonlinear noising,
+
+of which the score is the free part of s(y_t, z, t). π_τ is the law wanted, but for the noise of time τ. π_T is known: that of
+the prior given y_T, which is drawn exactly, component and all. (A prior that is no `GaussianMixture` is drawn without regard
+to y_T, which is exact if its numbers are independent, and `START_CORRECTIONS` of the steps below come before the rest.)
+
+A population of completions goes down this path: sequential Monte Carlo (Del Moral, Doucet and Jasra 2006) with a transport
+(Vaikuntanathan and Jarzynski 2008). With the velocity F = -f - ½g² s of the probability flow, between two times
+
+- the free numbers move with the free part of F, while the known ones follow y_t;
+- the logarithm of a completion's weight grows by ∫ (ẏ_t - F_known)·s_known - div_known F dt, because ∂_t log p_t is
+  -div F - F·s and the free numbers' move takes the free part of that away;
+- populations whose weights have become uneven are drawn anew by them;
+- a Langevin step of the free numbers follows, accepted by Metropolis and Hastings' rule, which leaves π_t as it is. The ratio of
+  the densities is the integral of the score along the step, by Simpson's rule.
+
+In the limit of many completions and short steps the draws have the law wanted if the score is exact. Where the data's law is the
+mixture of the noising, F = 0, all weights are equal, and the draws are exact whatever the number of either.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ndsm.components import regression
 from ndsm.objectives import Score
-from ndsm.processes import Langevin, Process, reverse_grid
+from ndsm.processes import Langevin, Process
 from ndsm.processes.integrators import INTEGRATORS
 from ndsm.processes.modes import Modes
-from ndsm.samplers.base import KnownKernel, draw_prior, score_at, transition
-from ndsm.samplers.reverse_sde import STEPS
+from ndsm.reference import GaussianMixture
+from ndsm.samplers.base import (
+    KnownKernel,
+    Spacing,
+    draw_prior,
+    level_grid,
+    posterior_mean,
+    score_at,
+    transition,
+)
+from ndsm.samplers.ode import velocity
 from ndsm.streams import torch_stream
 
-CORRECTIONS = 5
-"""Langevin steps after each step of the reverse SDE."""
-LARGEST = 1.5
-"""Largest eigenvalue of Σ Σ_i⁻¹ over the components that a Langevin step takes: beyond 2 it would not be stable."""
+STEPS = 40
+"""Times of the path if nothing is said; twice as many give the same laws within a Kolmogorov-Smirnov distance of 0.01."""
+PARTICLES = 16
+"""Completions of a population if nothing is said."""
+STEP_SIZE = 0.5
+"""Of a Langevin step of one free number, as a share of V(t); it falls with the cube root of their number."""
+START_CORRECTIONS = 20
+"""Langevin steps at T for a prior of which the law given some numbers is not known."""
+UNEVEN = 0.5
+"""Effective share of a population below which it is drawn anew."""
+FEW = 0.2
+"""Mean effective share, at its smallest along the path, below which a warning says so."""
+PROBES = 4
+"""Directional derivatives for div_known F: exact up to so many known numbers, random signs for more, the same for a whole
+population, whose weights are compared with each other only."""
 BLOCK = 64
 """Rows that share a random stream in `impute`."""
 CHUNK_VALUES = 1 << 16
-"""Numbers that are drawn at a time: what bounds the memory of the twins' paths."""
+"""Numbers that are drawn at a time."""
 
 
 def draw_given(
@@ -47,50 +78,146 @@ def draw_given(
     steps: int,
     end_dt: float,
     generator: torch.Generator,
-    corrections: int = CORRECTIONS,
+    particles: int = PARTICLES,
 ) -> Tensor:
     """One draw of the missing numbers of each row given the others, (B, d) → (B, d); the others as they are.
 
     Args:
         process, score: on the rows' device.
         rows: in model units, NaN where a number is missing.
-        steps: of the reverse SDE; each takes 1 + corrections evaluations of the score.
-        end_dt: size of the last of them.
+        steps: times of the path. For each of the particles each takes four evaluations of the score, and as many derivatives
+            along a direction as there are known numbers, at most `PROBES`; none of these with a single particle.
+        end_dt: τ.
         generator: on the CPU.
+        particles: completions of each row, one of which is drawn by its weight. A single one has no weights: its mode is as
+            likely as the prior has it.
     """
-    return _draw_given(
-        process, score, rows, steps, end_dt, _Streams([generator], [len(rows)], len(rows)), corrections
-    )
+    streams = _Streams([generator], [len(rows)], len(rows))
+    return _populations(process, score, rows, steps, end_dt, streams, particles)[0][:, 0]
 
 
 @torch.no_grad()
-def _draw_given(
+def _populations(
     process: Process,
     score: Score,
     rows: Tensor,
     steps: int,
     end_dt: float,
     streams: "_Streams",
-    corrections: int,
-) -> Tensor:
-    """As `draw_given`."""
-    mixture = process.mixture if isinstance(process, Langevin) else None
-    name = "em" if mixture is None else "exponential"
-    times = reverse_grid(process, steps, end_dt, name)
-    known = ~rows.isnan()
-    start, draw = streams.completed(process, rows, known), partial(streams.normal, rows)
-    twins = noised(process, start, times[::-1], draw)[::-1]
-    x = twins[0]
-    for k, (t, u) in enumerate(pairwise(times)):
-        last = u == times[-1]
-        s = score_at(score, x, t)
-        x = STEPS[name](process, x, s, float(t), float(t - u), None if last else draw())
-        x = torch.where(known, twins[k + 1], x)
-        if not last:
-            among = _Langevin(process, known, float(u))
-            for _ in range(corrections):
-                x = among.step(x, score_at(score, x, u), draw())
-    return x
+    particles: int,
+) -> tuple[Tensor, Tensor]:
+    """As many draws of each row as particles, (B, P, d), and the smallest effective share of each population, (B,)."""
+    (batch, d), weighted = rows.shape, particles > 1
+    known = (~rows.isnan()).repeat_interleave(particles, 0)
+    clean = torch.where(known, rows.repeat_interleave(particles, 0), 0.0)
+    free_count = (~known).sum(1, keepdim=True).clamp(min=1)
+    times = level_grid(process, steps, end_dt, Spacing(signal=0.0))
+    log_weights = rows.new_zeros(batch, particles, dtype=torch.float64)
+    smallest = torch.ones(batch, dtype=torch.float64, device=rows.device)
+
+    def known_at(t: float) -> Tensor:
+        if not isinstance(process, KnownKernel):
+            return clean
+        return clean * float(process.log_alpha(torch.tensor([t], dtype=torch.float64)).exp())
+
+    def correct(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        variance = float(process.variance(torch.tensor([t], dtype=torch.float64)))
+        size = STEP_SIZE * variance / free_count ** (1 / 3)
+        z, level = streams.normal(rows, (particles, d)), streams.uniform(rows, particles)
+        return _langevin(score, x, t, size, ~known, z.reshape(x.shape), level.reshape(-1))
+
+    start, end = float(times[0]), float(times[-2])
+    x = torch.where(known, known_at(start), streams.prior_given(process, known_at(start), known))
+    if not isinstance(process.prior, GaussianMixture):
+        for _ in range(START_CORRECTIONS):
+            x, _ = correct(x, start)
+    s = score_at(score, x, start)
+    for t, u in pairwise(map(float, times[:-1])):
+        # The midpoint rule, for weights and rows alike.
+        middle, h = 0.5 * (t + u), u - t
+        half = torch.where(known, known_at(middle), x + 0.5 * h * velocity(process, x, s, t))
+        if weighted:
+            directions = streams.directions(rows, particles)
+            s, flow, slope = _flow_and_divergence(process, score, half, middle, directions)
+            along = torch.where(known, s * (known_at(u) - known_at(t) - h * flow), 0.0).sum(1)
+            log_weights += (along - h * slope).double().reshape(batch, particles)
+        else:
+            flow = velocity(process, half, score_at(score, half, middle), middle)
+        x = torch.where(known, known_at(u), x + h * flow)
+        if weighted:
+            share = _effective_share(log_weights)
+            smallest = torch.minimum(smallest, share)
+            uneven = (share < UNEVEN)[:, None]
+            taken = torch.where(
+                uneven,
+                _systematic(log_weights, streams.uniform(rows, 1)),
+                torch.arange(particles, device=rows.device),
+            )
+            x = _of_populations(x, taken)
+            log_weights = torch.where(uneven, 0.0, log_weights)
+        x, s = correct(x, u)
+    x = torch.where(known, clean, posterior_mean(process, x, s, end))
+    if weighted:
+        x = _of_populations(x, _systematic(log_weights, streams.uniform(rows, 1)))
+        # In random order: each place has the law of all.
+        x = _of_populations(x, streams.uniform(rows, particles).argsort(1))
+    return x.reshape(batch, particles, d), smallest
+
+
+def _flow_and_divergence(
+    process: Process, score: Score, x: Tensor, t: float, directions: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """s and F, (B, d), and Σ uᵀ DF u over the directions u (P, B, d), (B,)."""
+
+    def both(y: Tensor) -> tuple[Tensor, Tensor]:
+        s = score_at(score, y, t)
+        return velocity(process, y, s, t), s
+
+    def along(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (flow, s), (slope, _) = torch.func.jvp(both, (x,), (u,))[:2]
+        return s, flow, (slope * u).sum(1)
+
+    each: Callable[..., Any] = torch.func.vmap(along, out_dims=(None, None, 0))  # type: ignore[arg-type]
+    s, flow, slopes = each(directions)
+    return s, flow, slopes.sum(0)
+
+
+def _langevin(
+    score: Score, x: Tensor, t: float, size: Tensor, free: Tensor, z: Tensor, level: Tensor
+) -> tuple[Tensor, Tensor]:
+    """x + ε s + sqrt(2ε) z of the free numbers where accepted, else x, and the score there, (B, d) each.
+
+    Args:
+        size: ε, (B, 1).
+        free: (B, d) bool.
+        z, level: standard normal (B, d), and uniform numbers (B,) that a step is accepted below.
+    """
+    here = score_at(score, x, t)
+    move = torch.where(free, size * here + (2 * size).sqrt() * z, 0.0)
+    there, between = score_at(score, x + move, t), score_at(score, x + 0.5 * move, t)
+    gained = (move * (here + 4 * between + there)).sum(1) / 6
+    forth, back = move - size * here, -move - size * there
+    gained += (torch.where(free, forth**2 - back**2, 0.0) / (4 * size)).sum(1)
+    accepted = (level.log() < gained)[:, None]
+    return torch.where(accepted, x + move, x), torch.where(accepted, there, here)
+
+
+def _effective_share(log_weights: Tensor) -> Tensor:
+    """(Σ w)²/(P Σ w²) of each population, (B, P) → (B,)."""
+    return 1 / (log_weights.softmax(1) ** 2).sum(1) / log_weights.shape[1]
+
+
+def _systematic(log_weights: Tensor, offset: Tensor) -> Tensor:
+    """Indices (B, P) of each population drawn by its weights, each as often as P times its weight, rounded up or down."""
+    count = log_weights.shape[1]
+    at = (torch.arange(count, device=offset.device) + offset.double()) / count
+    return torch.searchsorted(log_weights.softmax(1).cumsum(1), at).clamp(max=count - 1)
+
+
+def _of_populations(x: Tensor, taken: Tensor) -> Tensor:
+    """The taken ones (B, P) of each population of rows, (B P, d) → (B P, d)."""
+    populations = x.reshape(*taken.shape, -1)
+    return populations.gather(1, taken[..., None].expand_as(populations)).reshape(x.shape)
 
 
 def noised(process: Process, start: Tensor, times: np.ndarray, draw: Callable[[], Tensor]) -> list[Tensor]:
@@ -122,61 +249,46 @@ class _Streams:
     size: int
     """Rows that are drawn for each block; the first ones are used."""
 
-    def normal(self, rows: Tensor) -> Tensor:
-        """Standard normal numbers like the rows, (B, d)."""
-        shape = (self.size, rows.shape[1])
-        drawn = [
-            torch.randn(shape, generator=g)[:count]
-            for g, count in zip(self.generators, self.counts, strict=True)
-        ]
-        return torch.cat(drawn).to(rows)
+    def normal(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal numbers of a shape for each row, (B, ...)."""
+        return self._each(lambda g: torch.randn(self.size, *shape, generator=g)).to(rows)
 
-    def completed(self, process: Process, rows: Tensor, known: Tensor) -> Tensor:
-        """Rows (B, d) whose unknown numbers are drawn from the mixture given the known ones, or from the prior."""
-        mixture = process.mixture if isinstance(process, Langevin) else None
+    def uniform(self, rows: Tensor, count: int) -> Tensor:
+        """Uniform numbers for each row, (B, count)."""
+        return self._each(lambda g: torch.rand(self.size, count, generator=g)).to(rows)
+
+    def directions(self, rows: Tensor, particles: int) -> Tensor:
+        """Vectors u (P, B · particles, d) in the known numbers with Σ E uᵀ M u the trace of M over these: axes, or random signs
+        where there are more of them than `PROBES`."""
+        count, known = min(PROBES, rows.shape[1] - 1), ~rows.isnan()
+        place = torch.arange(1, count + 1, device=rows.device)[:, None, None]
+        found = ((known.cumsum(1) == place) & known).to(rows)
+        if rows.shape[1] - 1 > PROBES:
+            signs = self._each(
+                lambda g: torch.randint(2, (self.size, count, rows.shape[1]), generator=g) * 2 - 1
+            )
+            random = signs.to(rows).transpose(0, 1) * known / math.sqrt(count)
+            found = torch.where(known.sum(1, keepdim=True) > PROBES, random, found)
+        return found.repeat_interleave(particles, 1)
+
+    def prior_given(self, process: Process, y: Tensor, known: Tensor) -> Tensor:
+        """Draws of the prior given the known numbers of each row of y, (B, d); without regard to them if it is no mixture."""
+        prior, particles = process.prior, len(y) // sum(self.counts)
         parts = []
-        for generator, y, k in zip(
-            self.generators, rows.split(self.counts), known.split(self.counts), strict=True
+        of_blocks = [particles * count for count in self.counts]
+        for generator, values, k in zip(
+            self.generators, y.split(of_blocks), known.split(of_blocks), strict=True
         ):
-            if mixture is None:
-                drawn = torch.where(k, y, draw_prior(process, self.size, generator)[: len(y)].to(y))
+            if isinstance(prior, GaussianMixture):
+                padded = torch.arange(self.size * particles, device=y.device).clamp(max=len(values) - 1)
+                drawn = prior.sample_given(values[padded], k[padded], generator)
             else:
-                padded = torch.arange(self.size).clamp(max=len(y) - 1)
-                drawn = mixture.sample_given(y[padded], k[padded], generator)[: len(y)]
-            parts.append(drawn)
+                drawn = draw_prior(process, self.size * particles, generator).to(y)
+            parts.append(drawn[: len(values)])
         return torch.cat(parts)
 
-
-class _Langevin:
-    """Langevin steps x + Σ_t s + sqrt(2) Σ_t^½ z of the free numbers, Σ_t given the known ones.
-
-    Σ_t = Σ (1 - exp(-2t Σ⁻¹)), what noising adds inside a mode, with the mixture's pooled covariance Σ, smaller if some
-    component is much thinner; V(t) for a process without a mixture.
-    """
-
-    def __init__(self, process: Process, known: Tensor, t: float) -> None:
-        self._free, self._regression = ~known, None
-        mixture = process.mixture if isinstance(process, Langevin) else None
-        if mixture is None:
-            self._root = process.variance(torch.tensor([t])).sqrt().to(known.device)
-            return
-        covariance = mixture.pooled_covariance * min(1.0, LARGEST / mixture.thinness)
-        if covariance.ndim == 1:
-            self._root = (-covariance * torch.expm1(-2 * t / covariance)).sqrt().float().to(known.device)
-            return
-        variance, axes = torch.linalg.eigh(covariance)
-        added = -variance * torch.expm1(-2 * t / variance)
-        self._root = ((axes * added.sqrt()) @ axes.T).float().to(known.device)
-        self._regression = regression((axes * added) @ axes.T, known.cpu()).float().to(known.device)
-
-    def step(self, x: Tensor, s: Tensor, z: Tensor) -> Tensor:
-        """x one step on, for its score s and standard normal noise, (B, d) each."""
-        if self._regression is None:
-            move = self._root**2 * s + math.sqrt(2.0) * self._root * z
-            return torch.where(self._free, x + move, x)
-        move = (s @ self._root) @ self._root + math.sqrt(2.0) * (z @ self._root)
-        move = move - (self._regression @ move[..., None])[..., 0]
-        return torch.where(self._free, x + move, x)
+    def _each(self, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+        return torch.cat([draw(g)[:count] for g, count in zip(self.generators, self.counts, strict=True)])
 
 
 def impute(
@@ -188,22 +300,47 @@ def impute(
     end_dt: float,
     seed: int,
     device: torch.device | str = "cpu",
-) -> Iterator[np.ndarray]:
-    """Rows (n, d) with NaN completed `draws` times: draw after draw, (m, d) float32 in model units at a time.
+    particles: int = PARTICLES,
+    advance: Callable[[int], None] = lambda done: None,
+) -> np.ndarray:
+    """Rows (n, d) with NaN completed `draws` times, (draws, n, d) float32 in model units.
 
-    The stream (seed, "impute", draw, block) drives the rows of each block of 64: a row's draws do not depend on how many rows
-    follow it, nor on how many draws are made.
+    A population of each row gives as many draws as it has completions. The stream (seed, "impute", population, block) drives
+    the rows of each block of 64: a row's draws do not depend on how many rows follow it, nor on how many draws are made.
+
+    Args:
+        particles, steps, end_dt: as `draw_given`.
+        advance: called with the number of rows drawn since the last call.
+
+    Warns:
+        UserWarning: the weights leave less than `FEW` of a population.
     """
     n, d = rows.shape
-    blocks = [(draw, begin) for draw in range(draws) for begin in range(0, n, BLOCK)]
-    at_once = max(1, CHUNK_VALUES // (d * BLOCK))
-    for first in range(0, len(blocks), at_once):
-        part = blocks[first : first + at_once]
+    out = np.empty((draws, n, d), dtype=np.float32)
+    first_draws, begins = range(0, draws, particles), range(0, n, BLOCK)
+    blocks = [(first, begin) for first in first_draws for begin in begins]
+    at_once = max(1, CHUNK_VALUES // (d * particles * min(n, BLOCK)))
+    shares = []
+    for i in range(0, len(blocks), at_once):
+        part = blocks[i : i + at_once]
         taken = [rows[begin : begin + BLOCK] for _, begin in part]
+        counts = [len(block) for block in taken]
         streams = _Streams(
-            [torch_stream(seed, "impute", draw, begin // BLOCK) for draw, begin in part],
-            [len(block) for block in taken],
+            [torch_stream(seed, "impute", first // particles, begin // BLOCK) for first, begin in part],
+            counts,
             BLOCK,
         )
         x = torch.from_numpy(np.concatenate(taken).astype(np.float32)).to(device)
-        yield _draw_given(process, score, x, steps, end_dt, streams, CORRECTIONS).cpu().numpy()
+        found, share = _populations(process, score, x, steps, end_dt, streams, particles)
+        shares.append(share.cpu())
+        for (first, begin), drawn in zip(part, found.cpu().split(counts), strict=True):
+            wanted = min(particles, draws - first)
+            out[first : first + wanted, begin : begin + len(drawn)] = drawn[:, :wanted].transpose(0, 1)
+            advance(wanted * len(drawn))
+    if (left := float(torch.cat(shares).mean())) < FEW:
+        warnings.warn(
+            f"missing numbers: the weights leave {left * particles:.1f} of {particles} completions of a row on average, so that the "
+            "model and its prior disagree about the rows; more particles or a mixture with more components would do better",
+            stacklevel=2,
+        )
+    return out

@@ -322,7 +322,7 @@ def test_what_is_drawn_of_whole_numbers_is_the_numbers_without_the_noise(
     def half_way(process, model, rows, draws, *settings):
         seen.append(run.scaling().invert(rows))
         # Both drawn numbers are 0.75 after the noise.
-        yield run.scaling().apply(np.full((draws * len(rows), 2), 0.75, dtype=np.float32))
+        return run.scaling().apply(np.full((draws * len(rows), 2), 0.75, dtype=np.float32))[None]
 
     monkeypatch.setattr("ndsm.experiment.generator.impute", half_way)
     pq.write_table(pa.table({"a": pa.array([1, None]), "b": pa.array([None, 0])}), tmp_path / "in.parquet")
