@@ -61,7 +61,7 @@ START_CORRECTIONS = 20
 UNEVEN = 0.5
 """Effective share of a population below which it is drawn anew."""
 FEW = 0.2
-"""Mean effective share, at its smallest along the path, below which a warning says so."""
+"""Mean effective share of the populations below which a warning says so."""
 PROBES = 4
 """Directional derivatives for div_known F: exact up to so many known numbers, random signs for more, the same for a whole
 population, whose weights are compared with each other only."""
@@ -106,14 +106,15 @@ def _populations(
     streams: "_Streams",
     particles: int,
 ) -> tuple[Tensor, Tensor]:
-    """As many draws of each row as particles, (B, P, d), and the smallest effective share of each population, (B,)."""
+    """As many draws of each row as particles, (B, P, d), and the effective share of each population, (B,): the product
+    of those at which it was drawn anew and at the end."""
     (batch, d), weighted = rows.shape, particles > 1
     known = (~rows.isnan()).repeat_interleave(particles, 0)
     clean = torch.where(known, rows.repeat_interleave(particles, 0), 0.0)
     free_count = (~known).sum(1, keepdim=True).clamp(min=1)
     times = level_grid(process, steps, end_dt, Spacing(signal=0.0))
     log_weights = rows.new_zeros(batch, particles, dtype=torch.float64)
-    smallest = torch.ones(batch, dtype=torch.float64, device=rows.device)
+    kept = torch.ones(batch, dtype=torch.float64, device=rows.device)
 
     def known_at(t: float) -> Tensor:
         if not isinstance(process, KnownKernel):
@@ -146,8 +147,8 @@ def _populations(
         x = torch.where(known, known_at(u), x + h * flow)
         if weighted:
             share = _effective_share(log_weights)
-            smallest = torch.minimum(smallest, share)
             uneven = (share < UNEVEN)[:, None]
+            kept = torch.where(uneven[:, 0], kept * share, kept)
             taken = torch.where(
                 uneven,
                 _systematic(log_weights, streams.uniform(rows, 1)),
@@ -158,10 +159,11 @@ def _populations(
         x, s = correct(x, u)
     x = torch.where(known, clean, posterior_mean(process, x, s, end))
     if weighted:
+        kept = kept * _effective_share(log_weights)
         x = _of_populations(x, _systematic(log_weights, streams.uniform(rows, 1)))
         # In random order: each place has the law of all.
         x = _of_populations(x, streams.uniform(rows, particles).argsort(1))
-    return x.reshape(batch, particles, d), smallest
+    return x.reshape(batch, particles, d), kept
 
 
 def _flow_and_divergence(

@@ -230,20 +230,6 @@ def test_draws_of_one_population_have_the_law_of_all():
     assert len(np.unique(x[:, 1])) > 750
 
 
-def test_a_model_that_its_mixture_does_not_cover_says_so():
-    """Data far out in the mixture's tail: hardly a completion of 16 is left by the weights."""
-    mixture = GaussianMixture(torch.ones(1), torch.zeros(1, 3), torch.ones(1))
-    process = Langevin(mixture, horizon=0.3)
-
-    def score(y, t):
-        a = float(torch.exp(-t[0]))
-        return -(y - a * 5.0) / (a**2 * 1e-3 + 1 - a**2)
-
-    row = np.array([[5.0, 5.0, np.nan]], dtype=np.float32)
-    with pytest.warns(UserWarning, match=r"the weights leave \d\.\d of 16 completions of a row on average"):
-        impute(process, score, row.repeat(4, 0), 16, 40, 1e-3, 0)
-
-
 @pytest.mark.parametrize("covariance_type", ["spherical", "diag", "tied", "full"])
 def test_a_rows_draw_does_not_depend_on_what_others_lack(random_mixture, covariance_type):
     mixture = random_mixture(covariance_type, 3, 4)
