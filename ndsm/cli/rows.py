@@ -211,7 +211,13 @@ def impute_command(args: Sequence[str]) -> None:
     def draws() -> Iterator[pa.Table]:
         with stage(f"drawing the missing numbers of {total} rows", total) as advance:
             drawn = generator.impute(
-                table.rows, run.scaling(), options.draws, options.seed, options.steps, options.particles, advance
+                table.rows,
+                run.scaling(),
+                options.draws,
+                options.seed,
+                options.steps,
+                options.particles,
+                advance,
             )
         for k, completed in enumerate(drawn):
             yield table.completed(k, completed, schema)

@@ -5,6 +5,7 @@ and covariances α² Σ_i + σ² I under a linear one. Both scores are exact, an
 is itself checked against the density.
 """
 
+import warnings
 from functools import cache
 
 import numpy as np
@@ -241,3 +242,15 @@ def test_a_rows_draw_does_not_depend_on_what_others_lack(random_mixture, covaria
     torch.testing.assert_close(first[:3], second[:3])
     assert (first[3:, 0] == y[3:, 0]).all()
     assert (second[3:, 2] == y[3:, 2]).all()
+
+
+def test_populations_of_few_completions_are_warned_of(monkeypatch):
+    """Where data and mixture differ, the weights leave a share of each population that is above `FEW`, and below 1."""
+    case, row = FarApart(), np.array([[0.0, np.nan]], dtype=np.float32)
+    settings = case.process, case.score, row, 16, 20, 1e-3, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        impute(*settings)
+    monkeypatch.setattr("ndsm.samplers.conditional.FEW", 1.0)
+    with pytest.warns(UserWarning, match=r"the weights leave \d+\.\d of 16 completions"):
+        impute(*settings)

@@ -74,7 +74,7 @@ def test_the_command_writes_what_the_estimator_says(folder, capsys):
 def test_score_is_the_mean_of_the_rows(folder):
     model, rows = ndsm.load(folder / "run"), np.load(folder / "rows.npy")
     assert model.score(rows) == pytest.approx(model.score_samples(rows).mean())
-    with pytest.raises(ValueError, match="expected 2 columns, found 3"):
+    with pytest.raises(ValueError, match="3 features, but NDSM is expecting 2"):
         model.score_samples(np.zeros((4, 3)))
 
 
