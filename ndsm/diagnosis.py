@@ -67,10 +67,12 @@ class NearestRows:
         return float(np.mean(self.samples < np.quantile(self.true, RARE)))
 
 
-def diagnosis_rows(problem: Problem, data: np.ndarray, index: int = 0) -> dict[str, torch.Tensor]:
-    """Fresh recorded rows by name, in the run's own proportions of times."""
+def diagnosis_rows(
+    problem: Problem, data: np.ndarray, device: torch.device, index: int = 0
+) -> dict[str, torch.Tensor]:
+    """Fresh recorded rows by name on `device`, in the run's own proportions of times."""
     n = PROFILE_IMAGES if problem.config.network.kind in IMAGE_SIDE else PROFILE_ROWS
-    return fresh_rows(problem, data, n, index)
+    return fresh_rows(problem, data, n, index, device)
 
 
 def time_profile(trainer: Trainer, rows: dict[str, torch.Tensor]) -> TimeProfile:

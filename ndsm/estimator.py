@@ -164,7 +164,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
                     print(
                         f"step {m['step']}/{config.train.steps}  loss {m['loss']:.4g}  {m['steps_per_s']:.0f} step/s"
                     )
-        device = next(trainer.model.parameters()).device
+        device = trainer.device
         self.history_ = history
         self._take(
             mixture,

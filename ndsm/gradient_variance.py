@@ -102,11 +102,11 @@ def gradient_variance(
             problem = training_problem(own[name], mixture, identity, data.train_labels)
             trainer, _ = start(problem, None)
             trainer.model.load_state_dict(trained.state_dict())
-            rows = fresh_rows(problem, data.train, n, 2 * k)
+            rows = fresh_rows(problem, data.train, n, 2 * k, trainer.device)
             epsilon: Epsilon = ConstantEpsilon(contender.epsilon or 0.0)
             if contender.epsilon is None:
                 epsilon = closed = ClosedFormEpsilon(problem.t_min, problem.process.horizon, memory=1.0)
-                other = fresh_rows(problem, data.train, n, 2 * k + 1)
+                other = fresh_rows(problem, data.train, n, 2 * k + 1, trainer.device)
                 moments = trainer.gradient_moments(other)
                 closed.update(other["t"], moments.linear, moments.cv_cv, lambda x: x)
                 t = torch.logspace(np.log10(problem.t_min), np.log10(problem.process.horizon), 40)
@@ -139,7 +139,7 @@ def _variance(trainer: Trainer, rows: dict[str, Tensor], epsilon: Epsilon) -> tu
     variance = trainer.gradient_moments(rows).variance(epsilon(rows["t"]))
     trainer.epsilon = epsilon
     parameters = list(trainer.model.parameters())
-    mean = torch.zeros(sum(p.numel() for p in parameters))
+    mean = torch.zeros(sum(p.numel() for p in parameters), device=trainer.device)
     for part in trainer.micro_batches(rows):
         share = len(part["t"]) / len(rows["t"])
         gradient = torch.autograd.grad(trainer.loss(part) * share, parameters)
@@ -147,8 +147,10 @@ def _variance(trainer: Trainer, rows: dict[str, Tensor], epsilon: Epsilon) -> tu
     return variance, mean
 
 
-def fresh_rows(problem: Problem, data: np.ndarray, n: int, index: int) -> dict[str, Tensor]:
-    """n fresh recorded rows by name; blocks far beyond those that training has seen."""
+def fresh_rows(
+    problem: Problem, data: np.ndarray, n: int, index: int, device: torch.device
+) -> dict[str, Tensor]:
+    """n fresh recorded rows by name on `device`; blocks far beyond those that training has seen, simulated on the CPU."""
     blocks, have, number = [], 0, 10**6 * (index + 1)
     while have < n:
         blocks.append(torch.from_numpy(rollout(problem.spec, data, number)))
@@ -156,7 +158,7 @@ def fresh_rows(problem: Problem, data: np.ndarray, n: int, index: int) -> dict[s
     rows = torch.cat(blocks)
     # A block lists its rows by time; the first n must not be the earliest ones.
     chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(index))[:n]
-    return problem.spec.layout.split(rows[chosen])
+    return problem.spec.layout.split(rows[chosen].to(device))
 
 
 def _trained(problem: Problem, data: np.ndarray, advance: Callable[[int], None]) -> torch.nn.Module:

@@ -258,7 +258,7 @@ def _across_times(
         return [note(reason)]
     problem = training_problem(config, mixture, run.data()["fingerprint"], dataset.train_labels)
     trainer, _ = start(problem, saved)
-    rows = diagnosis_rows(problem, dataset.train)
+    rows = diagnosis_rows(problem, dataset.train, trainer.device)
     profile = time_profile(trainer, rows)
     names = [f"{low:.3g} to {high:.3g}" for low, high in profile.times]
     measured = f"{profile.rows:,} fresh rows at the last weights, in fifths by time"
@@ -285,7 +285,7 @@ def _across_times(
         plot(variance, f"Variance of the per-sample gradients; {measured}.", variance_numbers),
     ]
     if config.objective.kind in WITH_EPSILON:
-        curve = epsilon_curve(trainer, problem, diagnosis_rows(problem, dataset.train, 1))
+        curve = epsilon_curve(trainer, problem, diagnosis_rows(problem, dataset.train, trainer.device, 1))
         figure = go.Figure(
             [
                 go.Scatter(x=curve.t, y=curve.trained, mode="lines", name="trained with"),

@@ -75,7 +75,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     )
     if trainer.steps >= problem.config.train.steps:
         return
-    device = next(trainer.model.parameters()).device
+    device = trainer.device
     members = Membership(board, rank, world)
 
     def open_source(first: int) -> BlockSource:

@@ -67,7 +67,7 @@ def evaluate_checkpoint(run: Run, problem: Problem, dataset: Dataset) -> tuple[d
     if checkpoint is None:
         return None
     trainer, _ = start(problem, checkpoint)
-    device = next(trainer.model.parameters()).device
+    device = trainer.device
     generator = Generator(problem, trainer.ema.eval(), device)
     n, seed, picture = problem.config.evaluate.n, problem.config.train.seed, io.BytesIO()
     samples, prior = np.concatenate(list(generator.rows(n, seed))), generator.prior_rows(n, seed)

@@ -32,7 +32,7 @@ def train_locally(
         trainer, resume = start(problem, run.load_checkpoint(problem))
         if trainer.steps >= problem.config.train.steps:
             return
-        device = next(trainer.model.parameters()).device
+        device = trainer.device
         rows = experiment.dataset.train
         source = local_source(problem, rows, resume, make_block=make_block, device=device)
         replay = open_replay(problem, resume, trainer.steps, source, device=device)
@@ -49,7 +49,7 @@ def train_locally(
 def training_in_memory(problem: Problem, data: np.ndarray) -> Iterator[tuple[Trainer, Iterator[Record]]]:
     """A fresh trainer and the records of its training on rows (N, d), simulated on one thread; nothing is written."""
     trainer, resume = start(problem, None)
-    device = next(trainer.model.parameters()).device
+    device = trainer.device
     source = local_source(problem, data, resume, device=device)
     replay = open_replay(problem, resume, 0, source, device=device)
     try:

@@ -45,7 +45,7 @@ def measure_costs(
     """
     limiter = problem.limiter(world)
     block = rollout(problem.spec, data, 0)
-    device = next(trainer.model.parameters()).device
+    device = trainer.device
     index = torch.arange(limiter.batch_rows) % len(block)
     rows = torch.from_numpy(block)[index].to(device)
 

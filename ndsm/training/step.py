@@ -57,6 +57,11 @@ class Trainer:
         self.steps = 0
         """Steps taken."""
 
+    @property
+    def device(self) -> torch.device:
+        """Of the model, and of the rows that it is given."""
+        return self._parameters[0].device
+
     def step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step on this worker's rows (B, width).
 
