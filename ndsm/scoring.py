@@ -26,6 +26,7 @@ class RowScorer:
     Args:
         end, probes, seed: as `ndsm.likelihood.log_density`; `end` is generation's last step if None.
         bound: draws for a lower bound of the reverse SDE's density in place of the probability flow's.
+        device: as `Generator.of`.
 
     Raises:
         InputError: as `Generator.of`; or the run has no such bound, or no density at `end`.
@@ -38,8 +39,9 @@ class RowScorer:
         probes: int | None = None,
         seed: int = 0,
         bound: int | None = None,
+        device: str | None = None,
     ) -> None:
-        self._generator, self._scaling = Generator.of(run), run.scaling()
+        self._generator, self._scaling = Generator.of(run, device=device), run.scaling()
         if bound is not None:
             linear_process(self._generator.problem.process)
         if end is not None:

@@ -1,19 +1,21 @@
-"""The independent runs of a study as Ray tasks, one CPU each."""
+"""The independent runs of a study as Ray tasks, one CPU each, and a GPU where a run may use one."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import ray
 
+from ndsm.console import say
 from ndsm.errors import Unfinished
 from ndsm.interrupt import Interrupted
 from ndsm.reproduce import Job, Result, run_job
 from pipelines.cluster import cluster
+from pipelines.resources import gpu_of_each
 from pipelines.shared_paths import check_seen
 
 
 def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], None]) -> None:
-    """Run the jobs in parallel, as many as the cluster has CPUs.
+    """Run the jobs in parallel, as many as the cluster has CPUs, and of those that may use a GPU as many as it has GPUs.
 
     A task whose process dies is started again and resumes from its run's checkpoint.
 
@@ -26,10 +28,14 @@ def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], Non
         Unfinished: a job failed; the others have had their turn.
         Interrupted: a stop was asked for.
     """
-    with cluster():
+    with cluster() as found:
         check_seen(written=[runs])
-        task = ray.remote(num_cpus=1, max_retries=3)(run_job)
-        pending = {task.remote(job, runs): job for job in jobs}
+        # Without a GPU reserved they would all see the first one, and train on it together.
+        gpus = [gpu_of_each(found, job.config.train.device, 1) for job in jobs]
+        if any(gpus):
+            say(f"{sum(gpus)} runs take a GPU each, {found.gpus:g} at once; train.device cpu uses the CPUs")
+        tasks = [ray.remote(num_cpus=1, num_gpus=n, max_retries=3)(run_job) for n in gpus]
+        pending = {task.remote(job, runs): job for task, job in zip(tasks, jobs, strict=True)}
         failures: list[BaseException] = []
         while pending:
             (ready,), _ = ray.wait(list(pending), num_returns=1)

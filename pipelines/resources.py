@@ -72,6 +72,18 @@ class Cluster:
         return max(1, int(room if self.simulators is None else min(room, self.simulators)))
 
 
+def gpu_of_each(cluster: Cluster, device: str, processes: int) -> int:
+    """GPUs that Ray reserves for each of so many processes: 1, or 0 where they are to work on the CPU.
+
+    Ray hides no GPU from a process that reserved none, and all such processes would work on the first one.
+
+    Args:
+        device: of the run, as `train.device`.
+        processes: that are there at once.
+    """
+    return int(device != "cpu" and cluster.gpus >= max(1, processes))
+
+
 def check_budget(
     cluster: Cluster, train: Train, simulators: int, block_bytes: int, data_bytes: int, use_gpu: bool
 ) -> None:

@@ -12,6 +12,7 @@ import ray.data
 import torch
 from ray.data.datasource.partitioning import Partitioning, PartitionStyle
 
+from ndsm.console import say
 from ndsm.data.parquet_folders import FolderReader
 from ndsm.data.table_formats import ParquetReader, Reader, kind_of
 from ndsm.data.tables import Table
@@ -20,7 +21,7 @@ from ndsm.likelihood import COLUMNS
 from ndsm.run import Run
 from ndsm.scoring import RowScorer, open_rows
 from pipelines.cluster import cluster
-from pipelines.resources import Cluster
+from pipelines.resources import Cluster, gpu_of_each
 from pipelines.shared_paths import check_seen
 
 BATCH_ROWS = 4096
@@ -49,7 +50,7 @@ def score_on_ray(run: Run, data: str | Path, out: Path, workers: int, settings: 
 
     Args:
         data: a path or a URI.
-        workers: actors with one CPU each.
+        workers: actors with one CPU each, and one GPU each if the cluster has as many; otherwise they compute on their CPUs.
         settings: as `RowScorer`.
 
     Raises:
@@ -72,6 +73,14 @@ def score_on_ray(run: Run, data: str | Path, out: Path, workers: int, settings: 
             written=[out.parent],
             read=[*local_paths(table.reader), run.path / "config.yaml", run.path / "model.safetensors"],
         )
+        device = run.config().train.device
+        gpus = gpu_of_each(found, device, workers)
+        if found.gpus and not gpus and device != "cpu":
+            say(
+                f"{workers} workers on CPUs: the cluster has {found.gpus:g} GPUs, and each worker would need one of its own"
+            )
+        # Said, not left to what they see: Ray hides no GPU from an actor that reserved none.
+        settings = {**settings, "device": "auto" if gpus else "cpu"}
         rows = read_files(table)
         scored = rows.map_batches(
             _Worker,
@@ -80,6 +89,7 @@ def score_on_ray(run: Run, data: str | Path, out: Path, workers: int, settings: 
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
+            num_gpus=gpus,
         )
         scored.write_parquet(str(out.resolve()))
     column = pa.dataset.dataset(str(out)).to_table(columns=[COLUMNS[0]])[COLUMNS[0]]

@@ -63,26 +63,27 @@ class Generator:
     """A second-order score of the model, if one was trained."""
 
     @classmethod
-    def of(cls, run: Run, own: Langevin | None = None) -> "Generator":
+    def of(cls, run: Run, own: Langevin | None = None, device: str | None = None) -> "Generator":
         """The generator of a finished run.
 
         Args:
             own: the process of a run that was trained with the caller's own.
+            device: auto, cpu or cuda. If not given, the CPU for a run with train.device cpu, else a GPU where there is one.
 
         Raises:
             InputError: the run has no weights yet, or its files are damaged.
         """
         config = run.config()
         # A run trained on a GPU can be sampled where there is none.
-        device = pick_device("cpu" if config.train.device == "cpu" else "auto")
+        where = pick_device(device or ("cpu" if config.train.device == "cpu" else "auto"))
         data = run.data()
         if own is None:
             problem = build_problem(config, run.mixture(), data["fingerprint"])
         else:
             problem = make_problem(config, own, data["dimension"], data["fingerprint"])
-        model = problem.model(device)
+        model = problem.model(where)
         run.load_weights(model)
-        return cls(problem, model.eval(), device, data.get("component_shares"))
+        return cls(problem, model.eval(), where, data.get("component_shares"))
 
     def rows(
         self,

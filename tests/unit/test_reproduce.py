@@ -18,6 +18,7 @@ from ndsm.reproduce.ablation import ABLATIONS
 from ndsm.reproduce.images import METHODS
 from ndsm.reproduce.toys import RUNS, TOY_STUDIES
 from pipelines import reproduce
+from pipelines.resources import Cluster
 
 
 def row(name, seed, mode_std, **setting):
@@ -282,21 +283,33 @@ def test_the_ablation_measures_each_mixture_alone_and_pictures_digits(tmp_path):
     assert np.load(tmp_path / "ablation" / "samples" / f"{folder.jobs[0].name}.npy").shape == (64, 64)
 
 
-def test_a_job_whose_process_dies_leaves_the_others(tmp_path, monkeypatch):
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_job_whose_process_dies_leaves_the_others_and_none_shares_a_gpu(gpus, tmp_path, monkeypatch):
+    asked = []
+
+    def remote(**options):
+        asked.append(options)
+        return lambda task: SimpleNamespace(remote=lambda job, runs: job)
+
     def get(job):
-        if job == "second":
+        if job.name == "second":
             raise WorkerCrashedError
         return "rows"
 
     ray = SimpleNamespace(
-        remote=lambda **options: lambda task: SimpleNamespace(remote=lambda job, runs: job),
+        remote=remote,
         wait=lambda refs, num_returns: (refs[-1:], refs[:-1]),
         get=get,
         exceptions=reproduce.ray.exceptions,
     )
     monkeypatch.setattr(reproduce, "ray", ray)
-    monkeypatch.setattr(reproduce, "cluster", nullcontext)
+    monkeypatch.setattr(reproduce, "cluster", lambda: nullcontext(Cluster(2, gpus, 1e9)))
     done = []
+    jobs = [
+        SimpleNamespace(name=name, config=SimpleNamespace(train=SimpleNamespace(device=device)))
+        for name, device in [("first", "auto"), ("second", "cpu"), ("third", "cuda")]
+    ]
     with pytest.raises(WorkerCrashedError):
-        reproduce.run_on_ray(["first", "second", "third"], tmp_path, lambda job, result: done.append(job))
+        reproduce.run_on_ray(jobs, tmp_path, lambda job, result: done.append(job.name))
     assert done == ["third", "first"]
+    assert [options["num_gpus"] for options in asked] == ([1, 0, 1] if gpus else [0, 0, 0])

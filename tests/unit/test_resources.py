@@ -4,7 +4,7 @@ import pytest
 
 from ndsm.config import Train
 from ndsm.errors import InputError
-from pipelines.resources import Cluster, SimulatorScaling, check_budget, simulators_needed
+from pipelines.resources import Cluster, SimulatorScaling, check_budget, gpu_of_each, simulators_needed
 
 MB = 2**20
 
@@ -14,6 +14,14 @@ def check(
 ):
     config = Train(batch_rows=240, **train)
     check_budget(Cluster(cpus, gpus, store, trainer, sim), config, config.simulators, block, data, gpu)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "processes", "each"),
+    [(0, "auto", 1, 0), (1, "auto", 1, 1), (1, "auto", 2, 0), (2, "cuda", 2, 1), (2, "cpu", 1, 0)],
+)
+def test_processes_have_a_gpu_each_or_none_at_all(gpus, device, processes, each):
+    assert gpu_of_each(Cluster(8, gpus, 1e9), device, processes) == each
 
 
 def test_a_run_that_fits_exactly_is_accepted():
