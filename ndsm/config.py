@@ -10,10 +10,10 @@ import math
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ndsm.errors import InputError
 from ndsm.roles import Role, leaf_fields, names_of, setting
@@ -107,7 +107,7 @@ class Data(Section):
     columns: tuple[str, ...] | None = setting("data", None)
     """Columns of the table to learn; all of them if not given. The column of images."""
     labels: str | None = setting("data", None)
-    """Column of the table that holds labels, whole numbers from 0 on; it is not learned."""
+    """Column of the table that holds labels: text, true/false, whole numbers or dates; it is not learned."""
     standardize: bool = setting("scaling", True)
     """Shift and scale each dimension to mean 0 and variance 1; undone on output."""
     whiten: Literal["none", "within-mode"] = setting("scaling", "none")
@@ -259,13 +259,21 @@ class Network(Section):
     """Divide the network's output by 1 or by sqrt(V(t))."""
     time_features: int = setting("training", 8, ge=0)
     """Random Fourier features of log t beside log t itself."""
-    classes: int = setting("training", 0, ge=0, lt=2**15)
-    """Labels 0, 1, ... that the score is learned for, beside the score without; 0 learns the latter alone. Digits, MNIST,
-    toys and image folders have labels of their own, tables those of data.labels."""
+    classes: Annotated[int, Field(ge=0, lt=2**15)] | Literal["auto"] = setting("training", 0)
+    """Number of labels that the score is learned for, beside the score without; 0 learns the latter alone, auto counts the
+    different labels of the data. Digits, MNIST, toys and image folders have labels of their own, tables those of
+    data.labels."""
     label_dropout: float = setting("training", 0.1, ge=0.0, le=1.0)
     """Share of the examples whose label is dropped: what the score without a label is learned from."""
     time_scale: float = setting("training", 1.0, gt=0.0)
     """Standard deviation of those features' frequencies; large ones are wrong between trained times."""
+
+    @property
+    def class_count(self) -> int:
+        """`classes` of a configuration whose data have been counted."""
+        if self.classes == "auto":
+            raise InputError("network.classes: expected a number here, found 'auto'")
+        return self.classes
 
 
 class Train(Section):

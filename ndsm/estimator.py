@@ -1,6 +1,5 @@
 """The front door in Python: a scikit-learn estimator that trains in this process, without Ray."""
 
-import math
 import warnings
 from copy import copy
 from dataclasses import replace
@@ -16,7 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
 from ndsm.config import WITH_EPSILON, Config, build_config, flat, merge, read_preset
-from ndsm.data import Dataset, Scaling, TableSchema
+from ndsm.data import Dataset, Labels, Scaling, TableSchema
 from ndsm.data.dataset import scale_, scaled_batches
 from ndsm.data.scaling import chunks
 from ndsm.errors import InputError
@@ -30,7 +29,7 @@ from ndsm.experiment import (
     training_in_memory,
 )
 from ndsm.experiment.prior_match import prior_match, prior_warning
-from ndsm.frames import LIBRARIES, Frame, chosen_library, is_frame, numbers
+from ndsm.frames import LIBRARIES, Frame, chosen_library, is_frame, label_column, numbers
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.reference import GaussianMixture
@@ -116,7 +115,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         Args:
             X: an array, or a data frame of pandas, polars or PyArrow with columns of numbers, true/false, dates or times;
                 rows then come back as such a data frame, with the same columns and types.
-            y: labels (n,) of any kind, for `sample(n, label=...)`; `classes_` then holds the different ones.
+            y: labels (n,) - text, true/false, whole numbers, dates or bytes -, for `sample(n, label=...)`; `classes_` then holds
+                the different ones.
 
         Raises:
             ValueError: X is not a finite 2-D array of numbers (scikit-learn's message), a column holds something else, or a
@@ -126,12 +126,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         frame = Frame.of(X) if is_frame(X) else None
         rows = copy(self)._validated(X, reset=True, ensure_min_samples=2)
         frame = frame or Frame.of_array(rows)
-        classes, labels = (None, None) if y is None else distinct(np.asarray(y))
-        if labels is not None and labels.shape != (len(rows),):
-            raise InputError(
-                f"y: expected a label for each of the {len(rows)} rows, found shape {np.shape(y)}"
-            )
-        config = self._resolve(0 if classes is None else len(classes))
+        known, labels = (None, None) if y is None else labels_of(y, frame, len(rows))
+        config = self._resolve(0 if known is None else len(known.values))
         dataset = self._dataset(rows, config, frame.schema)
         data = {
             **describe_data(dataset, dataset.stamp),
@@ -139,8 +135,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             "frame": frame.to_json(),
             "random_state": int(self.random_state) if isinstance(self.random_state, Integral) else None,
         }
-        if classes is not None:
-            data["classes"] = classes.tolist()
+        if known is not None:
+            data["labels"] = known.to_json()
         if self.process is None:
             mixture = fit_mixture(config, dataset.train)
             problem = build_problem(config, mixture, data["fingerprint"])
@@ -171,7 +167,9 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             data,
             frame,
             trainer.model,
-            Generator(problem, trainer.ema.eval(), device, data.get("component_shares")),
+            Generator(
+                problem, trainer.ema.eval(), device, data.get("component_shares"), data.get("label_counts")
+            ),
         )
         return self
 
@@ -184,6 +182,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         label: Any = None,
         guidance: float = 1.0,
         final: Literal["mean", "draw"] = "mean",
+        return_labels: bool = False,
     ) -> Any:
         """n_samples generated rows in the units of X: an array (n_samples, d) as precise as X, or a data frame
         if X was one.
@@ -193,6 +192,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             given: values of some columns by name (x0, x1, ... of an array); the others are drawn given these.
             label: one of `classes_`: rows of that label.
             guidance: how far they lean towards it, 1 for the label's own law.
+            return_labels: give the pair (rows, labels), with an array (n_samples,) of labels; without `label` or `given`, whose
+                rows have none, the labels are drawn with the shares of the training rows, and come in order.
             final: the last step: the mean of the clean row given the noisy one, or a normal draw with its covariance.
 
         With a whole number as random state the first rows are the same for a larger n_samples, and the same as those of
@@ -201,9 +202,10 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         check_is_fitted(self, "n_features_in_")
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise InputError(f"n_samples: expected a whole number of at least 1, found {n_samples!r}")
-        if label is not None and label not in self.classes_:
-            listed = ", ".join(map(repr, self.classes_)) or "none: the model was trained without"
-            raise InputError(f"label: expected one of {listed}, found {label!r}")
+        number = None if label is None else self._labels.number(label)
+        if return_labels and (given or not self.classes_):
+            found = "given beside it" if given else "a model trained without labels"
+            raise InputError(f"return_labels: expected rows that have labels, found {found}")
         if final not in ("mean", "draw"):
             raise InputError(f"final: expected 'mean' or 'draw', found {final!r}")
         if given:
@@ -215,20 +217,20 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             return self._rows_out(self._drawn(row, int(n_samples), random_state)[:, 0])
         way = configured_sampler(self.config_.sample)
         # It knows no labels.
-        second_order = self._generator.second_order if label is None else None
-        rows = np.concatenate(
-            list(
-                self._generator.rows(
-                    int(n_samples),
-                    self._seed(random_state),
-                    self.sample_steps,
-                    FinalDraw(way, second_order) if final == "draw" else None,
-                    label=None if label is None else self.classes_.index(label),
-                    guidance=guidance,
-                )
-            )
-        )
-        return self._rows_out(self._generator.as_data(rows, self._scaling))
+        second_order = self._generator.second_order if label is None and not return_labels else None
+        settings: dict[str, Any] = {
+            "sampler": FinalDraw(way, second_order) if final == "draw" else None,
+            "guidance": guidance,
+        }
+        asked = int(n_samples), self._seed(random_state), self.sample_steps
+        if return_labels and number is None:
+            pairs = list(self._generator.labelled_rows(*asked, **settings))
+            rows, numbers = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        else:
+            rows = np.concatenate(list(self._generator.rows(*asked, label=number, **settings)))
+            numbers = np.full(len(rows), number or 0)
+        out = self._rows_out(self._generator.as_data(rows, self._scaling))
+        return (out, np.array(self.classes_)[numbers]) if return_labels else out
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row of X, (n, d), in nats and in the units of X, (n,) float64.
@@ -518,7 +520,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
     ) -> None:
         self.mixture_, self.config_ = mixture, generator.problem.config
         self._data, self._raw, self._generator = data, raw, generator
-        self.classes_: list[Any] = data.get("classes", list(range(self.config_.network.classes)))
+        self._labels = Labels.of_run(data, self.config_.network.class_count)
+        self.classes_: list[Any] = list(self._labels.values)
         self._scaling = Scaling.from_json(data["scaling"])
         self._frame, self.n_features_in_ = frame, self._scaling.dimensions
         if frame.named:
@@ -527,19 +530,22 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             del self.feature_names_in_
 
 
-def distinct(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different labels, sorted, and each row's number among them.
+def labels_of(y: Any, frame: Frame, rows: int) -> tuple[Labels, np.ndarray]:
+    """The labels of y (n,) and the number of each row's, (n,).
+
+    Args:
+        frame: the columns of the rows, whose names that of the labels' column differs from.
+        rows: n.
 
     Raises:
-        InputError: labels are missing (None or NaN), or cannot be sorted.
+        InputError: labels are missing, of many kinds, of another number than the rows, or measured numbers.
     """
-    if any(label is None or (isinstance(label, float) and math.isnan(label)) for label in y.ravel().tolist()):
-        raise InputError("y: expected a label for each row, found missing ones (None or NaN)")
-    try:
-        classes, labels = np.unique(y, return_inverse=True)
-    except TypeError as error:
-        raise InputError(f"y: expected labels of one kind, found {error}") from None
-    return classes, labels
+    column, name = label_column(y, rows)
+    while name in frame.schema.dimension_names:
+        name += "_"
+    labels, numbers = Labels.of(column, name, "y")
+    labels.check_repeated(rows, "y")
+    return labels, numbers
 
 
 def load(path: str | Path, *, process: Langevin | None = None) -> NDSM:

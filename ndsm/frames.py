@@ -200,6 +200,39 @@ def numbers(X: Any, known: Frame | None = None, exact: bool = False) -> np.ndarr
     return out
 
 
+def label_column(y: Any, rows: int) -> tuple[Any, str]:
+    """The labels y (n,) as an Arrow array, and the name of their column.
+
+    Args:
+        y: an array, a list, or a series or data frame of one column.
+        rows: n.
+
+    Raises:
+        InputError: there are more or fewer than n, or they are of different kinds.
+    """
+    name = "label"
+    if is_frame(y) and y.shape[1] == 1:
+        y = next(iter(nw.from_native(y, eager_only=True).iter_columns())).to_native()
+    try:
+        if isinstance(y, pa.Array | pa.ChunkedArray):
+            found, shape = y, (len(y),)
+        elif nw.dependencies.is_into_series(y):
+            series = nw.from_native(y, series_only=True)
+            found, shape = series.to_arrow(), series.shape
+            name = series.name if isinstance(series.name, str) and series.name else name
+        else:
+            array = np.asarray(y, dtype=object) if isinstance(y, list | tuple) else np.asarray(y)
+            if array.ndim == 2 and array.shape[1] == 1:
+                array = array[:, 0]
+            shape = array.shape
+            found = pa.array(array, from_pandas=True) if array.ndim == 1 else None
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"y: expected labels of one kind, found {' '.join(str(error).split())}") from None
+    if shape != (rows,):
+        raise InputError(f"y: expected a label for each of the {rows} rows, found shape {np.shape(y)}")
+    return found, name
+
+
 def _checked(X: Any) -> Any:
     """X as a frame of narwhals.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ndsm.config import Config, build_config, merge
 from ndsm.data import load
 from ndsm.errors import InputError
-from ndsm.experiment import Stage, start, training_in_memory, training_problem, unseen
+from ndsm.experiment import Stage, start, training_in_memory, training_problem, unseen, with_counted_labels
 from ndsm.networks import IMAGE_SIDE
 from ndsm.objectives import ClosedFormEpsilon, ConstantEpsilon, Epsilon
 from ndsm.processes import rollout
@@ -89,6 +89,8 @@ def gradient_variance(
         data = load(config.data, config.train.seed)
         if data.notice:
             warnings.warn(data.notice, stacklevel=2)
+        config = with_counted_labels(config, data)
+        own = {name: with_counted_labels(one, data) for name, one in own.items()}
         mixture, identity = fit_mixture(config, data.train), data.stamp
     with stage(f"training for {steps} steps", steps) as advance:
         problem = training_problem(config, mixture, identity, data.train_labels)

@@ -36,7 +36,7 @@ from torch import nn
 
 from ndsm.checkpoints import Checkpoint, DamagedCheckpoint, checkpoint_bytes, newest_readable, read_checkpoint
 from ndsm.config import Config, build_config, chosen_values, differences
-from ndsm.data import Scaling, TableSchema
+from ndsm.data import Labels, Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.files import first_foreign, names_below, needs_room, remove_files, write_whole
 from ndsm.owner import OwnerFile
@@ -383,6 +383,10 @@ class Run:
     def schema(self) -> TableSchema:
         """Names and types of the data's columns."""
         return TableSchema.from_json(self.data()["schema"])
+
+    def labels(self) -> Labels:
+        """The labels that were learned; none of a run without."""
+        return Labels.of_run(self.data(), self.config().network.class_count)
 
     def versions(self) -> dict[str, str]:
         """What the run was begun with, package by package; empty for a run of before that was noted."""

@@ -12,7 +12,7 @@ from ndsm.config import Config
 from ndsm.console import print_result, say
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError, Unfinished
-from ndsm.experiment import training_problem
+from ndsm.experiment import training_problem, with_counted_labels
 from ndsm.global_state import environment
 from ndsm.training import fit_mixture
 from pipelines.cluster import cluster
@@ -74,6 +74,7 @@ def tune(options: SearchOptions) -> bool:
     dataset = load(base.data, base.train.seed)
     if dataset.notice:
         print(f"ndsm: {dataset.notice}", file=sys.stderr)
+    base = with_counted_labels(base, dataset)
     metric = choose_metric(options.metric, dataset)
     split = search_split(dataset, options.validation, metric)
     space = make_space(base, split.train.shape, options.ranges, options.frozen)

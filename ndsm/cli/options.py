@@ -61,8 +61,11 @@ class SampleOptions(Output):
     """Seed; the same seed gives the same rows."""
     given: tuple[str, ...] = ()
     """Values of some columns, NAME=VALUE ...; the others are drawn given these."""
-    label: int | None = None
-    """Number of the label of all rows, for a run trained with network.classes."""
+    label: str | None = None
+    """Label of all rows, such as yes, 3 or 2020-01-31, for a run trained with network.classes; it is written in a column of
+    its own, but not to .npy."""
+    with_labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Draw the label of each row, too, with the shares of the training rows, and write them in their column."""
     guidance: float = 1.0
     """How far rows lean towards the label; 1 for the label's own law."""
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 def sample_command(args: Sequence[str]) -> None:
     """`ndsm sample`."""
     options = parse("sample", SampleOptions, args)
+    import numpy as np
+
     from ndsm.console import print_result, stage
     from ndsm.data import TableWriter
     from ndsm.experiment import Generator, given_row
@@ -33,12 +35,16 @@ def sample_command(args: Sequence[str]) -> None:
         raise InputError(
             "--given: expected none of --label, --guidance, --sampler and --noise beside it, found one"
         )
-    if options.guidance != 1 and not labelled:
+    if options.with_labels and (options.given or labelled):
+        raise InputError("--with-labels: expected neither --given nor --label beside it, found one")
+    if options.guidance != 1 and not (labelled or options.with_labels):
         raise InputError("--guidance: expected a --label for rows to lean towards, found none")
     run = Run.open(options.run)
     if not options.out.suffix:
-        if options.given or labelled:
-            raise InputError(f"--given, --label: expected a file as --out, found the folder {options.out}")
+        if options.given or labelled or options.with_labels:
+            raise InputError(
+                f"--given, --label, --with-labels: expected a file as --out, found the folder {options.out}"
+            )
         sample_to_folder(run, options)
         return
     if options.n > FILE_ROWS and not options.given and options.label is None:
@@ -49,7 +55,14 @@ def sample_command(args: Sequence[str]) -> None:
         )
     generator, scaling = Generator.of(run), run.scaling()
     named = f"sampling {options.n} rows", options.n
-    with TableWriter(options.out, run.schema()) as out:
+    labels = run.labels()
+    number = None if options.label is None else labels.number_of_text(options.label)
+    # A .npy file has one type for all numbers, and no names.
+    nameless = options.out.suffix.lower() == ".npy"
+    if options.with_labels and nameless:
+        raise InputError(f"--with-labels: expected a file with named columns as --out, found {options.out}")
+    extra = [labels.field] if (labelled and not nameless) or options.with_labels else []
+    with TableWriter(options.out, run.schema(), extra=extra) as out:
         if options.given:
             row = given_row(run.schema().dimension_names, _values(options.given))
             with stage(*named) as advance:
@@ -58,18 +71,24 @@ def sample_command(args: Sequence[str]) -> None:
                 )
                 out.write(drawn[:, 0])
         else:
-            generated = generator.rows(
-                options.n,
-                options.seed,
-                options.steps,
-                options.sampler,
-                label=options.label,
-                guidance=options.guidance,
-                noise=options.noise,
+            settings = {
+                "sampler": options.sampler, "guidance": options.guidance, "noise": options.noise
+            }  # fmt: skip
+            generated = (
+                generator.labelled_rows(options.n, options.seed, options.steps, **settings)
+                if options.with_labels
+                else (
+                    (rows, np.full(len(rows), number or 0))
+                    for rows in generator.rows(
+                        options.n, options.seed, options.steps, label=number, **settings
+                    )
+                )
             )
             with stage(*named) as advance:
-                for rows in generated:
-                    out.write(generator.as_data(rows, scaling))
+                for rows, numbers in generated:
+                    out.write(
+                        generator.as_data(rows, scaling), extra=[labels.array(numbers)] if extra else []
+                    )
                     advance(len(rows))
     found = {"out": options.out, "rows": options.n}
     print_result(found, options.json, lambda: print(f"{options.n} rows in {options.out}"))

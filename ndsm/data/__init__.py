@@ -5,6 +5,7 @@ Model units are those that everything learns in, standardised and perhaps whiten
 """
 
 from ndsm.data.dataset import Dataset, load
+from ndsm.data.labels import Labels
 from ndsm.data.mnist import ImageView
 from ndsm.data.scaling import Scaling
 from ndsm.data.table_writer import TableWriter
@@ -14,6 +15,7 @@ from ndsm.data.toys import Toy, make_toy
 __all__ = [
     "Dataset",
     "ImageView",
+    "Labels",
     "Scaling",
     "TableSchema",
     "TableWriter",

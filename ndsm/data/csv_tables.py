@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ndsm.config import Csv
+from ndsm.data.labels import from_texts
 from ndsm.data.table_formats import Reader
 from ndsm.errors import InputError
 from ndsm.uris import COMPRESSED, Location
@@ -105,6 +106,12 @@ class CsvReader(Reader):
             include_columns=list(names), column_types={n: pa.string() for n in names}
         ) as reader:
             yield from reader
+
+    def labels(self, name: str) -> pa.ChunkedArray:
+        # The first rows do not tell the type of all.
+        return from_texts(
+            pa.chunked_array([batch.column(0) for batch in self.plain_batches([name])], pa.string())
+        )
 
     def row(self, index: int) -> str:
         """A row as it is counted by the lines of an editor."""

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ndsm.config import Csv, Data
+from ndsm.config import Data
 from ndsm.data.images import load_images, pixel_schema
+from ndsm.data.labels import Labels
 from ndsm.data.mnist import (
     LATENT_SCHEMA,
     MNIST_SCHEMA,
@@ -26,7 +27,7 @@ from ndsm.data.mnist import (
 )
 from ndsm.data.scaling import Scaling, check_resolution
 from ndsm.data.standardising import Read, standardised_rows
-from ndsm.data.tables import TableSchema, open_table
+from ndsm.data.tables import TableSchema, open_table, read_labels
 from ndsm.data.toys import Toy, make_toy
 from ndsm.data.whitening import fit_whitening
 from ndsm.errors import InputError
@@ -66,8 +67,20 @@ class Dataset:
     """How MNIST's rows are seen as images."""
     class_names: tuple[str, ...] | None = None
     """Names of the labels: a folder's sub-folders."""
+    labels: Labels | None = None
+    """What the labels of a table are, by their numbers."""
     left_out: tuple[str, ...] = ()
     """Columns of the table that are the index of a data frame, and not learned."""
+
+    @property
+    def label_count(self) -> int:
+        """Different labels, 0 if there are none."""
+        if self.labels is not None or self.class_names is not None:
+            return len(self.labels.values if self.labels is not None else self.class_names or ())
+        parts = [
+            part for part in (self.train_labels, self.validation_labels) if part is not None and len(part)
+        ]
+        return max((int(part.max()) + 1 for part in parts), default=0)
 
     @property
     def notice(self) -> str | None:
@@ -359,7 +372,9 @@ def _load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
     if config.path is None:
         raise InputError("data.path is missing: data.name 'vectors' needs the table's file")
     # First: they say what is wrong with their name.
-    every = None if config.labels is None else _read_labels(config.path, config.labels, config.csv)
+    kinds, every = (
+        (None, None) if config.labels is None else read_labels(config.path, config.labels, config.csv)
+    )
     table = open_table(config.path, config.columns, without=config.labels, csv=config.csv)
     source = table.path
     position = _shuffled_positions(table.rows, config.n, source, seed)
@@ -391,26 +406,9 @@ def _load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
         train_labels=None if labels is None else labels[:cut],
         validation_labels=None if labels is None else labels[cut:],
         toy=None,
+        labels=kinds,
         left_out=table.left_out,
     )
-
-
-def _read_labels(path: str, column: str, csv: Csv) -> np.ndarray:
-    """The column of data.labels of a table, (rows,) int64.
-
-    Raises:
-        InputError: it is not there, or holds something else than whole numbers from 0 on.
-    """
-    table = open_table(path, [column], field="data.labels", csv=csv)
-    found = np.concatenate(list(table.batches()))[:, 0]
-    wrong = (found != np.rint(found)) | (found < 0)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise InputError(
-            f"{path}: column {column!r} of data.labels, row {row + 1}: expected a whole number from 0 on, "
-            f"found {found[row]:g}"
-        )
-    return found.astype(np.int64)
 
 
 def _shuffled_positions(rows: int, n: int | None, source: str, seed: int) -> np.ndarray:

@@ -118,6 +118,12 @@ class Reader:
         """Columns of any type, unchanged."""
         return self.batches(names, PLAIN_ROWS)
 
+    def labels(self, name: str) -> pa.ChunkedArray:
+        """One column of labels as a whole, of whatever type."""
+        return pa.chunked_array(
+            [batch.column(0) for batch in self.plain_batches([name])], self.schema.field(name).type
+        )
+
     def row(self, index: int) -> str:
         """A row as its reader counts, for messages."""
         return f"row {index + 1} (the first is row 1)"

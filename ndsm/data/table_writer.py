@@ -1,7 +1,7 @@
 """Tables on disk: rows out, with the columns of a schema."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,7 +20,7 @@ from ndsm.files import whole_file
 
 
 class _Sink(Protocol):
-    def write(self, rows: np.ndarray) -> None: ...
+    def write(self, rows: np.ndarray, extra: Sequence[pa.Array]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -42,7 +42,7 @@ class _NpySink:
         self.file.seek(0)
         np.lib.format.write_array_header_1_0(self.file, header)
 
-    def write(self, rows: np.ndarray) -> None:
+    def write(self, rows: np.ndarray, extra: Sequence[pa.Array]) -> None:
         out = np.array(rows, dtype=self.kind)
         for j, kind in self.whole.items():
             out[:, j] = to_floats(to_cells(rows[:, j], kind))
@@ -57,12 +57,12 @@ class _NpySink:
 class _ArrowSink:
     """One of Arrow's writers (Parquet, Arrow file, CSV), which share `write_batch` and `close`."""
 
-    def __init__(self, writer: Any, schema: TableSchema) -> None:
+    def __init__(self, writer: Any, schema: TableSchema, written: pa.Schema) -> None:
         self.writer = writer
         self.schema = schema
-        self.arrow_schema = schema.arrow_schema()
+        self.arrow_schema, self.written = schema.arrow_schema(), written
 
-    def write(self, rows: np.ndarray) -> None:
+    def write(self, rows: np.ndarray, extra: Sequence[pa.Array]) -> None:
         column = self.schema.list_column
         if column is None:
             cells = [to_cells(rows[:, j], field.type) for j, field in enumerate(self.arrow_schema)]
@@ -76,7 +76,7 @@ class _ArrowSink:
             else:
                 lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), values)
             cells = [lists]
-        self.writer.write_batch(pa.RecordBatch.from_arrays(cells, schema=self.arrow_schema))
+        self.writer.write_batch(pa.RecordBatch.from_arrays([*cells, *extra], schema=self.written))
 
     def close(self) -> None:
         self.writer.close()
@@ -89,13 +89,21 @@ class TableWriter:
     holds every number of the columns' types. The file appears under
     its name when the context ends without an exception, and not at all else.
 
+    Args:
+        extra: further columns after the rows' own; not of .npy.
+
     Raises:
         InputError: the extension is unknown, the folder does not exist or cannot be written to.
     """
 
-    def __init__(self, path: Path, schema: TableSchema) -> None:
-        self.extension, self.path = checked_target(path), path
+    def __init__(self, path: Path, schema: TableSchema, extra: Sequence[pa.Field] = ()) -> None:
+        self.extension, self.path, self._extra = checked_target(path), path, tuple(extra)
         self.schema = schema.flat() if self.extension == ".csv" else schema
+        for field in self._extra:
+            if field.name in self.schema.arrow_schema().names:
+                raise InputError(
+                    f"{path}: expected another name for the column of labels than the rows' own have, found {field.name!r}"
+                )
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._sink: _Sink | None = None
 
@@ -111,10 +119,14 @@ class TableWriter:
         target = str(self._partial)
         if self.extension == ".npy":
             return _NpySink(target, self.schema)
-        return _ArrowSink(_arrow_writer(self.extension, target, self.schema.arrow_schema()), self.schema)
+        columns = pa.schema([*self.schema.arrow_schema(), *self._extra])
+        return _ArrowSink(_arrow_writer(self.extension, target, columns), self.schema, columns)
 
-    def write(self, rows: np.ndarray) -> None:
+    def write(self, rows: np.ndarray, extra: Sequence[pa.Array] = ()) -> None:
         """Append rows (n, d); integer columns are rounded and clipped to their type, with null for NaN.
+
+        Args:
+            extra: the cells (n,) of each further column.
 
         Raises:
             ValueError: the rows have another dimension, or the writer is not open.
@@ -123,7 +135,7 @@ class TableWriter:
             raise ValueError(f"the writer of {self.path} is not open: use it in a with statement")
         if rows.ndim != 2 or rows.shape[1] != self.schema.dimensions:
             raise ValueError(f"expected rows (n, {self.schema.dimensions}), found {rows.shape}")
-        self._sink.write(rows)
+        self._sink.write(rows, extra)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

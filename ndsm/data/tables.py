@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from ndsm.config import Csv
 from ndsm.data.cells import type_of_name
 from ndsm.data.csv_hints import advised
 from ndsm.data.csv_tables import LEAVE_OUT, CsvReader, delimiter_of
+from ndsm.data.labels import Labels
 from ndsm.data.parquet_folders import FolderReader
 from ndsm.data.table_formats import ArrowReader, NpyReader, ParquetReader, Reader, format_of, locate
 from ndsm.errors import InputError
@@ -190,10 +191,36 @@ def open_table(
         InputError: the file is missing, of an unknown or another format, or has fewer rows; a column is unknown, twice given
             or not numeric.
     """
-    location, csv = locate(path), csv or Csv()
+    with _opened(path, csv or Csv()) as reader:
+        return _choose(reader, columns, least, without, field)
+
+
+def read_labels(path: str | Path, column: str, csv: Csv | None = None) -> tuple[Labels, np.ndarray]:
+    """The labels in a column of a table, and the number of each row's, (rows,) int64.
+
+    Args:
+        csv: how text is written, `Csv()` if not given.
+
+    Raises:
+        InputError: there is no such table or column, or it does not hold labels, see `Labels.of`.
+    """
+    with _opened(path, csv or Csv()) as reader:
+        if reader.kind == "NumPy":
+            raise InputError(f"{path}: data.labels is given, but a .npy file has no named columns")
+        _check_names(reader.location.name, reader.schema, [column], "data.labels")
+        with reader.readable():
+            found = reader.labels(column)
+    return Labels.of(found, column, f"{path}: column {column!r} of data.labels")
+
+
+@contextmanager
+def _opened(path: str | Path, csv: Csv) -> Iterator[Reader]:
+    """What reads the file or folder at a path or URI; in the context, errors of text hint at the fields of `Csv`."""
+    location = locate(path)
     info = location.info()
     if info.type == pa.fs.FileType.Directory:
-        return _choose(FolderReader(location), columns, least, without, field)
+        yield FolderReader(location)
+        return
     kind = format_of(location.name)
     if info.type != pa.fs.FileType.File:
         raise InputError(f"{path} does not exist: expected a table")
@@ -201,8 +228,9 @@ def open_table(
         raise InputError(f"{path} is empty: expected {kind}")
     if kind == "CSV":
         with advised(location, csv, delimiter_of(location, csv)):
-            return _choose(CsvReader(location, csv), columns, least, without, field)
-    return _choose(READERS[kind](location), columns, least, without, field)
+            yield CsvReader(location, csv)
+    else:
+        yield READERS[kind](location)
 
 
 def _choose(

@@ -17,6 +17,7 @@ from ndsm.experiment.setup import (
     own_process,
     prepare,
     training_problem,
+    with_counted_labels,
 )
 from ndsm.experiment.training import saved, start
 
@@ -41,4 +42,5 @@ __all__ = [
     "training_in_memory",
     "training_problem",
     "unseen",
+    "with_counted_labels",
 ]

@@ -33,6 +33,7 @@ from ndsm.samplers.guidance import Labelled, Operator
 from ndsm.samplers.posterior import Posterior
 from ndsm.samplers.reconstruction import Method, reconstruct
 from ndsm.second_order import SecondOrderScore
+from ndsm.streams import numpy_stream, stream_seed
 from ndsm.training import Problem, make_problem, pick_device
 
 DENOISED_ROWS = 1024
@@ -59,6 +60,8 @@ class Generator:
     device: torch.device
     component_shares: list[list[float]] | None = None
     """Of the mixture's components among each label's rows, if labels were learned."""
+    label_counts: list[int] | None = None
+    """Training rows of each label, if labels were learned."""
     second_order: SecondOrderScore | None = None
     """A second-order score of the model, if one was trained."""
 
@@ -83,7 +86,7 @@ class Generator:
             problem = make_problem(config, own, data["dimension"], data["fingerprint"])
         model = problem.model(where)
         run.load_weights(model)
-        return cls(problem, model.eval(), where, data.get("component_shares"))
+        return cls(problem, model.eval(), where, data.get("component_shares"), data.get("label_counts"))
 
     def rows(
         self,
@@ -108,7 +111,7 @@ class Generator:
         """
         problem, score = self.problem, cast(Score, self.model)
         if label is not None:
-            classes = problem.config.network.classes
+            classes = problem.config.network.class_count
             if not 0 <= label < classes:
                 known = (
                     f"from 0 to {classes - 1}"
@@ -133,6 +136,32 @@ class Generator:
         # Not a generator itself: what is wrong is found by the call, not by the first rows.
         generated = generate(process, score, times, n, seed, self.device, chosen, first_chunk)
         return (x.cpu().numpy() for x in generated)
+
+    def labelled_rows(
+        self, n: int, seed: int, steps: int | None = None, **settings: Any
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """n generated rows in model units and the numbers of their labels, (m, d) float32 and (m,), label after label.
+
+        Labels have the shares that they have among the training rows.
+
+        Args:
+            settings: as of `rows`.
+
+        Raises:
+            InputError: the run was trained without labels, or by a version that did not count them.
+        """
+        if not self.label_counts:
+            raise InputError(
+                "labels: expected a run trained with labels (network.classes) that counted them, found none"
+            )
+        counts = np.array(self.label_counts, dtype=np.float64)
+        wanted = numpy_stream(seed, "labels").multinomial(n, counts / counts.sum())
+        for label, m in enumerate(wanted):
+            if m:
+                for rows in self.rows(
+                    int(m), stream_seed(seed, "label", label), steps, label=label, **settings
+                ):
+                    yield rows, np.full(len(rows), label)
 
     def as_data(self, rows: np.ndarray, scaling: Scaling) -> np.ndarray:
         """Rows (n, d) from model units to those of the data, float64; of a run with data.dequantize without its noise."""

@@ -61,12 +61,18 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
     ):
         # Its grid was refined when it was begun.
         config = with_steps(config, begun)
+    counted = config.network.classes == "auto"
+    if known and counted:
+        config = _with_classes(config, run.config().network.class_count)
     if known and (fields := differing_fields(run.config(), config)):
         raise InputError(
             f"{run.path} was begun with another configuration: {', '.join(fields)}; "
             "give the run another --name, or start it over with --fresh"
         )
     dataset = load(config.data, config.train.seed, run.scaling() if known else None)
+    if counted and not known:
+        config = with_counted_labels(config, dataset)
+    check_labels(config, dataset)
     identity = dataset.stamp
     if known:
         check_rows(run, config, identity)
@@ -86,6 +92,43 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
     for workers in config.train.worker_range:
         problem.limiter(workers)
     return Experiment(run, dataset, mixture, problem, identity, fresh)
+
+
+def with_counted_labels(config: Config, dataset: Dataset) -> Config:
+    """The configuration with the number of the data's labels in place of `network.classes` auto.
+
+    Raises:
+        InputError: the data have no labels, or hardly two rows have the same one.
+    """
+    if config.network.classes != "auto":
+        return config
+    if not dataset.label_count:
+        raise InputError(
+            f"network.classes: expected data with labels for auto, found none in {config.data.path or config.data.name}"
+        )
+    if dataset.labels is not None:
+        dataset.labels.check_repeated(len(dataset.train) + len(dataset.validation), "network.classes auto")
+    return _with_classes(config, dataset.label_count)
+
+
+def check_labels(config: Config, dataset: Dataset) -> None:
+    """Check that `network.classes` suits the labels of a table.
+
+    Raises:
+        InputError: it is another number than that of the different labels; more are fine where labels are 0, 1, ....
+    """
+    labels, classes = dataset.labels, config.network.class_count
+    if labels is None or not classes or classes == len(labels.values):
+        return
+    if classes < len(labels.values) or labels.values != tuple(range(len(labels.values))):
+        raise InputError(
+            f"network.classes: expected {len(labels.values)}, the number of different labels in column {labels.column!r}, or "
+            f"auto, found {classes}"
+        )
+
+
+def _with_classes(config: Config, classes: int) -> Config:
+    return config.model_copy(update={"network": config.network.model_copy(update={"classes": classes})})
 
 
 def check_rows(run: Run, config: Config, identity: str) -> None:
@@ -168,7 +211,11 @@ def training_problem(
 
 def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
     """What `data.json` holds."""
-    names = {} if dataset.class_names is None else {"class_names": list(dataset.class_names)}
+    names: dict[str, Any] = {}
+    if dataset.class_names is not None:
+        names["class_names"] = list(dataset.class_names)
+    if dataset.labels is not None:
+        names["labels"] = dataset.labels.to_json()
     return {
         "schema": dataset.schema.to_json(),
         "scaling": dataset.scaling.to_json(),
@@ -184,10 +231,13 @@ def describe_labels(problem: Problem, rows: np.ndarray) -> dict[str, Any]:
     """What `data.json` holds of the labels of the training rows (N, d): nothing, if they are not learned.
 
     Where modes are far apart the noising never leaves them, and a label has to choose the mode that generation starts in:
-    `component_shares` are the components' shares of each label's rows.
+    `component_shares` are the components' shares of each label's rows, `label_counts` the numbers of these.
     """
     labels, mixture = problem.spec.labels, problem.process.mixture
-    if labels is None or mixture is None:
+    if labels is None:
         return {}
-    shares = mixture.shares_of_classes(rows, labels, problem.config.network.classes)
-    return {"component_shares": shares.tolist()}
+    classes = problem.config.network.class_count
+    found = {"label_counts": np.bincount(labels, minlength=classes).tolist()}
+    if mixture is not None:
+        found["component_shares"] = mixture.shares_of_classes(rows, labels, classes).tolist()
+    return found

@@ -173,7 +173,7 @@ def build_score_model(
     kinds = {"mlp": MLP, "resmlp": ResidualMLP, "unet": UNet, "diffusers": DiffusersUNet}
     # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.
     with seeded(torch_stream(config.train.seed, "weights").initial_seed()):
-        network = kinds[net.kind](d, embedding.width + net.classes, net.width, net.depth)
+        network = kinds[net.kind](d, embedding.width + net.class_count, net.width, net.depth)
     if config.train.compile:
         network.compile()
     center = y.mean(0)
@@ -189,7 +189,7 @@ def build_score_model(
         spread=spread,
         reach=REACH * float(distance.max()) / spread,
         precision=config.train.precision,
-        classes=net.classes,
+        classes=net.class_count,
     ).to(device)
     if config.data.symmetry == "none":
         return model

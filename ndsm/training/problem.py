@@ -227,7 +227,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     if config.objective.kind == "mixture-dsm":
         # Only some mixtures have the kernel that rows are drawn from.
         process.kernel(torch.zeros(1, dimension), torch.ones(1))
-    labels = (LABEL,) if config.network.classes else ()
+    labels = (LABEL,) if config.network.class_count else ()
     layout = RowLayout((*objective.records, *labels), dimension)
     k = config.train.times_per_path
     paths = paths_per_block(config.train.block_mb, layout, k)
@@ -276,17 +276,17 @@ def with_labels(problem: Problem, labels: np.ndarray | None, source: str | None 
         source: what the data are called in an error; the configuration's name of them if None.
 
     Raises:
-        InputError: there are none, or not all are whole numbers from 0 to classes - 1.
+        InputError: there are none, or more than `network.classes`.
     """
-    classes, spec = problem.config.network.classes, problem.spec
+    classes, spec = problem.config.network.class_count, problem.spec
     if not classes:
         return problem
     source = source or str(problem.config.data.path or problem.config.data.name)
     if labels is None:
         raise InputError(f"network.classes: expected data with labels, found none in {source}")
-    if labels.min() < 0 or labels.max() >= classes:
+    if labels.max() >= classes:
         raise InputError(
-            f"network.classes: expected labels from 0 to {classes - 1}, found {labels.min()} to {labels.max()} in {source}"
+            f"network.classes: expected at least {labels.max() + 1}, the number of labels in {source}, or auto, found {classes}"
         )
     known = labels.astype(np.int16)
     stamp = make_stamp(spec.stamp, known, spec.label_dropout)

@@ -1,8 +1,14 @@
 """Labels: recorded with the rows they belong to, seen by the network, asked for in sampling."""
 
+import datetime as dt
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -10,9 +16,11 @@ import ndsm
 from ndsm.cli import main
 from ndsm.config import build_config, load_config
 from ndsm.data import load
+from ndsm.data.tables import read_labels
 from ndsm.errors import InputError
-from ndsm.experiment import build_problem, start
+from ndsm.experiment import begin, build_problem, prepare, start, train_locally
 from ndsm.processes import rollout
+from ndsm.run import Run
 from ndsm.samplers.guidance import Labelled
 from ndsm.training import fit_mixture, with_labels
 
@@ -160,6 +168,176 @@ def test_a_column_of_a_table_can_hold_the_labels(tmp_path):
     path.write_text("\n".join([*lines, "1.0,0.5,2"]), encoding="utf-8")
     with pytest.raises(
         InputError,
-        match=r"column 'kind' of data\.labels, row 41: expected a whole number from 0 on, found 0\.5",
+        match=r"column 'kind' of data\.labels: expected labels, whole numbers or text, found the number 0\.5 in row 41",
     ):
         load(config.data, 0)
+
+
+KINDS = {
+    "text": (["no", "yes"], "yes", "string"),
+    "bool": ([False, True], "true", "bool"),
+    "sign": ([-1, 1], "1", "int64"),
+    "codes": ([10, 40], "40", "int64"),
+    "float": ([0.0, 1.0], "1", "double"),
+    "date": ([dt.date(2020, 1, 31), dt.date(2021, 6, 1)], "2021-06-01", "date32[day]"),
+    "bytes": ([b"no", b"yes"], "yes", "binary"),
+    "category": (["no", "yes"], "yes", "string"),
+}
+FEW = {
+    **SMALL,
+    "train.steps": 3,
+    "train.batch_rows": 50,
+    "train.block_mb": 0.05,
+    "sample.steps": 40,
+    "reference.n_components": 2,
+    "reference.covariance_type": "diag",
+}
+
+
+def clouds(values):
+    """Two clouds far apart, a = ±5, of three rows in four with the second label: even an untrained network keeps to the
+    mixture's modes that a label's rows are in."""
+    rng = np.random.default_rng(0)
+    second = np.arange(200) % 4 > 0
+    a = 10.0 * second - 5 + 0.1 * rng.normal(size=200)
+    return a, rng.normal(size=200), [values[int(k)] for k in second]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_of_any_kind_in_a_table_are_learned_and_named(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values, typed, arrow = KINDS[kind]
+    a, b, labels = clouds(values)
+    column = pa.array(labels).dictionary_encode() if kind == "category" else pa.array(labels)
+    pq.write_table(pa.table({"a": a, "mark": column, "b": b}), "t.parquet")
+    train({"data.path": "t.parquet", "data.labels": "mark", "network.classes": "auto"}, "run")
+    described = json.loads(Path("run/data.json").read_text())
+    assert (described["labels"]["column"], described["labels"]["type"]) == ("mark", arrow)
+    assert sum(described["label_counts"]) == described["rows"]
+    assert Run(Path("run")).config().network.classes == 2
+    assert main(["sample", "run", "--n", "30", "--label", typed, "--out", "s.parquet", "--quiet"]) == 0
+    found = pq.read_table("s.parquet")
+    assert found.column_names == ["a", "b", "mark"]
+    assert str(found.schema.field("mark").type) == arrow
+    assert set(found["mark"].to_pylist()) == {values[1]}
+    assert (found["a"].to_numpy() > 0).mean() > 0.9
+    assert main(["sample", "run", "--n", "400", "--with-labels", "--out", "w.parquet", "--quiet"]) == 0
+    found = pq.read_table("w.parquet")
+    second = np.array([value == values[1] for value in found["mark"].to_pylist()])
+    # Four standard errors of a share of 3/4 in 400 rows, and in the training rows that it is drawn by.
+    assert abs(second.mean() - 0.75) < 4 * (0.75 * 0.25 * (1 / 400 + 1 / 180)) ** 0.5
+    assert ((found["a"].to_numpy() > 0) == second).mean() > 0.9
+    model = ndsm.load("run")
+    assert model.classes_ == values
+    assert (model.sample(20, label=values[0])[:, 0] < 0).mean() > 0.8
+
+
+def train(fields, path):
+    experiment = prepare(load_config("vectors", {**FEW, **fields}), Run(Path(path)))
+    begin(experiment)
+    list(train_locally(experiment))
+    return experiment
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_of_any_kind_from_python_are_saved_and_named_on_the_command_line(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values, typed, arrow = KINDS[kind]
+    a, b, labels = clouds(values)
+    y = pd.Series(labels, name="mark")
+    model = ndsm.NDSM(
+        2,
+        covariance_type="diag",
+        config=load_config("vectors", {**FEW, "data.path": "X"}),
+        random_state=0,
+    )
+    model.fit(pd.DataFrame({"a": a, "b": b}), y.astype("category") if kind == "category" else y)
+    assert model.classes_ == values
+    rows, drawn = model.sample(40, return_labels=True)
+    assert ((rows["a"] > 0) == (drawn == np.array(values)[1])).mean() > 0.9
+    model.save("run")
+    assert ndsm.load("run").classes_ == values
+    assert main(["sample", "run", "--n", "30", "--label", typed, "--out", "s.parquet", "--quiet"]) == 0
+    found = pq.read_table("s.parquet")
+    assert str(found.schema.field("mark").type) == arrow
+    assert set(found["mark"].to_pylist()) == {values[1]}
+    assert (found["a"].to_numpy() > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "cells", [("no", "yes"), ("false", "true"), ("-1", "1"), ("2020-01-31", "2021-06-01")]
+)
+def test_labels_of_a_text_file_are_read_whole_before_they_have_a_type(cells, tmp_path):
+    a, b, labels = clouds(cells)
+    lines = [f"{x},{y},{z}" for x, y, z in zip(a, b, labels, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,mark", *lines]), encoding="utf-8")
+    known, numbers = read_labels(tmp_path / "t.csv", "mark")
+    assert known.texts == list(cells)
+    assert [known.texts[k] for k in numbers] == labels
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,mark", *lines, "1,2,"]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"expected a label for each row, found a missing one in row 201"):
+        read_labels(tmp_path / "t.csv", "mark")
+
+
+def test_the_number_of_labels_is_checked_and_runs_are_resumed_by_either_spelling(tmp_path):
+    a, b, labels = clouds(["no", "yes"])
+    pq.write_table(pa.table({"a": a, "mark": labels, "b": b}), tmp_path / "t.parquet")
+    fields = {"data.path": tmp_path / "t.parquet", "data.labels": "mark"}
+    for wrong in (1, 3):
+        with pytest.raises(
+            InputError, match=f"network.classes: expected 2, the number of different .* found {wrong}"
+        ):
+            train({**fields, "network.classes": wrong}, tmp_path / "none")
+    stamp = train({**fields, "network.classes": "auto"}, tmp_path / "run").problem.spec.stamp
+    for classes in (2, "auto"):
+        again = prepare(
+            load_config("vectors", {**FEW, **fields, "network.classes": classes}), Run(tmp_path / "run")
+        )
+        assert again.problem.spec.stamp == stamp
+
+
+def test_whole_numbers_from_0_on_are_their_own_numbers(tmp_path):
+    """So that runs of earlier versions, which knew no others, go on."""
+    pq.write_table(pa.table({"a": np.arange(9.0), "mark": np.arange(9) % 3}), tmp_path / "t.parquet")
+    known, numbers = read_labels(tmp_path / "t.parquet", "mark")
+    assert known.values == (0, 1, 2)
+    assert np.array_equal(numbers, np.arange(9) % 3)
+
+
+@pytest.mark.parametrize(
+    ("y", "sentence"),
+    [
+        (
+            np.random.default_rng(0).normal(size=200),
+            r"y: expected labels, whole numbers or text, found the number .* in row 1",
+        ),
+        (np.arange(200), r"y: expected labels that rows share, found 200 different ones in 200 rows"),
+        (pd.Series(["a", pd.NA] * 100), "y: expected a label for each row, found a missing one in row 2"),
+        ([[1, 2]] * 200, r"y: expected a label for each of the 200 rows, found shape \(200, 2\)"),
+    ],
+)
+def test_what_is_no_label_is_one_sentence(y, sentence):
+    with pytest.raises(InputError, match=sentence):
+        ndsm.NDSM(2, max_steps=3).fit(np.random.default_rng(0).normal(size=(200, 2)), y)
+
+
+def test_labels_that_cannot_be_asked_for_are_one_sentence(model, tmp_path, capsys):
+    model.save(tmp_path / "run")
+    run = str(tmp_path / "run")
+    for options, sentence in (
+        (["--label", "up"], "label: expected one of left, right, found 'up'"),
+        (
+            ["--with-labels", "--label", "left"],
+            "--with-labels: expected neither --given nor --label beside it",
+        ),
+        (
+            ["--with-labels", "--out", "x.npy"],
+            "--with-labels: expected a file with named columns as --out, found x.npy",
+        ),
+    ):
+        assert main(["sample", run, "--quiet", *options]) == 2
+        assert sentence in capsys.readouterr().err
+    with pytest.raises(
+        InputError, match="return_labels: expected rows that have labels, found given beside it"
+    ):
+        model.sample(2, given={"x0": 1.0}, return_labels=True)
