@@ -199,6 +199,17 @@ def test_links_lead_to_files(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_tests_that_pages_name_exist():
+    named = {
+        match
+        for page in PAGES
+        for match in re.findall(r"`(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) >= 50
+    for file, name in sorted(named):
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file} has no {name}"
+
+
 def test_the_usage_page_lists_every_sampler():
     from ndsm.samplers import SAMPLERS
 
