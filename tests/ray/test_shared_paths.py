@@ -110,12 +110,18 @@ def test_what_all_nodes_see_is_seen(hidden, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_search_without_a_trained_trial_fails_with_a_sentence(ray_cluster, tmp_path, capsys):
+def test_a_search_without_a_trained_trial_fails_with_a_sentence(ray_cluster, tmp_path, monkeypatch, capsys):
     """Its trials failed in an earlier sitting; the page and the numbers are written, and no best.yaml is spoken of."""
     args = ["tune", "toy-arcs", "--out", str(tmp_path), "--trials", "2", "--concurrent", "1", *ARCS]
     folder = SearchFolder(tmp_path / "toy-arcs")
-    for number in range(2):
-        folder.trial(number).write(TrialRecord(number, {}, status="failed", reason="OverflowError: too much"))
+    begin = SearchFolder.begin
+
+    def begun(self: SearchFolder, settings: dict) -> None:
+        begin(self, settings)
+        for number in range(2):
+            self.trial(number).write(TrialRecord(number, {}, status="failed", reason="OverflowError: too much"))
+
+    monkeypatch.setattr(SearchFolder, "begin", begun)
     assert main(args) == 1
     out, err = capsys.readouterr()
     assert err.splitlines()[-1] == (
