@@ -5,10 +5,12 @@ from pathlib import Path
 
 import ray
 
+from ndsm.console import say
 from ndsm.errors import Unfinished
 from ndsm.interrupt import Interrupted
 from ndsm.reproduce import Job, Result, run_job
 from pipelines.cluster import cluster
+from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
 
 
@@ -28,6 +30,7 @@ def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], Non
     """
     with cluster():
         check_seen(written=[runs])
+        wait_for_room({"CPU": 1}, 1, max(job.config.train.start_seconds for job in jobs), say)
         task = ray.remote(num_cpus=1, max_retries=3)(run_job)
         pending = {task.remote(job, runs): job for job in jobs}
         failures: list[BaseException] = []

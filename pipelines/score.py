@@ -12,6 +12,7 @@ import ray.data
 import torch
 from ray.data.datasource.partitioning import Partitioning, PartitionStyle
 
+from ndsm.console import say
 from ndsm.data.parquet_folders import FolderReader
 from ndsm.data.table_formats import ParquetReader, Reader, kind_of
 from ndsm.data.tables import Table
@@ -21,6 +22,7 @@ from ndsm.run import Run
 from ndsm.scoring import RowScorer, open_rows
 from pipelines.cluster import cluster
 from pipelines.resources import Cluster
+from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
 
 BATCH_ROWS = 4096
@@ -72,6 +74,8 @@ def score_on_ray(run: Run, data: str | Path, out: Path, workers: int, settings: 
             written=[out.parent],
             read=[*local_paths(table.reader), run.path / "config.yaml", run.path / "model.safetensors"],
         )
+        # One of them and the reader.
+        wait_for_room({"CPU": 1.0}, 2, run.config().train.start_seconds, say)
         rows = read_files(table)
         scored = rows.map_batches(
             _Worker,
