@@ -119,7 +119,9 @@ def test_a_search_without_a_trained_trial_fails_with_a_sentence(ray_cluster, tmp
     def begun(self: SearchFolder, settings: dict) -> None:
         begin(self, settings)
         for number in range(2):
-            self.trial(number).write(TrialRecord(number, {}, status="failed", reason="OverflowError: too much"))
+            self.trial(number).write(
+                TrialRecord(number, {}, status="failed", reason="OverflowError: too much")
+            )
 
     monkeypatch.setattr(SearchFolder, "begin", begun)
     assert main(args) == 1

@@ -12,7 +12,7 @@ from ray.exceptions import WorkerCrashedError
 
 from ndsm.config import build_config, flatten, merge
 from ndsm.console import print_study
-from ndsm.errors import InputError
+from ndsm.errors import InputError, Unfinished
 from ndsm.reproduce import STUDIES, Folder, run_here, run_job, summarise
 from ndsm.reproduce.ablation import ABLATIONS
 from ndsm.reproduce.images import METHODS
@@ -304,12 +304,18 @@ def test_a_job_whose_process_dies_leaves_the_others_and_none_shares_a_gpu(gpus, 
     )
     monkeypatch.setattr(reproduce, "ray", ray)
     monkeypatch.setattr(reproduce, "cluster", lambda: nullcontext(Cluster(2, gpus, 1e9)))
+    monkeypatch.setattr(reproduce, "check_seen", lambda written: None)
     done = []
+
+    class Job(SimpleNamespace):
+        # A job is its own reference here, and references are keys.
+        __hash__ = object.__hash__
+
     jobs = [
-        SimpleNamespace(name=name, config=SimpleNamespace(train=SimpleNamespace(device=device)))
+        Job(name=name, config=SimpleNamespace(train=SimpleNamespace(device=device)))
         for name, device in [("first", "auto"), ("second", "cpu"), ("third", "cuda")]
     ]
-    with pytest.raises(WorkerCrashedError):
+    with pytest.raises(Unfinished, match="1 of 3 runs failed, the first one by WorkerCrashedError"):
         reproduce.run_on_ray(jobs, tmp_path, lambda job, result: done.append(job.name))
     assert done == ["third", "first"]
     assert [options["num_gpus"] for options in asked] == ([1, 0, 1] if gpus else [0, 0, 0])
