@@ -15,7 +15,7 @@ import torch
 
 from ndsm.errors import InputError
 from ndsm.training import Resume
-from ndsm.versions import versions
+from ndsm.versions import version_of
 
 
 class Checkpoint(NamedTuple):
@@ -37,7 +37,7 @@ class DamagedCheckpoint(Exception):
 def checkpoint_bytes(state: dict[str, Any], resume: Resume) -> bytes:
     """The content of a checkpoint file."""
     buffer = io.BytesIO()
-    torch.save({"trainer": state, "resume": asdict(resume), "ndsm": versions()["ndsm"]}, buffer)
+    torch.save({"trainer": state, "resume": asdict(resume), "ndsm": version_of("ndsm")}, buffer)
     return buffer.getvalue()
 
 
@@ -116,7 +116,7 @@ def newest_readable(
 def _of_another_version(path: Path, saved: Any, error: Exception) -> InputError:
     writer = saved.get("ndsm", "an earlier version") if isinstance(saved, dict) else "an unknown version"
     return InputError(
-        f"{path}: expected a checkpoint of ndsm {versions()['ndsm']}, found a whole one of {writer} with other content "
+        f"{path}: expected a checkpoint of ndsm {version_of('ndsm')}, found a whole one of {writer} with other content "
         f"({type(error).__name__}: {_line(error)}); install the version that wrote it, or start the run over with --fresh"
     )
 
