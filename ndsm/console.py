@@ -152,7 +152,6 @@ LABELS = {
     "mode_std": "samples per mode of 10,000, std of error",
     "off_support": "off the support, share",
     "log_prob_bound": "log-density of validation rows, at least, nats",
-    "prior_match": "noised data (Y_T) to the prior, sliced Wasserstein-2",
 }
 
 
@@ -181,9 +180,13 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
         table.add_row(
             "rows with NaN or infinity", str(metrics["nonfinite"]), str(metrics["prior"]["nonfinite"]), ""
         )
-    _print(table)
     from ndsm.experiment.prior_match import prior_warning
 
+    if (match := metrics.get("prior_match")) is not None:
+        table.add_row(
+            "noised data (Y_T) to the prior", f"{match:.4g}", "", f"{metrics['prior_match_floor']:.4g}"
+        )
+    _print(table)
     if warning := prior_warning(metrics):
         print(f"ndsm: warning: {warning}", file=sys.stderr)
 

@@ -166,6 +166,9 @@ def _first_screen(
             {
                 "objective": _objective(config),
                 "noising": f"{config.process.kind} to time {config.process.horizon:g}, {config.integrator(mixture is not None)}",
+                "noised data to prior": None
+                if metrics is None or metrics.get("prior_match") is None
+                else f"{metrics['prior_match']:.3g} ({metrics['prior_match_floor']:.3g} between draws of the prior)",
                 "mixture": None
                 if mixture is None
                 else f"{mixture.n_components} {mixture.covariance_type} components",
