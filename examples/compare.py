@@ -79,7 +79,9 @@ def trained(
         "VP + DSM": ("dsm", {**linear, **reference}),
     }
     if symmetry is not None:
-        settings[METHODS[2]] = ("dsm", {**linear, **reference, "data.symmetry": symmetry})
+        # The rows are images: only these have a symmetry.
+        images = {"data.name": "images", "data.path": "X"}
+        settings[METHODS[2]] = ("dsm", {**linear, **reference, **images, "data.symmetry": symmetry})
     models = {}
     for name, (objective, overrides) in settings.items():
         # A symmetry of the rows is one of the scaled rows if it leaves the mean alone.

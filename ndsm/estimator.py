@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
-from ndsm.config import WITH_EPSILON, Config, build_config, flat, merge, read_preset
+from ndsm.config import IMAGES, WITH_EPSILON, Config, build_config, flat, merge, read_preset
 from ndsm.data import Dataset, Labels, Scaling, TableSchema
 from ndsm.data.dataset import scale_, scaled_batches
 from ndsm.data.scaling import chunks
@@ -436,11 +436,11 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         frame, library = self._frame, chosen_library(self)
         given = is_frame(like)
         if library == "default":
-            library = Frame.of(like).library if given else "numpy" if like is not None else frame.library
+            library = Frame.of(like).container if given else "numpy" if like is not None else frame.container
         if library == "numpy":
             # Generated rows are as precise as those of fit were, completed ones as those that are given.
             return rows.astype(frame.precision) if like is None else rows
-        if given and frame.library == "numpy" and not hasattr(self, "feature_names_in_"):
+        if given and frame.container == "numpy" and not hasattr(self, "feature_names_in_"):
             frame = Frame.of(like).as_floats()
         if rows.ndim == 3:
             return [frame.build(part, library, like if given else None) for part in rows]
@@ -455,6 +455,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         # X takes the place of the preset's data; only how it is scaled still matters.
         known = flat(tree)
         scaling = {name: known[name] for name in names_of(Config, "scaling") if name in known}
+        # A symmetry is one of images: whoever asks for it says by data.name that X holds some.
+        pictured = known.get("data.symmetry", "none") != "none" and known.get("data.name") in IMAGES
         given = {
             "train.steps": self.max_steps,
             "train.batch_rows": self.batch_rows,
@@ -462,7 +464,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             "sample.steps": self.sample_steps,
         }
         overrides = {
-            "data": {"name": "vectors", "path": "X", "validation_fraction": 0.0},
+            "data": {"name": "images" if pictured else "vectors", "path": "X", "validation_fraction": 0.0},
             **scaling,
             "reference.n_components": self.n_components,
             "reference.covariance_type": self.covariance_type,
