@@ -147,6 +147,9 @@ def check_rows(run: Run, config: Config, identity: str) -> None:
 def begin(experiment: Experiment) -> None:
     """Write what the run is; of one that is there already how it is executed and looked at from here on."""
     run = experiment.run
+    if experiment.fresh:
+        # Before the lock's file is written: a refusal leaves all files as they are.
+        run.check_place(fresh=True)
     with run.hold():
         _begin(experiment, run)
 
