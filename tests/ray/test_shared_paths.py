@@ -53,8 +53,8 @@ def alive(ray) -> int:
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 120
-    while not condition() and time.monotonic() < deadline:
+    """Wait until the condition holds; pytest's own limit ends a wait for ever."""
+    while not condition():
         time.sleep(0.2)
 
 

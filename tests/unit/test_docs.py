@@ -300,6 +300,8 @@ def folder(tmp_path_factory, mnist_root):
         pq.write_table(
             pa.table({f"column {i}": column for i, column in enumerate(x.T)}), made / f"{name}.parquet"
         )
+    comma = "\n".join(";".join(f"{x:.3f}".replace(".", ",") for x in row) for row in rows)
+    (made / "excel.csv").write_text(f"a;b;c\n{comma}\n")
     for i, pixels in enumerate(rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)):
         place = made / "folder" / f"class {i % 2}"
         place.mkdir(parents=True, exist_ok=True)

@@ -407,7 +407,7 @@ def test_of_two_that_take_a_lease_at_once_one_can_write(storage, tmp_path, monke
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join()
     assert len(answers) == 2
     assert answers.count("writes") == 1
 
@@ -415,8 +415,8 @@ def test_of_two_that_take_a_lease_at_once_one_can_write(storage, tmp_path, monke
 def test_a_lease_is_renewed_while_it_is_held(storage, monkeypatch):
     monkeypatch.setattr("ndsm.lease.RENEWAL_SECONDS", 0.05)
     with Mirror.under(storage, "mine").hold():
-        first, deadline = leased(storage)[0], time.monotonic() + 60
-        while (now := leased(storage)[0])["expires"] == first["expires"] and time.monotonic() < deadline:
+        first = leased(storage)[0]
+        while (now := leased(storage)[0])["expires"] == first["expires"]:
             time.sleep(0.05)
     assert now["expires"] > first["expires"]
     assert now["token"] == first["token"]
