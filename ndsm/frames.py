@@ -38,7 +38,7 @@ def is_frame(X: Any) -> bool:
 class Frame:
     """What a data frame's columns are, apart from their values."""
 
-    library: str
+    container: str
     """Name of the frame's library, such as "pandas"; "numpy" for the columns of an array."""
     schema: TableSchema
     """Names, as text, and Arrow types of the columns."""
@@ -118,7 +118,7 @@ class Frame:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON; the schema is kept beside it, and names that are not text are kept as text."""
-        return {"library": self.library, "named": self.named, "dtypes": self.dtypes and list(self.dtypes)}
+        return {"library": self.container, "named": self.named, "dtypes": self.dtypes and list(self.dtypes)}
 
     def build(self, rows: np.ndarray, library: str | None = None, like: Any = None) -> Any:
         """A data frame of rows (n, d) in this frame's units.
@@ -133,7 +133,7 @@ class Frame:
         Raises:
             InputError: the library is not installed.
         """
-        library = library or self.library
+        library = library or self.container
         fields = self.schema.flat().arrow_schema()
         cells = [to_cells(rows[:, j], field.type) for j, field in enumerate(fields)]
         if like is not None:
@@ -149,9 +149,9 @@ class Frame:
                 f"expected {library} for rows as a {library} data frame, found it not installed ({error}); "
                 "set_output(transform='numpy') gives arrays"
             ) from None
-        if library == self.library and self.dtypes is not None:
+        if library == self.container and self.dtypes is not None:
             out = out.astype(dict(zip(self.schema.dimension_names, self.dtypes, strict=True)))
-        if library == self.library and self.labels is not None:
+        if library == self.container and self.labels is not None:
             out.columns = self.labels
         if hasattr(out, "set_axis") and hasattr(like, "index"):
             out = out.set_axis(like.index)

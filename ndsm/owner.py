@@ -26,6 +26,9 @@ READER_SECONDS = 2.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a file system without locks answers."""
 
+LOCK_FILES = ("owner.json", "lease.json")
+"""Names of the files that say who works on a folder; the second one only where there are no locks, or at a URI."""
+
 _held: dict[tuple[int, Path], Lease | None] = {}
 """Files that this process holds, not one that it was forked from; with the lease of those that have one."""
 
@@ -172,7 +175,7 @@ class OwnerFile:
         return os.getpid(), self._path.resolve()
 
     def _lease(self) -> Lease:
-        path = str(self._path.with_name("lease.json").absolute())
+        path = str(self._path.with_name(LOCK_FILES[1]).absolute())
         return Lease(fs.LocalFileSystem(), path, self._what, self._remedy)
 
     def _sentence(self, owner: Owner | None) -> str:

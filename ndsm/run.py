@@ -39,7 +39,7 @@ from ndsm.config import Config, build_config, chosen_values, differences
 from ndsm.data import Labels, Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.files import first_foreign, names_below, needs_room, remove_files, write_whole
-from ndsm.owner import OwnerFile
+from ndsm.owner import LOCK_FILES, OwnerFile
 from ndsm.reference import GaussianMixture
 from ndsm.roles import DEFINING, names_of
 from ndsm.stamps import make_stamp
@@ -52,6 +52,8 @@ FORMAT: dict[str, Any] = {"format": "ndsm-run", "format_version": 1}
 """What `data.json` begins with: it tells a run from another folder with files of the same names."""
 DATA_KEYS = {"schema", "scaling", "fingerprint"}
 """By which the `data.json` of a run from before that is known."""
+LOCKS = tuple(f"checkpoints/{name}" for name in LOCK_FILES)
+"""Who works on the run; kept by whoever does."""
 FILES = (
     "config.yaml",
     "versions.json",
@@ -73,8 +75,7 @@ FILES = (
     "checkpoints/stop",
     "checkpoints/failure.json",
     "checkpoints/ray/**",
-    "checkpoints/owner.json",
-    "checkpoints/lease.json",
+    *LOCKS,
     "data.json",
 )
 """Every file that a run makes, as `first_foreign` takes them; nothing else in its folder is ever deleted."""
@@ -250,9 +251,7 @@ class Run:
         self.check_place(fresh=True)
         names = removable(names_below(self.path))
         if self.owner.held:
-            names = [
-                name for name in names if name not in ("checkpoints/owner.json", "checkpoints/lease.json")
-            ]
+            names = [name for name in names if name not in LOCKS]
         remove_files(self.path, names)
         if copy and self.mirror is not None:
             self.mirror.remove(removable(self.mirror.modified()))
@@ -744,9 +743,7 @@ def _check_place(place: str, names: Iterable[str], marked: bool) -> None:
     Args:
         marked: whether a run's `data.json` is among them; without it no file is taken for a run's.
     """
-    if foreign := first_foreign(
-        names, FILES if marked else ("checkpoints/owner.json", "checkpoints/lease.json")
-    ):
+    if foreign := first_foreign(names, FILES if marked else LOCKS):
         expected = "only files of the run that --fresh starts over" if marked else "a new or a run's folder"
         raise InputError(
             f"{place}: expected {expected}, found one with other files in it: {foreign}; move them away, or choose another "

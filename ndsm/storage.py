@@ -10,13 +10,14 @@ import pyarrow.fs
 
 from ndsm.files import PARTIAL, first_foreign, needs_room, remove_files, whole_file
 from ndsm.lease import Lease
+from ndsm.owner import LOCK_FILES
 from ndsm.uris import open_uri
 
 CHUNK = 1 << 22
 """Bytes copied at a time."""
 LEASE = "checkpoints/lease.json"
 """Says who may write to the copy; part of no run."""
-LOCAL_ONLY = ("owner.json", "lease.json", "stop")
+LOCAL_ONLY = (*LOCK_FILES, "stop")
 """Files that say something about processes of this machine."""
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from ndsm.config import Config, build_config, chosen_values
 from ndsm.errors import InputError
 from ndsm.files import first_foreign, names_below, remove_files, write_whole
-from ndsm.owner import OwnerFile
+from ndsm.owner import LOCK_FILES, OwnerFile
 from ndsm.roles import names_of
 from ndsm.run import FILES, Run
 from tuning.pool import STAMP_FILES
@@ -38,8 +38,7 @@ SETTINGS = {"preset", "config", "space", "trial_kind"}
 TRIALS = ("trials/[0-9]*", "finalists/*-seed*")
 """Folders of trials."""
 OWN = (
-    "owner.json",
-    "lease.json",
+    *LOCK_FILES,
     "population.json",
     "ray/**",
     "stop",
@@ -198,9 +197,7 @@ class SearchFolder:
         Raises:
             InputError: the folder has a file that no search makes, or a trial's process still works in it.
         """
-        if foreign := first_foreign(
-            names_below(self.path), OWN if self._is_marked() else ("owner.json", "lease.json")
-        ):
+        if foreign := first_foreign(names_below(self.path), OWN if self._is_marked() else LOCK_FILES):
             expected = (
                 "only a search's files for --fresh" if self._is_marked() else "a new or a search's folder"
             )
@@ -218,7 +215,7 @@ class SearchFolder:
         self.check_place()
         names = sorted(names_below(self.path), key=lambda name: name == "search.json")
         if self.owner.held:
-            names = [name for name in names if name not in ("owner.json", "lease.json")]
+            names = [name for name in names if name not in LOCK_FILES]
         remove_files(self.path, names)
 
     def trial(self, number: int) -> TrialFolder:

@@ -17,6 +17,7 @@ from ndsm.config import Config
 from ndsm.errors import InputError
 from ndsm.files import names_below, remove_files
 from ndsm.global_state import threads
+from ndsm.owner import LOCK_FILES
 from ndsm.roles import adjustable_names
 from ndsm.run import Run, removable
 from ndsm.streams import numpy_stream
@@ -159,7 +160,7 @@ def _take_over(plan: Plan, folder: SearchFolder, generation: int, member: int, d
     record, coming = trial.read(), trial.path / "run-next"
     if all(change["generation"] != generation for change in record.changes):
         remove_files(coming, removable(names_below(coming)))
-        ignored = shutil.ignore_patterns("owner.json", "lease.json")
+        ignored = shutil.ignore_patterns(*LOCK_FILES)
         shutil.copytree(giving.run.path, coming, ignore=ignored, dirs_exist_ok=True)
         rng = numpy_stream(plan.seed, "changed values", generation, member)
         given = giving.read().params

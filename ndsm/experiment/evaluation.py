@@ -57,6 +57,14 @@ def validation_bound(generator: Generator, dataset: Dataset, seed: int) -> dict[
     }
 
 
+def compare(
+    generator: Generator, dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """What `metrics.json` holds of generated rows and draws of the prior, (n, d) each in model units, and of their model."""
+    metrics = evaluate(dataset, samples, prior, seed) | validation_bound(generator, dataset, seed)
+    return metrics | prior_match(generator.problem, dataset.train)
+
+
 def evaluate_checkpoint(run: Run, problem: Problem, dataset: Dataset) -> tuple[dict[str, Any], bytes] | None:
     """The metrics of the newest checkpoint's averaged weights with its `step`, and a PNG of the samples; None before the
     first checkpoint.
@@ -67,13 +75,11 @@ def evaluate_checkpoint(run: Run, problem: Problem, dataset: Dataset) -> tuple[d
     if checkpoint is None:
         return None
     trainer, _ = start(problem, checkpoint)
-    device = trainer.device
-    generator = Generator(problem, trainer.ema.eval(), device)
+    generator = Generator(problem, trainer.ema.eval(), trainer.device)
     n, seed, picture = problem.config.evaluate.n, problem.config.train.seed, io.BytesIO()
     samples, prior = np.concatenate(list(generator.rows(n, seed))), generator.prior_rows(n, seed)
     samples_figure(dataset, samples, prior, picture, title=f"{run.path.name}, step {trainer.steps}")
-    metrics = evaluate(dataset, samples, prior, seed) | validation_bound(generator, dataset, seed)
-    metrics |= prior_match(problem, dataset.train)
+    metrics = compare(generator, dataset, samples, prior, seed)
     return {"step": trainer.steps, **metrics}, picture.getvalue()
 
 
@@ -108,8 +114,7 @@ def evaluate_run(
             advance(len(part))
     samples, prior = np.concatenate(parts), generator.prior_rows(n, seed)
     with stage("comparing them with the data", None):
-        metrics = evaluate(dataset, samples, prior, seed) | validation_bound(generator, dataset, seed)
-        metrics |= prior_match(generator.problem, dataset.train)
+        metrics = compare(generator, dataset, samples, prior, seed)
     run.write_evaluation(metrics)
     run.write_examples(samples=samples[:EXAMPLES], prior=prior[:EXAMPLES])
     samples_figure(dataset, samples, prior, run.samples_png, title=run.path.name)

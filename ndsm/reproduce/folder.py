@@ -17,7 +17,7 @@ from ndsm.errors import InputError
 from ndsm.figures import image_rows, image_study_figure, study_figure
 from ndsm.files import first_foreign, names_below, remove_files, write_whole
 from ndsm.metrics import evaluate
-from ndsm.owner import OwnerFile
+from ndsm.owner import LOCK_FILES, OwnerFile
 from ndsm.reproduce.running import PICTURED, Result
 from ndsm.reproduce.study import Job, Study, key_of, number, words
 from ndsm.run import Run
@@ -98,7 +98,7 @@ class Folder:
     def _check_place(self, fresh: bool) -> None:
         """Raise `InputError` if the folder has a file of somebody else's; where all is deleted, also if a run's folder has."""
         below = [f"runs/{name}/**" for name in self._names.values()] if fresh else ["runs/**"]
-        own = ["owner.json", "lease.json", "runs/stop", *below]
+        own = [*LOCK_FILES, "runs/stop", *below]
         if self._is_marked():
             samples = [f"samples/{name}.npy" for name in self._names.values()] if fresh else ["samples/**"]
             own += ["results.json", "figure.png", *samples]
@@ -131,7 +131,7 @@ class Folder:
         """Delete what the command has made; results.json last, by which what is left is known."""
         for run in self._runs():
             run.remove()
-        names = [name for name in names_below(self.path) if name not in ("owner.json", "lease.json")]
+        names = [name for name in names_below(self.path) if name not in LOCK_FILES]
         remove_files(self.path, sorted(names, key=lambda name: name == "results.json"))
 
     def _read(self) -> None:
