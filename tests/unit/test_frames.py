@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sklearn
+from quick_estimator import QUICK, quick_estimator
 from sklearn.base import clone
 
 import ndsm
@@ -22,21 +23,7 @@ from ndsm.experiment import begin, prepare, train_locally
 from ndsm.frames import Frame, numbers
 from ndsm.run import Run
 
-SMALL = {
-    "data.path": "X",
-    "train.block_mb": 0.05,
-    "network.width": 8,
-    "network.depth": 1,
-    "process.integrator": "exponential",
-    "process.grid.steps": 10,
-    "sample.sampler": "exponential",
-}
 N = 200
-
-
-def estimator(**settings):
-    fixed = {"max_steps": 5, "batch_rows": 50, "sample_steps": 4, "device": "cpu", "random_state": 4}
-    return ndsm.NDSM(3, config=load_config("vectors", SMALL), **{**fixed, **settings})
 
 
 def people():
@@ -67,13 +54,13 @@ def types(frame):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return estimator().fit(people())
+    return quick_estimator().fit(people())
 
 
 @pytest.mark.parametrize("library", MAKE)
 def test_rows_come_back_as_the_data_frame_that_was_learned(library, tmp_path):
     frame = MAKE[library](people())
-    model = estimator().fit(frame)
+    model = quick_estimator().fit(frame)
     rows = model.sample(40)
     assert type(rows) is type(frame)
     assert types(rows) == types(frame)
@@ -135,7 +122,7 @@ def test_large_whole_numbers_are_kept_to_the_last_digit():
     frame = pd.DataFrame({"id": 2**60 + rng.integers(0, 2**59, N), "x": rng.normal(size=N)})
     holes = frame.head(3).copy()
     holes.loc[0, "x"] = np.nan
-    completed = estimator().fit(frame).impute(holes)[0]
+    completed = quick_estimator().fit(frame).impute(holes)[0]
     assert completed.id.tolist() == frame.id.head(3).tolist()
 
 
@@ -167,7 +154,7 @@ def test_a_run_of_a_table_knows_the_names_of_its_columns(tmp_path):
         "sample.steps": 4,
         "reference.n_components": 2,
     }
-    experiment = prepare(load_config("vectors", {**SMALL, **fields}), Run(tmp_path / "run"))
+    experiment = prepare(load_config("vectors", {**QUICK, **fields}), Run(tmp_path / "run"))
     begin(experiment)
     list(train_locally(experiment))
     model = ndsm.load(tmp_path / "run")
@@ -238,12 +225,14 @@ def test_cells_are_numbers_and_back(kind):
 )
 def test_a_column_that_cannot_be_learned_is_named(column, sentence):
     with pytest.raises(InputError, match=sentence):
-        estimator().fit(people().assign(c=column))
+        quick_estimator().fit(people().assign(c=column))
 
 
 def test_missing_values_are_refused_by_fit_in_scikit_learns_words():
     with pytest.raises(ValueError, match="Input X contains NaN"):
-        estimator().fit(people().astype({"age": "Int64"}).replace({"age": {people().age.iloc[0]: pd.NA}}))
+        quick_estimator().fit(
+            people().astype({"age": "Int64"}).replace({"age": {people().age.iloc[0]: pd.NA}})
+        )
 
 
 @pytest.mark.parametrize(
@@ -256,19 +245,19 @@ def test_missing_values_are_refused_by_fit_in_scikit_learns_words():
 )
 def test_names_that_do_not_tell_columns_apart_are_refused(columns, kind, sentence):
     with pytest.raises(kind, match=sentence):
-        estimator().fit(pd.DataFrame(np.random.default_rng(0).normal(size=(N, 2)), columns=columns))
+        quick_estimator().fit(pd.DataFrame(np.random.default_rng(0).normal(size=(N, 2)), columns=columns))
 
 
 @pytest.mark.parametrize("columns", [pd.Index([0, 1]), pd.MultiIndex.from_tuples([("a", 1), ("a", 2)])])
 def test_names_that_are_no_text_are_no_feature_names_but_come_back(columns):
     """scikit-learn's rule."""
-    model = estimator().fit(pd.DataFrame(np.random.default_rng(0).normal(size=(N, 2)), columns=columns))
+    model = quick_estimator().fit(pd.DataFrame(np.random.default_rng(0).normal(size=(N, 2)), columns=columns))
     assert not hasattr(model, "feature_names_in_")
     pd.testing.assert_index_equal(model.sample(3).columns, columns)
 
 
 def test_the_names_of_a_pyarrow_table_are_its_columns(tmp_path):
-    estimator().fit(pa.Table.from_pandas(people()[["age", "bmi"]], preserve_index=False)).save(
+    quick_estimator().fit(pa.Table.from_pandas(people()[["age", "bmi"]], preserve_index=False)).save(
         tmp_path / "run"
     )
     columns = json.loads((tmp_path / "run" / "data.json").read_text())["schema"]["columns"]
@@ -312,7 +301,7 @@ def test_a_known_number_that_is_none_of_its_type_is_refused(fitted):
 def test_arrays_stay_arrays_and_a_frame_for_them_is_completed_as_a_frame():
     x = np.random.default_rng(0).normal(size=(N, 2))
     for kind in (np.float32, np.float64):
-        model = estimator().fit(x.astype(kind))
+        model = quick_estimator().fit(x.astype(kind))
         assert model.sample(2).dtype == kind
         assert not hasattr(model, "feature_names_in_")
     holes = pd.DataFrame({"a": [1, 2], "b": [np.nan, 1.0]}, index=[7, 8])

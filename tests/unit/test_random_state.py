@@ -2,22 +2,13 @@
 
 import numpy as np
 import pytest
+from quick_estimator import quick_estimator
 
 import ndsm
 from ndsm.cli import main
-from ndsm.config import load_config
 from ndsm.errors import InputError
 from ndsm.streams import draw_seed
 
-SMALL = {
-    "data.path": "X",
-    "train.block_mb": 0.05,
-    "network.width": 8,
-    "network.depth": 1,
-    "process.integrator": "exponential",
-    "process.grid.steps": 10,
-    "sample.sampler": "exponential",
-}
 X = np.random.default_rng(0).normal(size=(200, 2))
 HOLES = np.where([[True, False]] * 4, np.nan, X[:4])
 DRAWS = {
@@ -29,10 +20,7 @@ DRAWS = {
 
 
 def fit(random_state):
-    return ndsm.NDSM(
-        3, config=load_config("vectors", SMALL), max_steps=3, batch_rows=50, sample_steps=4, device="cpu",
-        random_state=random_state,
-    ).fit(X)  # fmt: skip
+    return quick_estimator(max_steps=3, random_state=random_state).fit(X)
 
 
 @pytest.fixture(scope="module")
