@@ -24,6 +24,9 @@ from ndsm.files import PARTIAL
 EXPIRY_SECONDS = 120.0
 """After its last renewal a lease can be taken over; clocks of machines have to agree within a part of this."""
 RENEWAL_SECONDS = 30.0
+FILE_BYTES = 1024
+"""Of every lease, filled up with spaces. A reader asks an object store for the size and then for as many bytes: of one that became
+longer in between it would get a part, which is no lease, and take the place for free."""
 SETTLE_SECONDS = 0.5
 """Between writing a lease and reading it again, at the least: who wrote at the same time has written by then."""
 
@@ -173,7 +176,7 @@ class Lease:
     def _write(self, token: str) -> None:
         expires = time.time() + EXPIRY_SECONDS
         mine = Holder(socket.gethostname(), os.getpid(), _machine(), token, self._started, expires)
-        content = json.dumps(asdict(mine)).encode()
+        content = json.dumps(asdict(mine)).encode().ljust(FILE_BYTES)
         if self._fs.type_name == "local":
             path = Path(self._path)
             # Processes of two containers may have one number.

@@ -412,6 +412,18 @@ def test_of_two_that_take_a_lease_at_once_one_can_write(storage, tmp_path, monke
     assert answers.count("writes") == 1
 
 
+def test_all_leases_have_one_size(storage, monkeypatch):
+    """Who reads one while it is replaced gets a whole one: the size is asked for first."""
+    sizes = set()
+    for now in (1.5, 1796021111.1234567):
+        monkeypatch.setattr("ndsm.lease.time.time", lambda now=now: now)
+        with Mirror.under(storage, "mine").hold():
+            fs, root = Mirror.under(storage, "mine").arrow
+            sizes.add(fs.get_file_info(f"{root}/{LEASE}").size)
+            assert leased(storage)[0]["started"] == now
+    assert len(sizes) == 1
+
+
 def test_a_lease_is_renewed_while_it_is_held(storage, monkeypatch):
     monkeypatch.setattr("ndsm.lease.RENEWAL_SECONDS", 0.05)
     with Mirror.under(storage, "mine").hold():
