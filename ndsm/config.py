@@ -136,6 +136,9 @@ class Data(Section):
     @classmethod
     def _paths_are_text(cls, value: Any) -> Any:
         """The same text for the same path, and a URI as it is: Python's `Path` would make one slash of its two."""
+        if value == "":
+            # A shell's variable that is not set: as a path it would be the folder where the command runs.
+            raise ValueError("expected a path or a URI, found ''")
         if isinstance(value, str | Path) and not is_uri(value):
             return str(Path(value))
         return value

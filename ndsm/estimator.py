@@ -17,7 +17,7 @@ from torch import nn
 from ndsm.config import IMAGES, WITH_EPSILON, Config, build_config, flat, merge, read_preset
 from ndsm.data import Dataset, Labels, Scaling, TableSchema
 from ndsm.data.dataset import scale_, scaled_batches
-from ndsm.data.scaling import chunks
+from ndsm.data.scaling import check_resolution, chunks, mean_and_variance, varying
 from ndsm.errors import InputError
 from ndsm.experiment import (
     Denoised,
@@ -507,6 +507,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
                 config.data, read, position, rows.shape, len(rows), names, "X", seed
             )
         else:
+            if rows.dtype == np.float64:
+                check_resolution(*mean_and_variance(rows), varying(rows), names, "X")
             # A copy, which is then standardised in place.
             rows = check_array(rows, dtype=np.float32, copy=True, estimator=self)
             scaling, stamp = scale_(config.data, rows, rows[:0], names, "X", seed)

@@ -16,7 +16,7 @@ import sklearn
 from narwhals.exceptions import DuplicateError
 
 from ndsm.data import TableSchema
-from ndsm.data.cells import LEARNED, is_learned, is_time, to_cells, to_floats
+from ndsm.data.cells import LEARNED, fits, in_unit, is_learned, is_time, to_cells, to_floats
 from ndsm.errors import InputError
 
 LIBRARIES = ("pandas", "polars", "pyarrow")
@@ -176,18 +176,12 @@ def numbers(X: Any, known: Frame | None = None, exact: bool = False) -> np.ndarr
         if pa.types.is_null(column.type):
             out[:, j] = np.nan
             continue
-        fits = is_learned(column.type)
-        if kinds is not None and fits and is_time(column.type) == is_time(kinds[j]):
-            if is_time(kinds[j]):
-                try:
-                    column = column.cast(kinds[j], safe=False)
-                except pa.ArrowInvalid:
-                    fits = False
-        elif kinds is not None:
-            fits = False
-        if not fits:
-            expected = LEARNED if kinds is None else f"type {kinds[j]}"
+        kind = None if kinds is None else kinds[j]
+        if not (is_learned(column.type) if kind is None else fits(column.type, kind)):
+            expected = LEARNED if kind is None else f"type {kind}"
             raise InputError(f"X: expected {expected} in column {name!r}, found type {dtype}")
+        if kind is not None and is_time(kind):
+            column = in_unit(column, kind)
         out[:, j] = to_floats(column)
         if exact and kinds is not None and not pa.types.is_floating(kinds[j]):
             kept = to_floats(to_cells(out[:, j], kinds[j]))

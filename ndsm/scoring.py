@@ -85,20 +85,21 @@ def open_rows(run: Run, path: str | Path, csv: Csv | None = None) -> Table:
         names = schema.flat().dimension_names if kind == "CSV" else [schema.list_column.name]
     if kind == "NumPy":
         names = None
-    table = open_table(path, names, least=1, csv=csv or run.config().data.csv)
+    table = open_table(path, names, least=1, csv=csv or run.config().data.csv, model=schema)
     if table.schema.dimensions != schema.dimensions:
         raise InputError(
             f"{path}: expected rows of dimension {schema.dimensions} as the data of {run.path}, found "
             f"{table.schema.dimensions}"
         )
-    return table
+    return table.counted_as(schema)
 
 
 def advice(run: Run, table: Table) -> str | None:
     """What has to be known to read the table's bits per dimension, if they are not those of the data's own values."""
     data = run.config().data
     first = next(table.batches())
-    whole = bool((first == np.rint(first)).all(0).any())
+    # From 2⁵³ on, all floating-point numbers are whole.
+    whole = bool(((first == np.rint(first)) & (np.abs(first) < 2**53)).all(0).any())
     if data.dequantize is not None or not (whole or data.name in IMAGES):
         return None
     return (

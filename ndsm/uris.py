@@ -19,6 +19,23 @@ def is_uri(path: str | Path) -> bool:
     return "://" in str(path)
 
 
+def at_home(path: str | Path, field: str) -> Path:
+    """A path, with the home folder in place of a `~` at its beginning.
+
+    Args:
+        field: where the path was given, for error messages.
+
+    Raises:
+        InputError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{field}: expected a path in the home folder of a user of this machine, found {str(path)!r}"
+        ) from None
+
+
 def open_uri(uri: str, field: str, example: str) -> tuple[pa.fs.FileSystem, str]:
     """The file system of a URI, and the path in it.
 
@@ -65,12 +82,12 @@ class Location:
         """Where a path or URI leads; `~` is the home folder. The other arguments are those of `open_uri`.
 
         Raises:
-            InputError: as `open_uri`.
+            InputError: as `open_uri` and `at_home`.
         """
         if is_uri(path):
             filesystem, inner = open_uri(str(path), field, example)
             return cls(str(path), filesystem, inner.rstrip("/"))
-        return cls(str(path), pa.fs.LocalFileSystem(), str(Path(path).expanduser()))
+        return cls(str(path), pa.fs.LocalFileSystem(), str(at_home(path, field)))
 
     @property
     def is_local(self) -> bool:

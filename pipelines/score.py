@@ -13,6 +13,7 @@ import torch
 from ray.data.datasource.partitioning import Partitioning, PartitionStyle
 
 from ndsm.console import say
+from ndsm.data.cells import in_unit, to_floats
 from ndsm.data.parquet_folders import FolderReader
 from ndsm.data.table_formats import ParquetReader, Reader, kind_of
 from ndsm.data.tables import Table
@@ -31,14 +32,17 @@ BATCH_ROWS = 4096
 class _Worker:
     """One actor with the model."""
 
-    def __init__(self, run: str, columns: list[str], settings: dict[str, Any]) -> None:
+    def __init__(
+        self, run: str, columns: list[str], units: list[pa.DataType | None], settings: dict[str, Any]
+    ) -> None:
         # Ray grants one CPU.
         torch.set_num_threads(1)
-        self._scorer, self._columns = RowScorer(Run(Path(run)), **settings), columns
+        self._scorer, self._columns, self._units = RowScorer(Run(Path(run)), **settings), columns, units
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = np.stack([batch[name].to_numpy() for name in self._columns], 1)
-        for name, values in zip(COLUMNS, self._scorer(rows.astype(np.float64)).T, strict=True):
+        columns = [batch[name].combine_chunks() for name in self._columns]
+        rows = np.stack([to_floats(in_unit(*pair)) for pair in zip(columns, self._units, strict=True)], 1)
+        for name, values in zip(COLUMNS, self._scorer(rows).T, strict=True):
             batch = batch.append_column(name, pa.array(values))
         return batch
 
@@ -84,7 +88,12 @@ def score_on_ray(run: Run, data: str | Path, out: Path, workers: int, settings: 
         rows = read_files(table)
         scored = rows.map_batches(
             _Worker,
-            fn_constructor_args=(str(run.path.resolve()), run.schema().dimension_names, settings),
+            fn_constructor_args=(
+                str(run.path.resolve()),
+                run.schema().dimension_names,
+                list(table.units),
+                settings,
+            ),
             batch_size=BATCH_ROWS,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),

@@ -8,6 +8,7 @@ from ndsm.cli.options import ImputeOptions, SampleOptions, ScoreOptions, parse
 from ndsm.errors import InputError
 
 if TYPE_CHECKING:
+    from ndsm.data import TableSchema
     from ndsm.run import Run
 
 
@@ -64,7 +65,7 @@ def sample_command(args: Sequence[str]) -> None:
     extra = [labels.field] if (labelled and not nameless) or options.with_labels else []
     with TableWriter(options.out, run.schema(), extra=extra) as out:
         if options.given:
-            row = given_row(run.schema().dimension_names, _values(options.given))
+            row = given_row(run.schema().dimension_names, given_values(options.given, run.schema()))
             with stage(*named) as advance:
                 drawn = generator.impute(
                     row, scaling, options.n, options.seed, options.steps, advance=advance
@@ -136,13 +137,16 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
     )
 
 
-def _values(given: Sequence[str]) -> dict[str, float]:
-    """The columns and values of NAME=VALUE words."""
+def given_values(given: Sequence[str], schema: "TableSchema") -> dict[str, float]:
+    """The columns and values of NAME=VALUE words; those of columns of true/false and times may be written as such."""
+    from ndsm.data.cells import from_text
+
+    kinds = {field.name: field.type for field in schema.flat().arrow_schema()}
     found = {}
     for word in given:
         name, _, value = word.rpartition("=")
         try:
-            found[name] = float(value)
+            found[name] = from_text(value, kinds.get(name))
         except ValueError:
             raise InputError(f"--given: expected NAME=VALUE with a number, found {word!r}") from None
     return found

@@ -1,7 +1,7 @@
 """Cells of a column as numbers and back: the one place that knows which Arrow types are learned.
 
-Whole numbers and floating-point numbers are themselves, true/false are 1 and 0, and dates, times and durations count in
-their type's own unit: days or fractions of a second, since 1970 or midnight.
+Whole numbers, decimals and floating-point numbers are themselves, true/false are 1 and 0, and dates, times and durations
+count in their type's own unit: days or fractions of a second, since 1970 or midnight.
 """
 
 import re
@@ -14,19 +14,36 @@ LEARNED = "numbers, true/false, dates or times"
 """What a column can hold, for messages."""
 
 SECONDS_PER_DAY = 24 * 60 * 60
+DECIMALS = {
+    "32": pa.decimal32, "64": pa.decimal64, "128": pa.decimal128, "256": pa.decimal256
+}  # fmt: skip
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def is_learned(kind: pa.DataType) -> bool:
     """Whether a column of this type can be learned."""
     t = pa.types
-    return t.is_boolean(kind) or t.is_integer(kind) or t.is_floating(kind) or is_time(kind)
+    return t.is_boolean(kind) or is_number(kind) or is_time(kind)
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether the cells are numbers."""
+    t = pa.types
+    return t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
 
 
 def is_time(kind: pa.DataType) -> bool:
     """Whether the cells are dates, times or durations."""
     t = pa.types
     return t.is_date32(kind) or t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind)
+
+
+def fits(found: pa.DataType, learned: pa.DataType) -> bool:
+    """Whether cells of a type can be values of a column that was learned with another: numbers, or times of one sort."""
+    t = pa.types
+    if not (is_time(learned) and is_time(found)):
+        return is_learned(found) and not is_time(found) and not is_time(learned)
+    return (t.is_time(found), t.is_duration(found)) == (t.is_time(learned), t.is_duration(learned))
 
 
 def type_of_name(name: str) -> pa.DataType:
@@ -37,26 +54,61 @@ def type_of_name(name: str) -> pa.DataType:
     """
     if zoned := re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]", name):
         return pa.timestamp(zoned[1], zoned[2])
+    if decimal := re.fullmatch(r"decimal(\d+)\((\d+), (-?\d+)\)", name):
+        return DECIMALS[decimal[1]](int(decimal[2]), int(decimal[3]))
     return pa.type_for_alias(name)
+
+
+def in_unit(column: pa.Array, unit: pa.DataType | None) -> pa.Array:
+    """A column of times with those of a type in whose unit they are counted; as it is if None."""
+    return column if unit is None else column.cast(unit, safe=False)
 
 
 def to_floats(column: pa.Array) -> np.ndarray:
     """The values (n,) of a learned column in float64, with NaN where one is missing."""
     if is_time(column.type):
         column = column.cast(_storage(column.type))
+    elif pa.types.is_decimal(column.type):
+        # Directly, Arrow's last bit is not always that of the nearest number.
+        column = column.cast(pa.string())
     return np.asarray(pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+
+
+def from_text(text: str, kind: pa.DataType | None) -> float:
+    """The value of a cell that is typed: a number, or what a column of this type holds, such as "true" or "2020-01-31".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        if kind is None or is_number(kind):
+            raise
+    try:
+        return float(to_floats(pa.array([text]).cast(kind))[0])
+    except pa.ArrowNotImplementedError as error:
+        raise ValueError(str(error)) from None
 
 
 def to_cells(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     """The column (n,) of a learned type that has these values; NaN is null, except of floating-point numbers.
 
-    Whole numbers, true/false and times are rounded and clipped to what the type holds.
+    Whole numbers, decimals, true/false and times are rounded and clipped to what the type holds.
     """
     values = np.ascontiguousarray(values)
     if pa.types.is_floating(kind):
         return pa.array(values.astype(kind.to_pandas_dtype()), kind)
     if pa.types.is_boolean(kind):
         return pa.array(values >= 0.5, kind, mask=np.isnan(values))
+    if pa.types.is_decimal(kind):
+        digits, scale = kind.precision, kind.scale
+        # The largest number of so many digits is not to round up to one with another digit.
+        most = np.nextafter((10.0**digits - 1) / 10.0**scale, 0.0)
+        missing = np.isnan(values)
+        return pa.array(
+            np.clip(np.where(missing, 0.0, values).astype(np.float64), -most, most), mask=missing
+        ).cast(kind)
     if is_time(kind):
         if pa.types.is_time(kind):
             values = np.clip(values, 0, SECONDS_PER_DAY * PER_SECOND[kind.unit] - 1)

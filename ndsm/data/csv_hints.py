@@ -11,7 +11,7 @@ from ndsm.uris import Location
 
 SAMPLE_BYTES = 1 << 16
 SAMPLE_LINES = 50
-DELIMITERS = (",", ";", "\t", "|")
+DELIMITERS = (",", ";", "\t", "|", " ")
 MOST_SKIPPED = 20
 """Lines before the header that are looked for."""
 

@@ -1,7 +1,7 @@
 """Tables as text, read in record batches: .csv and .tsv, compressed or not."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ndsm.config import Csv
+from ndsm.data.cells import is_learned, is_number, is_time
 from ndsm.data.labels import from_texts
 from ndsm.data.table_formats import Reader
 from ndsm.errors import InputError
@@ -20,11 +21,16 @@ LEAVE_OUT = "data.columns can leave the column out"
 
 
 class CsvReader(Reader):
-    """One file of text with column names in the first row; see `Csv` for the arguments beside its place."""
+    """One file of text with column names in the first row.
+
+    Args:
+        csv: how it is written.
+        known: types of columns, by name. Where they hold true/false or times, they count in place of those of the first rows.
+    """
 
     kind = "CSV"
 
-    def __init__(self, location: Location, csv: Csv) -> None:
+    def __init__(self, location: Location, csv: Csv, known: Mapping[str, pa.DataType] | None = None) -> None:
         super().__init__(location)
         self._csv = csv
         self._delimiter = delimiter_of(location, csv)
@@ -35,14 +41,28 @@ class CsvReader(Reader):
             )
         with self.readable(), self._stream() as reader:
             self.schema = reader.schema
+            for name, kind in (known or {}).items():
+                at = self.schema.get_field_index(name)
+                if at >= 0 and not is_number(kind):
+                    self.schema = self.schema.set(at, pa.field(name, kind))
             found = self.schema.names
             # Columns named 0, 1, 2, ... are a data frame's own names; other numbers are rows without a header.
             numbered = found == [str(j) for j in range(len(found))]
-            if all(is_number(name) for name in found) and not numbered:
+            if all(is_numeral(name) for name in found) and not numbered:
                 raise InputError(
                     f"{location.name}: expected column names in the first row, found {found[0]!r}"
                 )
             self._first = next(iter(reader), None)
+        self._find_fractions()
+
+    def _find_fractions(self) -> None:
+        """Gives columns of times with fractions of a second their type: Arrow takes them for text."""
+        if self._first is None:
+            return
+        for at, cells in enumerate(self._first.columns):
+            text = cells[0].as_py() if len(cells) and pa.types.is_string(self.schema.field(at).type) else ""
+            if re.fullmatch(r"\d\d:\d\d:\d\d\.\d{1,6}", text):
+                self.schema = self.schema.set(at, pa.field(self.schema.names[at], pa.time64("us")))
 
     def check_columns(self) -> None:
         """Nothing, if all columns can be read together.
@@ -76,28 +96,31 @@ class CsvReader(Reader):
         for name in names:
             self._refuse_text(name)
         rows = 0
-        kinds = {name: self.schema.field(name).type for name in names}
-        whole = {name for name, kind in kinds.items() if pa.types.is_integer(kind)}
+        kinds = self._kinds(names)
+        whole = {name for name in names if pa.types.is_integer(self.schema.field(name).type)}
         for batch in self.batches(names, 0):
             rows += batch.num_rows
             for name in tuple(whole):
                 values = batch.column(names.index(name)).to_numpy(zero_copy_only=False)
                 if (values != np.rint(values)).any():
                     whole.remove(name)
-        # A column that starts out empty has Arrow's type null; the missing value is reported when it is read.
-        kinds |= {name: pa.float64() for name, kind in kinds.items() if pa.types.is_null(kind)}
-        kinds |= {
-            name: pa.float64()
-            for name, kind in kinds.items()
-            if pa.types.is_integer(kind) and name not in whole
-        }
+        kinds |= {name: self.schema.field(name).type for name in whole}
         return pa.schema(list(kinds.items())), rows
 
+    def _kinds(self, names: Sequence[str]) -> dict[str, pa.DataType]:
+        """The types that columns are read in: true/false and times in their own, all others as numbers.
+
+        float64, because a column that starts with integers may go on with fractions. One that starts out empty has Arrow's type
+        null; the missing value is reported when it is read.
+        """
+        kinds = {name: self.schema.field(name).type for name in names}
+        return {
+            name: kind if is_learned(kind) and not is_number(kind) else pa.float64()
+            for name, kind in kinds.items()
+        }
+
     def batches(self, names: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
-        # float64, because a column that starts with integers may go on with fractions.
-        with self._stream(
-            include_columns=list(names), column_types={n: pa.float64() for n in names}
-        ) as reader:
+        with self._stream(include_columns=list(names), column_types=self._kinds(names)) as reader:
             yield from reader
 
     def plain_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -124,9 +147,13 @@ class CsvReader(Reader):
 
     def problem(self, error: BaseException) -> str:
         text, name = " ".join(str(error).split()), self.location.name
-        if cell := re.search(r"CSV column #(\d+): Row #(\d+): .*invalid value '(.*)'", text):
+        if cell := re.search(
+            r"CSV column #(\d+): Row #(\d+): .*(?:invalid value|expected (?:a|no) zone offset in) '(.*)'",
+            text,
+        ):
             where = f"column {self.schema.names[int(cell[1])]!r}, {self._line(int(cell[2]))}"
-            return f"{name}: {where}: expected a number, found {cell[3]!r}; {LEAVE_OUT}"
+            expected = _expected(self.schema.field(int(cell[1])).type)
+            return f"{name}: {where}: expected {expected}, found {cell[3]!r}; {LEAVE_OUT}"
         if line := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
             return f"{name}: {self._line(int(line[1]))}: expected {line[2]} fields, found {line[3]}"
         return super().problem(error)
@@ -134,16 +161,36 @@ class CsvReader(Reader):
     def _refuse_text(self, name: str) -> None:
         """Name the first cell that makes Arrow take a column for text, which says more than the type."""
         cells = None if self._first is None else self._first.column(self.schema.names.index(name))
-        if cells is None or not pa.types.is_string(cells.type):
+        if cells is None or not pa.types.is_string(self.schema.field(name).type):
             return
-        i = next((i for i, cell in enumerate(cells) if not self._is_number(cell.as_py())), 0)
+        texts = cells.to_pylist()
+        kinds = [self._kind_of(text) for text in texts]
+        kind = next((kind for kind in kinds if kind), None)
+        i = next((i for i, text in enumerate(texts) if text and (kind is None or kinds[i] != kind)), 0)
         raise InputError(
-            f"{self.location.name}: column {name!r}, {self.row(i)}: expected a number, found {cells[i].as_py()!r}; "
-            f"{LEAVE_OUT}"
+            f"{self.location.name}: column {name!r}, {self.row(i)}: expected {_expected(kind)}, found {texts[i]!r}; {LEAVE_OUT}"
         )
 
-    def _is_number(self, text: str) -> bool:
-        return is_number(text.replace(self._csv.decimal_point, "."))
+    def _kind_of(self, text: str) -> pa.DataType | None:
+        """The type of a cell that can be learned, None of others."""
+        if is_numeral(text.replace(self._csv.decimal_point, ".")):
+            return pa.float64()
+        if re.fullmatch(r"\d\d:\d\d(:\d\d)?", text):
+            return pa.time32("s")
+        for kind in (pa.bool_(), pa.date32(), pa.timestamp("ns")):
+            with suppress(pa.ArrowInvalid):
+                pa.array([text]).cast(kind)
+                return kind
+        return None
+
+
+def _expected(kind: pa.DataType | None) -> str:
+    """What cells of a column hold, for messages."""
+    if kind is None:
+        return "a number, true/false, a date or a time"
+    if pa.types.is_boolean(kind):
+        return "true or false"
+    return f"type {kind}" if is_time(kind) else "a number"
 
 
 def delimiter_of(location: Location, csv: Csv) -> str:
@@ -153,7 +200,7 @@ def delimiter_of(location: Location, csv: Csv) -> str:
     return csv.delimiter or ("\t" if Path(stem).suffix.lower() == ".tsv" else ",")
 
 
-def is_number(text: str) -> bool:
+def is_numeral(text: str) -> bool:
     """Whether a text is a number."""
     with suppress(ValueError):
         float(text)

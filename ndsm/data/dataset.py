@@ -9,7 +9,6 @@ depends on the order of the file.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +24,9 @@ from ndsm.data.mnist import (
     latent_view,
     load_mnist,
 )
-from ndsm.data.scaling import Scaling, check_resolution
+from ndsm.data.scaling import Moments, Scaling, check_resolution, mean_and_variance, varying
 from ndsm.data.standardising import Read, standardised_rows
-from ndsm.data.tables import TableSchema, open_table, read_labels
+from ndsm.data.tables import Table, TableSchema, open_table, read_labels
 from ndsm.data.toys import Toy, make_toy
 from ndsm.data.whitening import fit_whitening
 from ndsm.errors import InputError
@@ -35,6 +34,7 @@ from ndsm.pretrained import LabelledImages
 from ndsm.stamps import make_stamp
 from ndsm.streams import numpy_stream
 from ndsm.symmetry import GROUPS
+from ndsm.uris import at_home
 
 TOY_ROWS = 10_000
 """Points drawn from a toy if data.n is not given."""
@@ -129,7 +129,7 @@ def load(config: Data, seed: int, scaling: Scaling | None = None) -> Dataset:
     elif config.name == "images":
         if config.path is None:
             raise InputError("data.path is missing: data.name 'images' needs a folder or a .parquet file")
-        images, classes, class_names, schema = load_images(Path(config.path), config.columns)
+        images, classes, class_names, schema = load_images(at_home(config.path, "data.path"), config.columns)
         position, source = _shuffled_positions(len(images), config.n, "images", seed), config.path
         rows = _place(images, position, config.n)
         labels = None if classes is None else _place(classes, position, config.n)
@@ -250,7 +250,7 @@ def scale_(
     elif config.standardize:
         scaling = _symmetrised(config, Scaling.fit(train, names, source, one_scale=one_scale))
     else:
-        check_resolution(train, names, source)
+        check_resolution(*mean_and_variance(train), varying(train), names, source)
         scaling = Scaling.identity(train.shape[1])
     if known is not None or config.standardize:
         for part in (train, validation):
@@ -386,6 +386,8 @@ def _load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
         for batch in table.batches(np.float32):
             _scatter(rows, position[start : start + len(batch)], batch)
             start += len(batch)
+        if known is None and table.schema.precision is not np.float32:
+            _check_rounded(table, position, cut)
         if config.dequantize is not None:
             check_steps(rows, config.dequantize, names, source)
             _add_noise(rows, config.dequantize, numpy_stream(seed, "dequantize"))
@@ -409,6 +411,17 @@ def _load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
         labels=kinds,
         left_out=table.left_out,
     )
+
+
+def _check_rounded(table: Table, position: np.ndarray, cut: int) -> None:
+    """Raise InputError if float32 has no room for what varies in the training rows of a table: nothing of it may be left
+    once they are rounded."""
+    moments, start = Moments(), 0
+    for batch in table.batches():
+        moments.add(batch[position[start : start + len(batch)] < cut])
+        start += len(batch)
+    names = table.schema.dimension_names
+    check_resolution(moments.mean, moments.variance, moments.varies, names, table.path)
 
 
 def _shuffled_positions(rows: int, n: int | None, source: str, seed: int) -> np.ndarray:

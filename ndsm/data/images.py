@@ -16,6 +16,26 @@ from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+OTHER_SUFFIXES = (
+    *(
+        ".gif",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jfif",
+        ".jp2",
+        ".j2k",
+        ".jxl",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+        ".pnm",
+        ".tga",
+        ".ico",
+    ),
+    *(".psd", ".dcm", ".exr", ".hdr", ".pcx", ".sgi", ".dds", ".svg"),
+)
+"""Of images that are not read."""
 GREY = "L"
 """Pillow's name of 8-bit grey."""
 
@@ -38,7 +58,7 @@ def load_images(
         columns: name of that column; not needed if there is only one.
 
     Raises:
-        InputError: there are none, they are not all square, 8-bit grey and of one size, some lie beside the classes' folders,
+        InputError: there are none, one is of another format, they are not all square, 8-bit grey and of one size, some lie beside the classes' folders,
             or a class has none.
     """
     labels: np.ndarray | None = None
@@ -69,7 +89,11 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _image_files(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
-    """The image files in a folder and its sub-folders; links are followed, but into no folder that is `above`."""
+    """The image files in a folder and its sub-folders; links are followed, but into no folder that is `above`.
+
+    Raises:
+        InputError: an image is of a format that is not read: leaving it out would change the law of the data.
+    """
     files: list[Path] = []
     above |= {folder.resolve()}
     for child in _visible(folder):
@@ -78,6 +102,10 @@ def _image_files(folder: Path, above: frozenset[Path] = frozenset()) -> list[Pat
                 files += _image_files(child, above)
         elif child.suffix.lower() in SUFFIXES:
             files.append(child)
+        elif child.suffix.lower() in OTHER_SUFFIXES:
+            raise InputError(
+                f"{child}: expected images ({', '.join(SUFFIXES)}), found {child.suffix}; convert it or move it elsewhere"
+            )
     return sorted(files)
 
 
@@ -129,7 +157,7 @@ def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str,
 def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> np.ndarray:
     """The images of all sources, each with its name, (n, side²)."""
     # Slow to import, and only images need it.
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     pixels: list[np.ndarray] = []
     side = 0
@@ -144,9 +172,10 @@ def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> n
                 pixels.append(np.empty(0, np.uint8) if grey is None else np.asarray(grey, dtype=np.uint8))
         # What Pillow's readers meet in a damaged file shows in many types.
         except Exception as error:
-            raise InputError(
-                f"{name}: expected an image, found {' '.join(str(error).split())[:200]}"
-            ) from None
+            # Pillow's own sentence is on the object in memory, where the image lies in one.
+            unknown = isinstance(error, UnidentifiedImageError)
+            found = "none that Pillow knows" if unknown else " ".join(str(error).split())[:200]
+            raise InputError(f"{name}: expected an image, found {found}") from None
         side = side or size[0]
         if frames > 1:
             raise InputError(f"{name}: expected one image, found {frames} in the file")

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ndsm.data.cells import to_cells, type_of_name
+from ndsm.data.cells import to_cells, to_floats, type_of_name
 from ndsm.data.tables import Table, TableSchema
 from ndsm.errors import InputError
 
@@ -89,15 +89,28 @@ class IncompleteTable:
                 columns.append(self.others[name])
                 continue
             j, kind, cells = self.learned[name]
-            drawn = to_cells(rows[:, j], kinds[j]).cast(kind, safe=False)
-            columns.append(pc.coalesce(cells.cast(kind, safe=False), drawn))
+            drawn = _cast(to_cells(rows[:, j], kinds[j]), kind, safe=False)
+            columns.append(pc.coalesce(_cast(cells, kind, safe=False), drawn))
         return pa.table(columns, schema=self.schema())
 
 
 def _holds(kind: pa.DataType, cells: pa.Array) -> bool:
     """Whether the cells are the same after a cast to the type and back."""
     try:
-        back = cells.cast(kind).cast(cells.type)
+        back = _cast(_cast(cells, kind), cells.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return False
     return pc.all(pc.equal(back, cells)).as_py() is not False
+
+
+def _cast(cells: pa.Array, kind: pa.DataType, safe: bool = True) -> pa.Array:
+    """The cells in another type; decimals and other numbers by way of float64, between which Arrow does not round to the nearest.
+
+    Raises:
+        pa.ArrowInvalid: the type has no room for one of them, and `safe`.
+    """
+    if pa.types.is_decimal(kind) and not pa.types.is_decimal(cells.type):
+        return to_cells(to_floats(cells), kind)
+    if pa.types.is_decimal(cells.type) and not pa.types.is_decimal(kind):
+        cells = pa.array(to_floats(cells), pa.float64(), from_pandas=True)
+    return cells.cast(kind, safe=safe)

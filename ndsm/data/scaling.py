@@ -103,13 +103,11 @@ class Scaling:
             InputError: a dimension is constant (with one_scale: all of them are), varies too little beside its size, or has
                 numbers too large for their variance.
         """
-        n, dimensions = x.shape
+        n = len(x)
         mean, variance = mean_and_variance(x)
-        # Compared with the first row, because rounding of the mean leaves a constant a tiny variance.
-        varies = np.zeros(dimensions, dtype=bool)
-        for start, stop in chunk_bounds(x):
-            varies |= (x[start:stop] != x[0]).any(axis=0)
-        return cls._checked(mean, variance, varies, x[0], n, names, source, one_scale, precision or x.dtype)
+        return cls._checked(
+            mean, variance, varying(x), x[0], n, names, source, one_scale, precision or x.dtype
+        )
 
     @classmethod
     def of_moments(
@@ -136,8 +134,10 @@ class Scaling:
         """The scaling of n rows, of which `first` is one and `varies` (d,) says in which dimensions others differ from it."""
         if not (varies.any() if one_scale else varies.all()):
             j = int(np.argmin(varies))
+            step = np.spacing(abs(float(first[j])))
+            rounded = f", in float64, whose steps there are {step:g}" if step > 1 else ""
             raise InputError(
-                f"{source}: column {_name(names, j)!r} is constant ({first[j]:g} in all {n} training rows) "
+                f"{source}: column {_name(names, j)!r} is constant ({first[j]:g} in all {n} training rows{rounded}) "
                 "and has no variance to standardise; leave it out with data.columns or set "
                 "data.standardize to false"
             )
@@ -147,6 +147,12 @@ class Scaling:
             raise InputError(
                 f"{source}: column {_name(names, j)!r} has numbers as large as {abs(mean[j]):.3g}, whose variance no float64 holds; "
                 "divide them by a number first"
+            )
+        if (variance < np.finfo(np.float64).tiny).any() and not one_scale:
+            j = int(np.argmin(variance))
+            raise InputError(
+                f"{source}: column {_name(names, j)!r} has numbers around {mean[j]:.3g}, whose variance is too small for float64; "
+                "multiply them by a number first"
             )
         _check_steps(mean, scale, np.dtype(precision), names, source, "subtract a number near its mean first")
         return cls(mean, scale)
@@ -260,15 +266,29 @@ def mean_and_variance(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, sum((((c - mean) ** 2).sum(axis=0) for c in chunks(x)), zeros) / n
 
 
-def check_resolution(x: np.ndarray, names: Sequence[str], source: str) -> None:
-    """Nothing, if float32 rows (n, d) that are not standardised have room for what varies in them.
+def varying(x: np.ndarray) -> np.ndarray:
+    """Whether each dimension of rows (n, d) takes more than one value, (d,)."""
+    # Compared with the first row, because rounding of the mean leaves a constant a tiny variance.
+    varies = np.zeros(x.shape[1], dtype=bool)
+    for start, stop in chunk_bounds(x):
+        varies |= (x[start:stop] != x[0]).any(axis=0)
+    return varies
+
+
+def check_resolution(
+    mean: np.ndarray, variance: np.ndarray, varies: np.ndarray, names: Sequence[str], source: str
+) -> None:
+    """Nothing, if rows that are not standardised have room in float32 for what varies in them.
+
+    Args:
+        mean, variance: of each dimension, (d,).
+        varies: whether the dimension takes more than one value, (d,).
 
     Raises:
         InputError: a dimension varies too little beside its size.
     """
-    mean, variance = mean_and_variance(x)
     # A constant has nothing to resolve.
-    scale = np.where(variance > 0, np.sqrt(variance), np.inf)
+    scale = np.where(varies, np.sqrt(variance), np.inf)
     _check_steps(mean, scale, np.dtype(np.float32), names, source, "set data.standardize to true")
 
 
@@ -276,7 +296,8 @@ def _check_steps(
     mean: np.ndarray, scale: np.ndarray, kind: np.dtype, names: Sequence[str] | None, source: str, advice: str
 ) -> None:
     """Nothing, if the steps of a floating-point type around the means (d,) are fine enough for the scales (d,)."""
-    spacing = np.spacing(np.abs(mean).astype(kind)).astype(np.float64)
+    with np.errstate(over="ignore"):
+        spacing = np.spacing(np.abs(mean).astype(kind)).astype(np.float64)
     if (coarse := scale < LEAST_STEPS * spacing).any():
         j = int(np.argmax(coarse))
         raise InputError(

@@ -1,7 +1,7 @@
 """Tables on disk, streaming in as checked float32 rows (`table_writer`: out with the same columns).
 
-A table's d dimensions are either d numeric columns or one list column of length d; .npy counts as a list
-column named "x". Rows are read in batches of about a million numbers and never all at once.
+A table's d dimensions are either d columns of numbers, true/false, dates or times (`cells`) or one list column of d numbers;
+.npy counts as a list column named "x". Rows are read in batches of about a million numbers and never all at once.
 """
 
 import difflib
@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ import pyarrow.compute
 import pyarrow.fs
 
 from ndsm.config import Csv
-from ndsm.data.cells import type_of_name
+from ndsm.data.cells import LEARNED, fits, in_unit, is_learned, is_number, is_time, to_floats, type_of_name
 from ndsm.data.csv_hints import advised
 from ndsm.data.csv_tables import LEAVE_OUT, CsvReader, delimiter_of
 from ndsm.data.labels import Labels
@@ -33,6 +33,9 @@ BATCH_VALUES = 1 << 20
 """Numbers per batch: 65,536 rows of dimension 16."""
 
 READERS: dict[str, type[Reader]] = {"NumPy": NpyReader, "Parquet": ParquetReader, "Arrow": ArrowReader}
+
+NAMELESS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)?")
+"""What pandas calls the index of a data frame that has no name."""
 
 FLOAT32_TYPES = {"float", "halffloat", "bool", "int8", "int16", "uint8", "uint16"}
 """Arrow types whose every number float32 holds."""
@@ -58,10 +61,10 @@ class ListColumn:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """How the d dimensions lie in columns: d numeric columns in order, or one list column."""
+    """How the d dimensions lie in columns: d columns in order, or one list column."""
 
     columns: tuple[tuple[str, str], ...] = ()
-    """(name, Arrow type) of the numeric columns; empty if there is a list column."""
+    """(name, Arrow type) of the columns; empty if there is a list column."""
     list_column: ListColumn | None = None
 
     @property
@@ -122,8 +125,26 @@ class Table:
     reader: Reader
     names: tuple[str, ...]
     """The columns that are read."""
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]
     """The columns that are not, since they are the index of a data frame and nobody asked for them."""
+    units: tuple[pa.DataType | None, ...]
+    """Of each column, the type in whose unit its times are counted, None for its own; empty if there is a list column."""
+
+    def counted_as(self, model: TableSchema) -> "Table":
+        """The same table, with its times in the units of a model's columns.
+
+        Raises:
+            InputError: one has times where the other has numbers, or times of another sort.
+        """
+        if self.schema.list_column or model.list_column:
+            return self
+        units: list[pa.DataType | None] = []
+        for (name, found), (_, expected) in zip(self.schema.columns, model.columns, strict=True):
+            kind = type_of_name(expected)
+            if not fits(type_of_name(found), kind):
+                raise InputError(f"{self.path}: expected type {kind} in column {name!r}, found {found}")
+            units.append(kind if is_time(kind) else None)
+        return replace(self, units=tuple(units))
 
     def record_batches(self, size: int) -> Iterator[pa.RecordBatch]:
         """The columns as they are in the file, in record batches of `size` rows or of the file's own number.
@@ -150,7 +171,7 @@ class Table:
         for batch in self.record_batches(size):
             for i in range(0, batch.num_rows, size):
                 rows = batch.slice(i, size)
-                yield _to_rows(rows, self.schema, self.reader, start, kind or self.schema.precision, missing)
+                yield _to_rows(rows, self, start, kind or self.schema.precision, missing)
                 start += rows.num_rows
         if start != self.rows:
             raise InputError(f"{self.path}: expected {self.rows} rows, as it had when opened, found {start}")
@@ -175,6 +196,7 @@ def open_table(
     without: str | None = None,
     field: str = "data.columns",
     csv: Csv | None = None,
+    model: TableSchema | None = None,
 ) -> Table:
     """The table at a path or URI, of the given columns in that order (all if None), with its number of rows.
 
@@ -186,12 +208,13 @@ def open_table(
         without: the one column that is left out of all.
         field: of the configuration that gives the columns, for error messages.
         csv: how text is written, `Csv()` if not given.
+        model: columns that text is to hold true/false and times in the types of, in place of what its first rows tell.
 
     Raises:
         InputError: the file is missing, of an unknown or another format, or has fewer rows; a column is unknown, twice given
-            or not numeric.
+            or cannot be learned.
     """
-    with _opened(path, csv or Csv()) as reader:
+    with _opened(path, csv or Csv(), model) as reader:
         return _choose(reader, columns, least, without, field)
 
 
@@ -214,7 +237,7 @@ def read_labels(path: str | Path, column: str, csv: Csv | None = None) -> tuple[
 
 
 @contextmanager
-def _opened(path: str | Path, csv: Csv) -> Iterator[Reader]:
+def _opened(path: str | Path, csv: Csv, model: TableSchema | None = None) -> Iterator[Reader]:
     """What reads the file or folder at a path or URI; in the context, errors of text hint at the fields of `Csv`."""
     location = locate(path)
     info = location.info()
@@ -228,7 +251,8 @@ def _opened(path: str | Path, csv: Csv) -> Iterator[Reader]:
         raise InputError(f"{path} is empty: expected {kind}")
     if kind == "CSV":
         with advised(location, csv, delimiter_of(location, csv)):
-            yield CsvReader(location, csv)
+            known = {field.name: field.type for field in model.flat().arrow_schema()} if model else {}
+            yield CsvReader(location, csv, known)
     else:
         yield READERS[kind](location)
 
@@ -246,26 +270,33 @@ def _choose(
         left_out = [name for name in index_columns(found) if name != without]
         columns = [name for name in found.names if name not in (without, *left_out)]
     names = list(columns)
+    if left_out and not names:
+        raise InputError(
+            f"{path}: expected at least one column beside the index of a pandas data frame, found only that: "
+            f"{_listed(left_out)}; {field} can take it in"
+        )
     _check_names(path, found, names, field)
     with reader.readable():
         kinds, rows = reader.measure(names)
     schema = _schema_of(reader, kinds)
     if rows < least:
         raise InputError(f"{path}: expected at least {least} row{'s' * (least > 1)}, found {rows}")
-    return Table(path, schema, rows, reader, tuple(names), tuple(left_out))
+    units = (None,) * len(schema.columns)
+    return Table(path, schema, rows, reader, tuple(names), tuple(left_out), units)
 
 
 def index_columns(schema: pa.Schema) -> list[str]:
     """The columns in which pandas has written the index of a data frame, which is not data.
 
     Its own metadata name them; `__index_level_0__` and so on are its names for an index without one, which stay where the
-    metadata are lost. An index that merely counts rows is no column.
+    metadata are lost, and `Unnamed: 0` is what it calls one that it finds in a file of text. An index that merely counts rows
+    is no column.
     """
     named: list[Any] = []
     # Other programs may write what they like under this key.
     with suppress(ValueError, KeyError, TypeError, AttributeError):
         named = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
-    return [name for name in schema.names if name in named or re.fullmatch(r"__index_level_\d+__", name)]
+    return [name for name in schema.names if name in named or NAMELESS_INDEX.fullmatch(name)]
 
 
 def _check_names(path: str, found: pa.Schema, names: list[str], field: str) -> None:
@@ -289,15 +320,15 @@ def _schema_of(reader: Reader, found: pa.Schema) -> TableSchema:
     path, kinds = reader.location.name, {field.name: field.type for field in found}
     lists = [name for name, kind in kinds.items() if _list_kind(kind)]
     for name, kind in kinds.items():
-        value = kind.value_type if name in lists else kind
-        if not (pa.types.is_integer(value) or pa.types.is_floating(value)):
-            wanted = "a list of numbers" if name in lists else "numbers"
-            raise InputError(f"{path}: expected {wanted} in column {name!r}, found type {kind}; {LEAVE_OUT}")
+        if not (is_number(kind.value_type) if name in lists else is_learned(kind)):
+            wanted = "a list of numbers" if name in lists else LEARNED
+            what = "only missing values" if pa.types.is_null(kind) else f"type {kind}"
+            raise InputError(f"{path}: expected {wanted} in column {name!r}, found {what}; {LEAVE_OUT}")
     if not lists:
         return TableSchema(tuple((name, str(kind)) for name, kind in kinds.items()))
     if len(kinds) > 1:
         raise InputError(
-            f"{path}: expected numeric columns or exactly one list column, found list column "
+            f"{path}: expected columns of {LEARNED} or exactly one list column, found list column "
             f"{lists[0]!r} beside {_listed([n for n in kinds if n != lists[0]])}; choose with data.columns"
         )
     name, kind = lists[0], kinds[lists[0]]
@@ -326,18 +357,17 @@ def _first_length(reader: Reader, name: str) -> int:
     return len(first)
 
 
-def _to_rows(
-    batch: pa.RecordBatch, schema: TableSchema, reader: Reader, start: int, kind: type, missing: bool
-) -> np.ndarray:
+def _to_rows(batch: pa.RecordBatch, table: Table, start: int, kind: type, missing: bool) -> np.ndarray:
     """Rows (b, d) of a record batch that begins at row `start` of the table."""
+    schema, reader = table.schema, table.reader
     out = np.empty((batch.num_rows, schema.dimensions), dtype=kind)
     cells = _cells(batch, schema, reader, start)
     with np.errstate(over="ignore", invalid="ignore"):
         for j, values in enumerate(cells):
             if schema.list_column:
-                out[:] = values.to_numpy(zero_copy_only=False).reshape(out.shape)
+                out[:] = _numbers(values).reshape(out.shape)
             else:
-                out[:, j] = values.to_numpy(zero_copy_only=False)
+                out[:, j] = _numbers(in_unit(values, table.units[j]))
     finite = np.isfinite(out) | (np.isnan(out) & missing)
     if not finite.all():
         i, j = (int(k) for k in np.argwhere(~finite)[0])
@@ -348,6 +378,11 @@ def _to_rows(
             f"{reader.location.name}: {where}: expected a number that is finite in {np.dtype(kind)}, found {problem}"
         )
     return out
+
+
+def _numbers(cells: pa.Array) -> np.ndarray:
+    """The values (n,), in their own precision if they are floating-point numbers."""
+    return cells.to_numpy(zero_copy_only=False) if pa.types.is_floating(cells.type) else to_floats(cells)
 
 
 def _cells(batch: pa.RecordBatch, schema: TableSchema, reader: Reader, start: int) -> list[Any]:

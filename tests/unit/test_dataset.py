@@ -6,7 +6,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from ndsm.config import Data
+from ndsm import NDSM
+from ndsm.config import Config, Data
 from ndsm.data import Scaling, load
 from ndsm.data.dataset import check_steps, quantised
 from ndsm.data.scaling import Moments
@@ -223,6 +224,55 @@ def test_what_no_precision_can_resolve_is_named(tmp_path):
     pq.write_table(pa.table({"a": [1.0, 1e39, 2.0]}), path)
     with pytest.raises(InputError, match=r"column 'a', row 2 .*finite in float32, found 1e\+39"):
         load(Data(name="vectors", path=path, standardize=False), seed=0)
+
+
+def test_what_float32_or_a_variance_has_no_room_for_is_named(tmp_path):
+    path, rng = tmp_path / "t.parquet", np.random.default_rng(0)
+    cases = [
+        # Rounded to float32, these would be constants.
+        (
+            1e-60 * rng.normal(size=50),
+            False,
+            r"around .*float32's steps of 1\.4e-45 .*set data\.standardize to true",
+        ),
+        (7 + 1e-9 * rng.normal(size=50), False, r"around 7 .*float32's steps of 4\.77e-07"),
+        (
+            2**63 + np.arange(50, dtype=np.uint64),
+            True,
+            r"'b' is constant .*in float64, whose steps there are 2048\)",
+        ),
+        (
+            1e-200 * rng.normal(size=50),
+            True,
+            r"'b' has numbers around .*variance is too small .*multiply them",
+        ),
+    ]
+    for numbers, standardize, sentence in cases:
+        pq.write_table(pa.table({"a": np.arange(50.0), "b": numbers}), path)
+        with pytest.raises(InputError, match=sentence):
+            load(Data(name="vectors", path=path, standardize=standardize), seed=0)
+    with pytest.raises(InputError, match=r"X: column 'x1' lies around .*float32's steps of 1\.4e-45"):
+        NDSM(2, config=Config(data=Data(standardize=False))).fit(
+            np.c_[np.arange(50.0), 1e-60 * rng.normal(size=50)]
+        )
+    # A constant has nothing to lose by rounding, though the mean's own rounding gives it a variance.
+    pq.write_table(pa.table({"a": np.arange(50.0), "b": np.full(50, 0.1)}), path)
+    assert (
+        load(Data(name="vectors", path=path, standardize=False), seed=0).train[:, 1] == np.float32(0.1)
+    ).all()
+
+
+def test_true_false_and_dates_of_a_file_are_learned_as_numbers(tmp_path):
+    days = np.arange(40) % 7
+    flags = np.arange(40) % 3 == 0
+    pq.write_table(
+        pa.table({"flag": flags, "day": pa.array((18262 + days).tolist(), pa.date32())}),
+        tmp_path / "t.parquet",
+    )
+    found = load(Data(name="vectors", path=tmp_path / "t.parquet", validation_fraction=0), seed=0)
+    assert found.schema.columns == (("flag", "bool"), ("day", "date32[day]"))
+    rows = np.rint(found.scaling.invert(found.train))
+    assert sorted(map(tuple, rows)) == sorted(zip(flags.astype(float), 18262.0 + days, strict=True))
 
 
 def test_too_few_training_rows_is_an_input_error(table):

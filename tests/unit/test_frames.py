@@ -3,11 +3,13 @@
 import datetime as dt
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 import sklearn
@@ -16,7 +18,9 @@ from sklearn.base import clone
 
 import ndsm
 from ndsm.cli import main
-from ndsm.config import load_config
+from ndsm.cli.rows import given_values
+from ndsm.config import Data, load_config
+from ndsm.data import load
 from ndsm.data.cells import to_cells, to_floats, type_of_name
 from ndsm.errors import InputError
 from ndsm.experiment import begin, prepare, train_locally
@@ -103,6 +107,83 @@ def test_the_command_line_writes_the_types_of_a_saved_model(fitted, tmp_path):
     rows = fitted.sample(20)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "s.parquet"), rows, check_dtype=False)
     assert set(pd.read_csv(tmp_path / "s.csv").smokes) <= {True, False}
+
+
+def readings():
+    """A table of all types but whole numbers that are learned."""
+    rng = np.random.default_rng(1)
+    days = rng.integers(18262, 18300, N)
+    seconds = days * 86400 + rng.integers(0, 86400, N)
+    columns = {
+        "flag": pa.array(rng.random(N) < 0.4),
+        "day": pa.array(days.astype(np.int32), pa.date32()),
+        "at": pa.array(seconds * 1000, pa.timestamp("ms", "Europe/Berlin")),
+        "clock": pa.array((seconds % 86400 * 1_000_000).tolist(), pa.time64("us")),
+        "span": pa.array(rng.integers(0, 5000, N), pa.duration("ms")),
+        "price": to_cells(rng.normal(20, 4, N), pa.decimal128(8, 2)),
+        "size": rng.normal(0, 1, N),
+    }
+    return pa.table(columns)
+
+
+def test_a_file_and_a_frame_of_all_types_have_one_schema_on_both_doors(tmp_path):
+    frame, path, run = readings(), tmp_path / "t.parquet", str(tmp_path / "run")
+    pq.write_table(frame, path)
+    quick = ["--quiet", "--out"]
+    model = quick_estimator().fit(frame)
+    model.save(run)
+    assert (
+        load(Data(name="vectors", path=path), seed=0).schema
+        == Frame.of(frame).schema
+        == Run(Path(run)).schema()
+    )
+    assert main(["sample", run, "--n", "20", *quick, str(tmp_path / "s.parquet")]) == 0
+    drawn = pq.read_table(tmp_path / "s.parquet")
+    assert drawn.schema.types == frame.schema.types
+    few = drawn.slice(0, 3)
+    pq.write_table(few, tmp_path / "few.parquet")
+    np.testing.assert_allclose(
+        scores(run, tmp_path / "few.parquet"), model.score_samples(few), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_what_is_given_may_be_written_as_the_column_is():
+    schema = Frame.of(readings()).schema
+    words = ["flag=true", "day=1970-01-31", "price=12.5", "at=1970-01-01T01:00:00+01:00", "span=7"]
+    assert given_values(words, schema) == {"flag": 1, "day": 30, "price": 12.5, "at": 0, "span": 7}
+    for wrong in ("day=soon", "flag=2.5.1", "size=true", "clock=noon", "day"):
+        with pytest.raises(InputError, match=f"--given: expected NAME=VALUE with a number, found '{wrong}'"):
+            given_values([wrong], schema)
+
+
+def scores(run, path):
+    out = path.with_name("logp.npy")
+    assert main(["score", run, str(path), "--quiet", "--out", str(out)]) == 0
+    return np.load(out)[:, 0]
+
+
+def test_holes_of_any_type_are_filled_with_that_type_whatever_the_files_units(tmp_path):
+    frame, run = readings(), str(tmp_path / "run")
+    quick_estimator().fit(frame).save(run)
+    holes = frame.slice(0, 7)
+    for j, name in enumerate(frame.schema.names):
+        cells = holes[name].to_pylist()
+        cells[j] = None
+        holes = holes.set_column(j, name, pa.array(cells, frame.schema.field(name).type))
+    finer = holes.set_column(2, "at", holes["at"].cast(pa.timestamp("us", "UTC")))
+    pq.write_table(finer, tmp_path / "h.parquet")
+    pacsv.write_csv(holes, tmp_path / "h.csv")
+    for name in ("h.parquet", "h.csv"):
+        out = tmp_path / "full.parquet"
+        assert (
+            main(["impute", run, str(tmp_path / name), "--particles", "2", "--quiet", "--out", str(out)]) == 0
+        )
+        full = pq.read_table(out).drop_columns("draw")
+        assert full.schema.types == frame.schema.types
+        for j, column in enumerate(frame.schema.names):
+            assert full[column].null_count == 0
+            known = [i for i in range(7) if i != j]
+            assert full[column].take(known).equals(frame[column].take(known)), (name, column)
 
 
 def test_known_values_index_and_order_are_kept(fitted):

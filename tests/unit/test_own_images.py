@@ -175,6 +175,23 @@ def test_an_image_beside_class_folders_and_an_empty_class_are_named(tmp_path):
     assert load_images(tmp_path / "ape", None)[1] is None
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".pgm", ".jp2", ".HEIC"])
+def test_an_image_of_a_format_that_is_not_read_is_not_left_out(tmp_path, suffix):
+    for name in ("a.png", "b.png"):
+        picture(1).save(tmp_path / name)
+    (tmp_path / f"c{suffix}").write_bytes(b"x")
+    with pytest.raises(
+        InputError, match=rf"c{suffix}: expected images \(\.png.*found {suffix}; convert it or"
+    ):
+        load_images(tmp_path, None)
+
+
+def test_images_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fill(tmp_path / "own", ["a.png", "b.png", "c.png"])
+    assert len(load(Data(name="images", path="~/own", standardize=False), seed=0).train) == 3
+
+
 def test_linked_folders_are_read_once_and_circles_are_left(tmp_path):
     fill(tmp_path, ["store/1.png", "data/ape/1.png"])
     (tmp_path / "data" / "cat").symlink_to(tmp_path / "store")

@@ -15,7 +15,7 @@ import pytest
 from pyarrow import feather
 
 from ndsm.cli import main
-from ndsm.config import load_config
+from ndsm.config import Data, load_config
 from ndsm.data import load
 from ndsm.data.tables import open_table
 from ndsm.errors import InputError
@@ -89,7 +89,9 @@ def test_folders_named_by_key_and_value_give_columns(tmp_path):
     expected = [[a, v] for v in (-1, 10, 2) for c in ("a/b", "x") for a in X[(k == v) & (city == c), 0]]
     assert rows(tmp_path / "hive", ["a", "k"]) == pytest.approx(np.array(expected))
     assert sorted(rows(tmp_path / "hive", ["k"]).ravel()) == sorted(k)
-    with pytest.raises(InputError, match=r"numbers in column 'city', found type string; data\.columns can"):
+    with pytest.raises(
+        InputError, match=r"dates or times in column 'city', found type string; data\.columns can"
+    ):
         open_table(tmp_path / "hive")
 
 
@@ -277,6 +279,15 @@ def test_a_wrong_uri_is_one_sentence_that_holds_no_key(uri, sentence):
     assert "\n" not in str(caught.value)
 
 
+def test_the_home_folder_of_nobody_and_an_empty_path_are_one_sentence():
+    with pytest.raises(
+        InputError, match=r"home folder of a user of this machine, found '~no_such_user/t\.csv'"
+    ):
+        open_table("~no_such_user/t.csv")
+    with pytest.raises(InputError, match="expected a path or a URI, found ''"):
+        Data(name="vectors", path="")
+
+
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     save(tmp_path / "t.parquet")
@@ -320,6 +331,27 @@ def test_a_nameless_index_is_left_out_where_its_metadata_are_lost(tmp_path):
     table = pa.Table.from_pandas(frame()[::-1].sample(frac=0.5, random_state=0))
     pq.write_table(table.replace_schema_metadata({"pandas": "of another program"}), tmp_path / "t.parquet")
     assert open_table(tmp_path / "t.parquet").left_out == ("__index_level_0__",)
+
+
+def test_an_index_that_went_through_a_file_of_text_is_left_out(tmp_path):
+    frame = pd.DataFrame({"a": [1.5, 2.5, 3.5], "b": [1, 2, 4]}, index=[7, 3, 5])
+    frame.to_csv(tmp_path / "first.csv")
+    again = pd.read_csv(tmp_path / "first.csv")
+    assert list(again.columns) == ["Unnamed: 0", "a", "b"]
+    again.to_csv(tmp_path / "again.csv", index=False)
+    again.to_parquet(tmp_path / "again.parquet", index=False)
+    for name in ("again.csv", "again.parquet"):
+        table = open_table(tmp_path / name)
+        assert table.names == ("a", "b")
+        assert table.left_out == ("Unnamed: 0",)
+
+
+def test_nothing_but_an_index_is_one_sentence(tmp_path):
+    pd.DataFrame({"a": [1, 2, 3], "b": [1, 2, 4]}).set_index(["a", "b"]).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(
+        InputError, match=r"beside the index of a pandas data frame, found only that: 'a', 'b'; data"
+    ):
+        open_table(tmp_path / "t.parquet")
 
 
 def test_an_index_that_is_asked_for_is_learned_or_is_the_label(tmp_path):

@@ -1,5 +1,7 @@
 """Tables come back as they were written, and every bad file is one clear sentence."""
 
+import datetime as dt
+import decimal
 import io
 
 import numpy as np
@@ -93,6 +95,78 @@ def test_small_batches_change_nothing(tmp_path, monkeypatch):
     for path in paths:
         assert max(len(b) for b in open_table(path).batches()) <= 34
         assert (read(path) == x).all()
+
+
+TYPES = {
+    "flag": pa.bool_(),
+    "day": pa.date32(),
+    "at": pa.timestamp("us"),
+    "zoned": pa.timestamp("ms", "UTC"),
+    "clock": pa.time32("ms"),
+    "span": pa.duration("ms"),
+    "price": pa.decimal128(12, 2),
+    "size": pa.float64(),
+}
+CELLS = {
+    "flag": [True, False, True],
+    "day": [dt.date(2020, 1, 31), dt.date(1969, 12, 31), dt.date(1970, 1, 2)],
+    "at": [dt.datetime(2020, 1, 31, 12, 0, 0, 250), dt.datetime(1970, 1, 1), dt.datetime(2000, 1, 1)],
+    "zoned": [dt.datetime(2020, 1, 31, 12, tzinfo=dt.UTC)] * 3,
+    "clock": [dt.time(1, 2, 3), dt.time(0), dt.time(23, 59, 59)],
+    "span": [dt.timedelta(seconds=2), dt.timedelta(0), dt.timedelta(days=-1)],
+    "price": [decimal.Decimal("12.34"), decimal.Decimal("-0.01"), decimal.Decimal("9999999999.99")],
+    "size": [0.5, 1.5, 2.5],
+}
+COUNTED = np.array(
+    [
+        [1, 18292, 1580472000 * 1e6 + 250, 1580472000000, 3723000, 2000, 12.34, 0.5],
+        [0, -1, 0, 1580472000000, 0, 0, -0.01, 1.5],
+        [1, 1, 946684800 * 1e6, 1580472000000, 86399000, -86400000, 9999999999.99, 2.5],
+    ]
+)
+
+
+@pytest.mark.parametrize("extension", ["parquet", "arrow"])
+def test_truth_times_and_decimals_are_numbers_and_come_back_with_their_types(tmp_path, extension):
+    schema = TableSchema(tuple((name, str(kind)) for name, kind in TYPES.items()))
+    path = save(tmp_path / f"t.{extension}", schema, COUNTED)
+    whole = pq.read_table(path) if extension == "parquet" else feather.read_table(path)
+    assert whole.schema.types == list(TYPES.values())
+    assert whole.to_pydict() == CELLS
+    table = open_table(path)
+    assert table.schema == schema
+    np.testing.assert_array_equal(np.concatenate(list(table.batches())), COUNTED)
+
+
+def test_truth_and_times_are_read_from_text_as_they_are_written(tmp_path):
+    schema = TableSchema(tuple((name, str(kind)) for name, kind in TYPES.items()))
+    path = save(tmp_path / "t.csv", schema, COUNTED)
+    table = open_table(path)
+    assert [kind for _, kind in table.schema.columns] == [
+        "bool", "date32[day]", "timestamp[ns]", "timestamp[ns, tz=UTC]", "time64[us]", "int64", "double", "double",
+    ]  # fmt: skip
+    # In the units of a model's own columns.
+    known = open_table(path, model=schema).counted_as(schema)
+    np.testing.assert_array_equal(np.concatenate(list(known.batches())), COUNTED)
+
+
+def test_times_are_counted_in_the_units_of_a_models_columns(tmp_path):
+    path = tmp_path / "t.parquet"
+    seconds = pa.array([86400, 2 * 86400 + 5, None], pa.timestamp("s"))
+    pq.write_table(pa.table({"at": seconds.cast(pa.timestamp("ms"))}), path)
+    table = open_table(path)
+    for kind, expected in (
+        ("timestamp[s]", [86400, 172805]),
+        ("date32[day]", [1, 2]),
+        ("timestamp[ns]", [864e11, 172805e9]),
+    ):
+        known = table.counted_as(TableSchema((("at", kind),)))
+        rows = np.concatenate(list(known.batches(missing=True)))
+        assert rows[:2, 0].tolist() == expected
+        assert np.isnan(rows[2, 0])
+    for kind in ("double", "bool", "time32[s]", "duration[s]"):
+        with pytest.raises(InputError, match=r"expected type .* in column 'at', found timestamp\[ms\]"):
+            table.counted_as(TableSchema((("at", kind),)))
 
 
 def test_columns_are_chosen_in_the_order_asked_for(tmp_path):
@@ -202,13 +276,28 @@ BAD_FILES = {
     "no columns": (parquet(), "expected at least one column, found none"),
     "text": (
         parquet(a=GOOD, b=["x", "y", "z"]),
-        "expected numbers in column 'b', found type string; data",
+        "expected numbers, true/false, dates or times in column 'b', found type string; data",
     ),
-    "truth": (arrow(a=GOOD, b=[True, False, True]), "expected numbers in column 'b', found type bool"),
-    "date": (
-        csv("a,b\n1,2020-01-01\n2,2020-01-02\n"),
-        r"'b', row 2 .*a number, found '2020-01-01'; data\.columns can leave",
+    "nothing": (parquet(a=GOOD, b=pa.nulls(3)), "in column 'b', found only missing values"),
+    "list of dates": (
+        parquet(v=pa.array([[1], [2]], pa.list_(pa.date32()))),
+        "a list of numbers in column 'v', found type list",
     ),
+    "null truth": (arrow(a=GOOD, b=[True, None, True]), r"column 'b', row 2 .*found a missing value"),
+    "null date": (
+        parquet(a=GOOD, b=pa.array([1, 2, None], pa.date32())),
+        r"column 'b', row 3 .*found a missing value",
+    ),
+    "not all truth": (csv("a,b\n1,true\n2,2\n"), r"'b', row 3 .*true or false, found '2'; data\.columns can"),
+    "not all dates": (
+        csv("a,b\n1,2020-01-01\n2,soon\n"),
+        r"'b', row 3 .*type date32\[day\], found 'soon'; data\.columns can",
+    ),
+    "late text among dates": (
+        csv("a,b\n" + "1,2020-01-01\n" * 90_000 + "1,soon\n"),
+        r"'b', row 90002 .*type date32\[day\], found 'soon'",
+    ),
+    "words": (csv("a,b\n1,yes\n2,no\n"), r"'b', row 2 .*a number, true/false, a date or a time, found 'yes'"),
     "text in csv": (csv("a,b\n1,2\n3,abc\n"), r"column 'b', row 3 \(the header is row 1\).* found 'abc'"),
     "late text in csv": (
         csv("a,b\n" + "1,2\n" * 300_000 + "3,abc\n"),
@@ -280,7 +369,7 @@ def test_missing_files_and_folders_are_told_apart(tmp_path):
         (["zzz"], r"no column 'zzz' of data.columns, found 'height', 'weight', 'name'$"),
         (["height", "height"], "data.columns: expected different columns, found 'height' more than once"),
         ([], "expected at least one column"),
-        (["name"], "expected numbers in column 'name', found type string"),
+        (["name"], "expected numbers, true/false, dates or times in column 'name', found type string"),
     ],
 )
 def test_wrong_columns_are_named(tmp_path, columns, sentence):
