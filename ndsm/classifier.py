@@ -88,7 +88,7 @@ def fit_classifier(
     known = np.asarray(labels)
     if not np.issubdtype(known.dtype, np.integer) or known.min() < 0:
         raise InputError(f"labels: expected whole numbers from 0 on, found {known.dtype} from {known.min()}")
-    t_min = process.horizon * FIRST_TIME
+    process, t_min = process.to("cpu"), process.horizon * FIRST_TIME
     batches = one_step_batches(process, rows, t_min, batch_rows, seed, known.astype(np.int16))
     with seeded(torch_stream(seed, "classifier").initial_seed()):
         model = NoiseAwareClassifier(

@@ -130,7 +130,9 @@ def log_density(
     error = torch.zeros(rows, dtype=torch.float64, device=y.device)
     if count:
         error = gained.std(0) / count**0.5 if count > 1 else torch.full_like(error, torch.nan)
-    return process.prior.log_prob(at.to(y.dtype)).double() + gained.mean(0), error
+    # A prior of one's own may know no other device.
+    last = process.to("cpu").prior.log_prob(at.to("cpu", y.dtype))
+    return last.to(y.device).double() + gained.mean(0), error
 
 
 @torch.no_grad()

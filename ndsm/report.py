@@ -1,6 +1,6 @@
 """A run's report: one page from its directory and, where they are at hand, its data."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -260,7 +260,9 @@ def _across_times(
         )
         return [note(reason)]
     problem = training_problem(config, mixture, run.data()["fingerprint"], dataset.train_labels)
-    trainer, _ = start(problem, saved)
+    # A run trained on a GPU can be looked at where there is none.
+    device: Literal["auto", "cpu"] = "cpu" if config.train.device == "cpu" else "auto"
+    trainer, _ = start(problem.with_device(device), saved)
     rows = diagnosis_rows(problem, dataset.train, trainer.device)
     profile = time_profile(trainer, rows)
     names = [f"{low:.3g} to {high:.3g}" for low, high in profile.times]

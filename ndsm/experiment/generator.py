@@ -262,7 +262,7 @@ class Generator:
                 f"noise: expected a standard deviation of 0 or more, or one for each of the {m} measurements, found "
                 f"{noise if std.ndim == 0 else f'shape {std.shape} from {std.min():g} to {std.max():g}'}"
             )
-        a = operator.matrix.double().numpy()
+        a = operator.matrix.double().cpu().numpy()
         seen = a * scaling.scale
         if scaling.whitening is not None:
             seen = seen @ scaling.whitening.colour.T

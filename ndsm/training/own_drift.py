@@ -15,6 +15,7 @@ import torch
 from ndsm.config import Config
 from ndsm.errors import InputError
 from ndsm.processes.langevin import ACCURATE, Langevin, forward_grid
+from ndsm.samplers.base import draw_prior
 from ndsm.streams import torch_stream
 
 STATES = 128
@@ -39,7 +40,7 @@ def drift_slopes(process: Langevin, rows: np.ndarray, seed: int) -> tuple[torch.
     generator = torch_stream(seed, "drift slopes")
     chosen = torch.randint(len(rows), (STATES,), generator=generator).numpy()
     data = torch.from_numpy(np.asarray(rows[chosen], dtype=np.float32))
-    prior = process.prior.sample(STATES, generator).to(data)
+    prior = draw_prior(process, STATES, generator).to(data)
     half = process.horizon / 2
     parts = []
     with torch.no_grad():

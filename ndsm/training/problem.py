@@ -86,7 +86,7 @@ class Problem:
         """The score model with its initial weights."""
         return build_score_model(self.config, self.process, self.t_min, device)
 
-    def with_device(self, device: Literal["cpu", "cuda"]) -> "Problem":
+    def with_device(self, device: Literal["auto", "cpu", "cuda"]) -> "Problem":
         """The same problem in a process for which `train.device` has been decided."""
         train = self.config.train.model_copy(update={"device": device})
         return replace(self, config=self.config.model_copy(update={"train": train}))
@@ -210,6 +210,8 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         InputError: a time grid is unstable or does not reach the horizon, the sampler or the objective does not suit the
             process, or the network or the process does not fit the data.
     """
+    # Simulators are processors; whoever works elsewhere moves it there.
+    process = process.to("cpu")
     _check_dimension(process, dimension)
     if side_of := IMAGE_SIDE.get(config.network.kind):
         side_of(dimension, config.network.width, config.network.depth)

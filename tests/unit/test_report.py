@@ -137,3 +137,12 @@ def test_report_command_writes_the_page(run, capsys):
     assert "ndsm train" in markup
     assert f"{run.evaluation()['swd2']:.4g}" in markup
     assert main(["report", str(run.path / "nothing")]) == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_run_trained_on_a_gpu_is_reported_where_there_is_none(run):
+    config = run.path / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("device: auto", "device: cuda"), encoding="utf-8")
+    assert run.config().train.device == "cuda"
+    assert "Gradient variance by time" in build_report(run)
