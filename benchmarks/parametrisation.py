@@ -48,7 +48,7 @@ def run(preset: str, fields: dict[str, Any], seed: int) -> dict[str, float]:
     with training_in_memory(problem, dataset.train) as (trainer, records):
         for _ in records:
             pass
-    generator = Generator(problem, trainer.ema.eval(), torch.device("cpu"))
+    generator = Generator(problem, trainer.ema.eval(), trainer.device)
     metrics = evaluate(dataset, np.concatenate(list(generator.rows(N, seed))), None, seed)
     return {key: metrics[key] for key in (*METRICS, "nonfinite", "swd2_floor") if key in metrics}
 

@@ -103,7 +103,7 @@ class HeldOut:
 
 def run(preset: str, fields: dict[str, Any], seed: int, seconds: float) -> list[Point]:
     """What is measured at each fraction of the budget."""
-    config = load_config(preset, {**fields, "train.seed": seed})
+    config = load_config(preset, {**fields, "train.seed": seed, "train.device": "cpu"})
     dataset = load(config.data, seed)
     mixture = fit_mixture(config, dataset.train)
     problem, held_out = (

@@ -109,9 +109,11 @@ def log_density(
     Raises:
         InputError: the prior has no density, or `end` is not between 0 and T.
     """
-    if not hasattr(process.prior, "log_prob"):
+    # There draws of it are made, too: a prior of one's own may know no other device.
+    prior = process.to("cpu").prior
+    if not hasattr(prior, "log_prob"):
         raise InputError(
-            f"log-density: expected a prior with log_prob(y), found {type(process.prior).__name__} without one"
+            f"log-density: expected a prior with log_prob(y), found {type(prior).__name__} without one"
         )
     check_end(process, end)
     rows, d = y.shape
@@ -130,9 +132,7 @@ def log_density(
     error = torch.zeros(rows, dtype=torch.float64, device=y.device)
     if count:
         error = gained.std(0) / count**0.5 if count > 1 else torch.full_like(error, torch.nan)
-    # A prior of one's own may know no other device.
-    last = process.to("cpu").prior.log_prob(at.to("cpu", y.dtype))
-    return last.to(y.device).double() + gained.mean(0), error
+    return prior.log_prob(at.to("cpu", y.dtype)).to(y.device).double() + gained.mean(0), error
 
 
 @torch.no_grad()
