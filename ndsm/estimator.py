@@ -26,6 +26,7 @@ from ndsm.experiment import (
     describe_data,
     describe_labels,
     given_row,
+    squeezed_columns,
     training_in_memory,
 )
 from ndsm.experiment.prior_match import prior_match, prior_warning
@@ -148,8 +149,12 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             # With the settings that no field of the configuration has.
             problem = replace(problem, objective=self.objective)
         problem = with_labels(problem, labels, "y")
-        if warning := prior_warning(prior_match(problem, dataset.train)):
-            warnings.warn(warning, stacklevel=2)
+        for notice in (
+            prior_warning(prior_match(problem, dataset.train)),
+            squeezed_columns(config, dataset),
+        ):
+            if notice:
+                warnings.warn(notice, stacklevel=2)
         data |= describe_labels(problem, dataset.train)
         history: list[dict[str, Any]] = []
         with training_in_memory(problem, dataset.train) as (trainer, records):

@@ -57,7 +57,7 @@ def train(options: TrainOptions) -> None:
         else:
             assert mixture is not None
             rows, d = experiment.dataset.train.shape
-            if notice := experiment.dataset.notice:
+            for notice in experiment.notices:
                 print(f"ndsm: {notice}", file=sys.stderr)
             say(
                 f"{name}: {rows} rows of dimension {d}, {mixture.n_components} {mixture.covariance_type} components, "

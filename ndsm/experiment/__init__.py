@@ -16,6 +16,7 @@ from ndsm.experiment.setup import (
     describe_labels,
     own_process,
     prepare,
+    squeezed_columns,
     training_problem,
     with_counted_labels,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "own_process",
     "prepare",
     "saved",
+    "squeezed_columns",
     "start",
     "train_locally",
     "training_in_memory",

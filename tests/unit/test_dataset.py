@@ -1,17 +1,22 @@
 """Loading keeps every row once, standardises exactly and can be undone."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from quick_estimator import quick_estimator
 
 from ndsm import NDSM
-from ndsm.config import Config, Data
+from ndsm.config import Config, Data, load_config
 from ndsm.data import Scaling, load
 from ndsm.data.dataset import check_steps, quantised
 from ndsm.data.scaling import Moments
 from ndsm.errors import InputError
+from ndsm.experiment import prepare
+from ndsm.run import Run
 
 
 @pytest.fixture
@@ -273,6 +278,23 @@ def test_true_false_and_dates_of_a_file_are_learned_as_numbers(tmp_path):
     assert found.schema.columns == (("flag", "bool"), ("day", "date32[day]"))
     rows = np.rint(found.scaling.invert(found.train))
     assert sorted(map(tuple, rows)) == sorted(zip(flags.astype(float), 18262.0 + days, strict=True))
+
+
+def test_columns_that_outliers_squeeze_are_named(tmp_path):
+    """Of 300 rows 2 are at 1e5: beside a standard deviation of 8,138 the counts from 0 to 12 lie within .0015 of it."""
+    rng = np.random.default_rng(0)
+    counts = np.arange(300) % 13
+    counts[[5, 250]] = 100_000
+    frame = pa.table({"rate": rng.normal(size=300), "count": counts, "rare": np.arange(300) == 7})
+    pq.write_table(frame, tmp_path / "t.parquet")
+    sentence = r"in column 'count' lie within 0\.0015 of its standard deviation, .* up to 12\.2 of them from"
+    fields = {"data.path": tmp_path / "t.parquet", "data.validation_fraction": 0.0}
+    (notice,) = prepare(load_config("vectors", fields), Run(tmp_path / "run")).notices
+    assert re.search(sentence, notice)
+    for harmless in ({"data.columns": ("rate", "rare")}, {"data.standardize": False}):
+        assert prepare(load_config("vectors", fields | harmless), Run(tmp_path / "run")).notices == []
+    with pytest.warns(UserWarning, match=sentence):
+        quick_estimator().fit(frame)
 
 
 def test_too_few_training_rows_is_an_input_error(table):

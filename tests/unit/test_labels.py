@@ -296,6 +296,19 @@ def test_the_number_of_labels_is_checked_and_runs_are_resumed_by_either_spelling
         assert again.problem.spec.stamp == stamp
 
 
+def test_labels_that_are_not_learned_are_named(tmp_path):
+    a, b, labels = clouds(["no", "yes"])
+    pq.write_table(pa.table({"a": a, "mark": labels, "b": b}), tmp_path / "t.parquet")
+    fields = {**FEW, "data.path": tmp_path / "t.parquet", "data.labels": "mark"}
+    for classes, expected in ((0, ["the labels in column 'mark' are not learned: "]), ("auto", [])):
+        found = prepare(
+            load_config("vectors", {**fields, "network.classes": classes}), Run(tmp_path / "run")
+        ).notices
+        assert [
+            notice[: len("the labels in column 'mark' are not learned: ")] for notice in found
+        ] == expected
+
+
 def test_whole_numbers_from_0_on_are_their_own_numbers(tmp_path):
     """So that runs of earlier versions, which knew no others, go on."""
     pq.write_table(pa.table({"a": np.arange(9.0), "mark": np.arange(9) % 3}), tmp_path / "t.parquet")

@@ -14,7 +14,7 @@ from ndsm.cli import main
 from ndsm.config import SamplerName
 from ndsm.data import TableSchema, TableWriter, load
 from ndsm.data.dataset import dequantised
-from ndsm.data.tables import ListColumn
+from ndsm.data.tables import ListColumn, open_table
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
 from ndsm.likelihood import LogDensity, log_density
@@ -22,7 +22,7 @@ from ndsm.run import Run
 from ndsm.samplers import SAMPLERS
 from ndsm.scoring import RowScorer, open_rows, score_table
 from ndsm.streams import numpy_stream
-from pipelines.score import score_on_ray
+from pipelines.score import _Worker, score_on_ray
 
 
 @pytest.fixture(scope="module")
@@ -331,3 +331,18 @@ def test_what_is_drawn_of_whole_numbers_is_the_numbers_without_the_noise(
     )
     np.testing.assert_allclose(seen[0], [[1.5, np.nan], [np.nan, 0.5]])
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), [[0, 1, 0], [0, 0, 0]])
+
+
+def test_workers_count_times_in_the_units_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "pipelines.score.RowScorer", lambda run: lambda rows: np.column_stack([rows, rows[:, 0]])
+    )
+    model = TableSchema((("at", "timestamp[ms]"), ("flag", "bool")))
+    at, flag = pa.array([5_000, 86_400_000], pa.timestamp("ms")), pa.array([True, False])
+    for unit in ("s", "ms", "us"):
+        found = pa.table({"at": at.cast(pa.timestamp(unit)), "flag": flag})
+        pq.write_table(found, tmp_path / "t.parquet")
+        units = list(open_table(tmp_path / "t.parquet").counted_as(model).units)
+        rows = _Worker("run", ["at", "flag"], units, {})(found)
+        assert rows["log_prob"].to_pylist() == [5_000, 86_400_000]
+        assert rows["bits_per_dim"].to_pylist() == [1, 0]
