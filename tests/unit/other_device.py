@@ -37,6 +37,10 @@ class There(torch.Tensor):
         made.values = values
         return made
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Saved as what it holds."""
+        return self.values.__reduce_ex__(protocol)
+
     def tolist(self) -> Any:
         """As of any tensor."""
         return self.detach().cpu().tolist()

@@ -11,17 +11,31 @@ import ndsm
 from ndsm.classifier import fit_classifier
 from ndsm.cli import main
 from ndsm.config import load_config
+from ndsm.data import load
 from ndsm.diagnosis import diagnosis_rows, epsilon_curve, time_profile
 from ndsm.errors import InputError
-from ndsm.experiment import Generator, prior_match, start, training_in_memory, training_problem
+from ndsm.experiment import (
+    Generator,
+    build_problem,
+    evaluate_checkpoint,
+    prior_match,
+    start,
+    training_in_memory,
+    training_problem,
+)
 from ndsm.likelihood import TOLERANCE
 from ndsm.networks.autoencoder import Autoencoder
 from ndsm.pretrained import Pretrained
 from ndsm.reference import GaussianMixture
+from ndsm.reproduce import Job, run_job
+from ndsm.run import Run
 from ndsm.samplers import SAMPLERS, generate
 from ndsm.samplers.guidance import Classified, Operator
 from ndsm.streams import torch_stream
 from ndsm.training.calibration import measure_costs
+from tuning.folder import TrialRecord
+from tuning.scoring import Scorer, search_split
+from tuning.trial import Setting, run_trial
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
 SMALL = {
@@ -178,6 +192,23 @@ def test_a_pretrained_network_works_there(device):
     network = Autoencoder().to(device)
     found = Pretrained(network, {}).apply(network.encode, np.zeros((2, 784), np.float32))
     assert len(found) == 2
+
+
+def test_a_studys_run_and_a_searchs_trial_work_there(device, tmp_path):
+    config = load_config(
+        "toy-arcs",
+        {**SMALL, "data.n": 60, "reference.n_init": 1, "objective.kind": "ndsm", "evaluate.n": 20},
+    )
+    job = Job("row", {}, 0, config, ("swd2",), moments=1, moment_rows=5, prior=True)
+    assert all(np.isfinite(row["swd2"]) for row in run_job(job, tmp_path)[0])
+    run, dataset = Run(tmp_path / job.name), load(config.data, 0)
+    problem = build_problem(config, run.mixture(), run.data()["fingerprint"])
+    assert evaluate_checkpoint(run, problem, dataset)[0]["step"] == 2
+    scorer = Scorer(search_split(dataset, 0.2, "swd2"), "swd2", 20, 0)
+    setting = Setting(tmp_path / "search", problem, scorer, scale=1.0, pool_bytes=2**24)
+    trial = setting.search.trial(0)
+    trial.write(TrialRecord(0, {}))
+    assert run_trial(setting, trial, config).status == "done", trial.read().reason
 
 
 def test_commands_work_there(device, tmp_path, monkeypatch, capsys):
