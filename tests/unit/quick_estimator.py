@@ -1,7 +1,11 @@
-"""An estimator that fits in a moment, for tests of what goes in and comes out and not of how good it is."""
+"""An estimator and a run that are trained in a moment, for tests of what goes in and comes out and not of how good it is."""
+
+from pathlib import Path
 
 import ndsm
 from ndsm.config import load_config
+from ndsm.experiment import begin, prepare, train_locally
+from ndsm.run import Run
 
 QUICK = {
     "data.path": "X",
@@ -18,3 +22,12 @@ QUICK = {
 def quick_estimator(**settings):
     fixed = {"max_steps": 5, "batch_rows": 50, "sample_steps": 4, "device": "cpu", "random_state": 4}
     return ndsm.NDSM(3, config=load_config("vectors", QUICK), **{**fixed, **settings})
+
+
+def quick_run(path, fields):
+    """A finished run of the preset `vectors` with these fields, without evaluation and report."""
+    few = {**QUICK, "train.steps": 3, "train.batch_rows": 50, "sample.steps": 4, "reference.n_components": 3}
+    experiment = prepare(load_config("vectors", {**few, **fields}), Run(Path(path)))
+    begin(experiment)
+    list(train_locally(experiment))
+    return experiment.run

@@ -5,13 +5,13 @@ import gzip
 
 import numpy as np
 import pytest
+from quick_estimator import quick_run
 
 from ndsm.cli import main
 from ndsm.config import Csv, load_config
 from ndsm.data import load
 from ndsm.data.tables import open_table
 from ndsm.errors import InputError
-from ndsm.run import Run
 
 ROWS = [[10.5, 3.0], [9.25, 4.0], [-0.5, 1000.0]]
 PLAIN = "a,b\n10.5,3\n9.25,4\n-0.5,1000\n"
@@ -128,16 +128,13 @@ def test_one_character_cannot_separate_both_fields_and_fractions(tmp_path):
 
 def test_a_run_scores_and_completes_text_written_as_its_own_or_as_asked(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    numbers = np.random.default_rng(0).normal(size=(200, 2)).round(3)
+    numbers = np.random.default_rng(0).normal(size=(20, 2)).round(3)
     plain = "a,b\n" + "".join(f"{x},{y}\n" for x, y in numbers)
     european = plain.replace(",", ";").replace(".", ",")
     (tmp_path / "own.csv").write_text(european)
     (tmp_path / "plain.csv").write_text(plain)
-    options = ["--data.csv.delimiter", ";", "--data.csv.decimal-point", ","]
-    small = "--local --quiet --train.steps 5 --network.width 8 --network.depth 1 --evaluate.n 50 --sample.steps 20"
-    train = ["train", "vectors", "--data.path", "own.csv", "--name", "mine", *small.split()]
-    assert main([*train, *options]) == 0
-    assert load(Run(tmp_path / "runs" / "mine").config().data, 0).train.shape == (180, 2)
+    own = {"data.path": "own.csv", "data.csv.delimiter": ";", "data.csv.decimal_point": ","}
+    assert load(quick_run("runs/mine", own).config().data, 0).train.shape == (18, 2)
     assert main(["score", "runs/mine", "own.csv", "--out", "own.npy"]) == 0
     assert main(["score", "runs/mine", "plain.csv", "--out", "plain.npy"]) == 2
     assert "try --data.csv.delimiter ','" in capsys.readouterr().err

@@ -6,10 +6,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from quick_estimator import quick_estimator
 
-import ndsm
 from ndsm.cli import main
-from ndsm.config import load_config
 from ndsm.console import say
 from ndsm.global_state import environment, seeded, threads
 from tuning.search import TUNE_ENVIRONMENT
@@ -47,8 +46,7 @@ def _odd_threads():
 
 def test_estimators_leave_the_process_as_it_was(shared):
     x = np.random.default_rng(0).normal(size=(200, 2))
-    config = load_config("vectors", {"network.width": 8, "network.depth": 1, "train.block_mb": 0.1})
-    model = ndsm.NDSM(2, config=config, max_steps=10, sample_steps=100, random_state=0, device="cpu")
+    model = quick_estimator()
     before = shared()
     model.fit(x)
     assert shared() == before

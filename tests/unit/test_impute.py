@@ -47,24 +47,24 @@ def test_known_numbers_stay_and_missing_ones_follow_them(model):
     # The regression of x1 on x0: 30 per unit of x0, with a standard deviation of 3.
     assert abs(drawn[:, 0, 1].mean() - 30 * 1.1234567890123) < 4
     assert drawn[:, 2, 0].std() > 0.5
-    assert (model.impute(X, 50) == drawn).all()
+    assert (model.impute(X, 2) == model.impute(X, 2)).all()
 
 
 def test_draws_do_not_depend_on_the_rows_and_draws_that_follow(model):
     """Nor on whole rows between them, which are not drawn: the noise is a row's own."""
     rng = np.random.default_rng(1)
-    X = rng.normal(size=(150, 3)) * [1, 30, 5] + [100, 0, 7]
+    X = rng.normal(size=(40, 3)) * [1, 30, 5] + [100, 0, 7]
     X[:, 1] = NAN
     whole = model.impute(X, 3)
-    np.testing.assert_allclose(model.impute(X[:70], 2), whole[:2, :70], rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(model.impute(X[:25], 2), whole[:2, :25], rtol=1e-3, atol=1e-2)
     X = np.insert(X, 5, [101.0, 2.0, 3.0], axis=0)
     np.testing.assert_allclose(np.delete(model.impute(X, 1), 5, axis=1), whole[:1], rtol=1e-3, atol=1e-2)
-    assert len(np.unique(whole[:, :, 1].round(3))) > 400
+    assert len(np.unique(whole[:, :, 1].round(3))) > 110
 
 
 def test_columns_can_be_given_to_sample(model):
-    rows = model.sample(200, given={"x0": 102.0})
-    assert rows.shape == (200, 3)
+    rows = model.sample(40, given={"x0": 102.0})
+    assert rows.shape == (40, 3)
     assert (rows[:, 0] == 102).all()
     assert abs(rows[:, 1].mean() - 60) < 5
 
@@ -96,7 +96,7 @@ def test_a_table_is_completed_from_the_command_line(run, tmp_path, capsys):
     pa.parquet.write_table(pa.table(columns), tmp_path / "in.parquet")
     out = tmp_path / "out.parquet"
     command = ["impute", str(run), str(tmp_path / "in.parquet"), "--draws", "4", "--out", str(out)]
-    assert main([*command, "--steps", "20"]) == 0
+    assert main([*command, "--steps", "8", "--particles", "4"]) == 0
     table = pa.parquet.read_table(out)
     assert table.schema.names == ["draw", "x0", "x1", "x2"]
     assert table["draw"].to_pylist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
@@ -104,7 +104,8 @@ def test_a_table_is_completed_from_the_command_line(run, tmp_path, capsys):
         for i, value in enumerate(values):
             drawn = table[name].to_pylist()[i::3]
             assert drawn == [value] * 4 if value is not None else len(set(drawn)) == 4
-    assert main(["sample", str(run), "--n", "5", "--given", "x2=3.5", "--out", str(tmp_path / "s.csv")]) == 0
+    given = ["--n", "5", "--given", "x2=3.5", "--steps", "8"]
+    assert main(["sample", str(run), *given, "--out", str(tmp_path / "s.csv")]) == 0
     assert (tmp_path / "s.csv").read_text(encoding="utf-8").count("3.5\n") == 5
     capsys.readouterr()
     assert main(["sample", str(run), "--given", "x2", "--out", str(tmp_path / "t.csv")]) == 2

@@ -13,6 +13,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import feather
+from quick_estimator import quick_run
 
 from ndsm.cli import main
 from ndsm.config import Data, load_config
@@ -170,14 +171,13 @@ def test_chosen_columns_may_lie_among_others_that_differ(tmp_path):
 def test_what_sample_writes_to_a_folder_is_data_of_every_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pq.write_table(TABLE, "one.parquet")
-    assert main(["train", "vectors", "--data.path", "one.parquet", "--name", "one", *SMALL]) == 0
+    quick_run("runs/one", {"data.path": "one.parquet"})
     monkeypatch.setattr("ndsm.samplers.CHUNK", 50)
-    assert main(["sample", "runs/one", "--n", "300", "--local", "--quiet", "--out", "new"]) == 0
+    assert main(["sample", "runs/one", "--n", "120", "--local", "--quiet", "--out", "new"]) == 0
     assert (tmp_path / "new" / "_generation.json").is_file()
-    assert main(["train", "vectors", "--data.path", "new", "--name", "two", *SMALL]) == 0
-    assert Run(Path("runs/two")).data()["rows"] == 270
+    assert quick_run("runs/two", {"data.path": "new"}).data()["rows"] == 108
     assert main(["score", "runs/one", "new", "--out", "logp.npy", "--quiet"]) == 0
-    assert np.load("logp.npy").shape == (300, 3)
+    assert np.load("logp.npy").shape == (120, 3)
     assert main(["impute", "runs/one", "new", "--out", "full.npy", "--quiet"]) == 0
     assert (np.load("full.npy")[:, 1:] == rows("new")).all()
 
@@ -236,11 +236,11 @@ def test_a_uri_is_read_like_a_file(tmp_path, put, name, monkeypatch):
 def test_a_run_on_a_uri_is_trained_read_again_and_scored(tmp_path, put, monkeypatch):
     monkeypatch.chdir(tmp_path)
     uri = put(save(tmp_path / "t.parquet"))
-    assert main(["train", "vectors", "--data.path", uri, "--name", "mine", *SMALL]) == 0
-    run = Run(Path("runs/mine"))
+    run = quick_run("runs/mine", {"data.path": uri})
     assert run.config().data.path == uri
     assert find_data(run, run.config())[1] is None
-    for name, path in (("far", uri), ("near", "t.parquet")):
+    pq.write_table(TABLE.slice(0, 20), "few.parquet")
+    for name, path in (("far", put(Path("few.parquet").resolve())), ("near", "few.parquet")):
         assert main(["score", "runs/mine", path, "--out", f"{name}.npy", "--quiet"]) == 0
     assert (np.load("far.npy") == np.load("near.npy")).all()
 
