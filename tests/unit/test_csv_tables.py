@@ -12,6 +12,7 @@ from ndsm.config import Csv, load_config
 from ndsm.data import load
 from ndsm.data.tables import open_table
 from ndsm.errors import InputError
+from ndsm.scoring import RowScorer
 
 ROWS = [[10.5, 3.0], [9.25, 4.0], [-0.5, 1000.0]]
 PLAIN = "a,b\n10.5,3\n9.25,4\n-0.5,1000\n"
@@ -128,6 +129,8 @@ def test_one_character_cannot_separate_both_fields_and_fractions(tmp_path):
 
 def test_a_run_scores_and_completes_text_written_as_its_own_or_as_asked(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # The rows as they are read, in place of their log-densities.
+    monkeypatch.setattr(RowScorer, "__call__", lambda self, rows, index: np.column_stack([rows, rows[:, 0]]))
     numbers = np.random.default_rng(0).normal(size=(20, 2)).round(3)
     plain = "a,b\n" + "".join(f"{x},{y}\n" for x, y in numbers)
     european = plain.replace(",", ";").replace(".", ",")
@@ -140,6 +143,7 @@ def test_a_run_scores_and_completes_text_written_as_its_own_or_as_asked(tmp_path
     assert "try --data.csv.delimiter ','" in capsys.readouterr().err
     other = ["--data.csv.delimiter", ",", "--data.csv.decimal-point", "."]
     assert main(["score", "runs/mine", "plain.csv", "--out", "plain.npy", *other]) == 0
+    assert np.load("own.npy")[:, :2] == pytest.approx(numbers)
     assert (np.load("own.npy") == np.load("plain.npy")).all()
     assert main(["impute", "runs/mine", "own.csv", "--out", "own.npy"]) == 0
     assert main(["impute", "runs/mine", "plain.csv", "--out", "plain.npy", *other]) == 0
