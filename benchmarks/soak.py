@@ -56,8 +56,8 @@ def main() -> None:
     from ndsm.config import load_config
     from ndsm.experiment import begin, prepare
     from ndsm.run import Run
-    from pipelines.resources import Cluster
-    from pipelines.train import train_on_ray
+    from pipelines.cluster import find_cluster
+    from pipelines.train import room_for, train_on_ray
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=20.0)
@@ -96,16 +96,18 @@ def main() -> None:
 
         watcher = threading.Thread(target=look, daemon=True)
         watcher.start()
-        data, found = ray.put(experiment.dataset.train), Cluster.of(ray.cluster_resources())
+        train, problem = experiment.dataset.train, experiment.problem
         try:
-            train_on_ray(
-                experiment.problem,
-                experiment.run,
-                data,
-                lambda line: steps.append(line["step"]),
-                found,
-                options.simulators,
-            )
+            with room_for(problem, find_cluster(), train.nbytes, False) as room:
+                room.wait(options.simulators)
+                train_on_ray(
+                    problem,
+                    experiment.run,
+                    ray.put(train),
+                    lambda line: steps.append(line["step"]),
+                    room,
+                    options.simulators,
+                )
         finally:
             over.set()
             watcher.join()

@@ -318,8 +318,9 @@ class Train(Section):
     training starts, and adds or removes some while the workers wait or do not."""
     max_failures: int = setting("execution", 3, ge=-1)
     """How often the workers are restarted from the last checkpoint after a failure; -1 sets no limit."""
-    start_seconds: float = setting("execution", 15.0, gt=0.0, allow_inf_nan=True)
-    """How long the workers wait for machines that may be gone before as many as fit are started instead."""
+    start_seconds: float = setting("execution", 600.0, gt=0.0, allow_inf_nan=True)
+    """How long to wait for CPUs and GPUs that other work on the cluster holds, at the start and after a loss, before the command
+    ends. Of train.workers min,max as many as fit are started after 15 s of it."""
     block_seconds: float = setting("execution", 600.0, gt=0.0, allow_inf_nan=True)
     """How long a worker waits for a block while no simulator answers before the run ends: simulators that crash or hang
     again and again. It has to exceed the time that a block takes."""

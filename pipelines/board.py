@@ -28,6 +28,7 @@ class Board:
         self._lines: list[dict[str, Any]] = []
         self._failure: Exception | None = None
         self._warnings: list[str] = []
+        self._controller: tuple[Any, str] | None = None
 
     def simulators(self) -> list[SimulatorHandle]:
         """Those in use, in the order that workers divide among themselves."""
@@ -59,6 +60,14 @@ class Board:
     def failure(self) -> Exception | None:
         """The first that `fail` was told of."""
         return self._failure
+
+    def note_controller(self, handle: Any, name: str) -> None:
+        """Take Ray Train's own actor, and its id."""
+        self._controller = handle, name
+
+    def controller(self) -> tuple[Any, str] | None:
+        """What `note_controller` was told of."""
+        return self._controller
 
     def ask_to_stop(self) -> None:
         """The next `post` returns true."""

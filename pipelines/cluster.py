@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 
 from ndsm.console import say
-from pipelines.resources import Cluster
+from pipelines.resources import Cluster, Node
 
 
 @contextmanager
@@ -39,12 +40,32 @@ def cluster(tell: Callable[[str], None] = say) -> Iterator[Cluster]:
     for name in ("ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        found = Cluster.of(ray.cluster_resources(), dashboard, metrics)
+        found = find_cluster(dashboard, metrics)
         found.tell(tell)
         yield found
     finally:
         if started:
             ray.shutdown()
+
+
+def find_cluster(dashboard: str | None = None, metrics: str | None = None) -> Cluster:
+    """What the cluster that this process is connected to has."""
+    return Cluster.of(ray.cluster_resources(), dashboard, metrics, find_nodes())
+
+
+def find_nodes() -> list[Node]:
+    """The machines that are alive, and what of them is free."""
+    free = available_resources_per_node()
+    return [
+        Node(
+            n["NodeID"],
+            f"{n['NodeManagerHostname']} ({n['NodeManagerAddress']})",
+            n["Resources"],
+            free[n["NodeID"]],
+        )
+        for n in ray.nodes()
+        if n["Alive"] and n["NodeID"] in free
+    ]
 
 
 def metrics_address() -> str | None:

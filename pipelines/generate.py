@@ -7,10 +7,12 @@ from typing import Any
 import ray.data
 import torch
 
+from ndsm.console import say
 from ndsm.errors import InputError
 from ndsm.experiment import Generator
 from ndsm.generation import Part, PartFolder
 from pipelines.cluster import cluster
+from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
 from pipelines.versions import check_software, software
 
@@ -69,6 +71,8 @@ def generate_on_ray(folder: PartFolder, on_part: Callable[[Part], None]) -> None
             folder.forget()
             raise
         gpus = int(found.gpus)
+        bundle = {"CPU": 1.0, "GPU": 1.0} if gpus else {"CPU": 1.0}
+        wait_for_room(bundle, 1, folder.run.config().train.start_seconds, say)
         count = min(len(missing), gpus or int(found.cpus))
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False

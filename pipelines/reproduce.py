@@ -11,6 +11,7 @@ from ndsm.interrupt import Interrupted
 from ndsm.reproduce import Job, Result, run_job
 from pipelines.cluster import cluster
 from pipelines.resources import gpu_of_each
+from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
 
 
@@ -34,6 +35,8 @@ def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], Non
         gpus = [gpu_of_each(found, job.config.train.device, 1) for job in jobs]
         if any(gpus):
             say(f"{sum(gpus)} runs take a GPU each, {found.gpus:g} at once; train.device cpu uses the CPUs")
+        least = {"CPU": 1.0, "GPU": float(min(gpus, default=0))}
+        wait_for_room(least, 1, max(job.config.train.start_seconds for job in jobs), say)
         tasks = [ray.remote(num_cpus=1, num_gpus=n, max_retries=3)(run_job) for n in gpus]
         pending = {task.remote(job, runs): job for task, job in zip(tasks, jobs, strict=True)}
         failures: list[BaseException] = []

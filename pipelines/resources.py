@@ -1,17 +1,41 @@
 """What a run asks of the cluster, against what the cluster has."""
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ndsm.config import Train
-from ndsm.errors import InputError
+from ndsm.errors import InputError, Unfinished
 
 STORE_SHARE = 0.3
 """Share of the object store that blocks in flight may take: more, and Ray spills them to disk."""
 TRAINER, SIMULATOR = "trainer", "sim"
 """Custom resources, one for each worker and simulator. Where a cluster offers one, they run only where it is: Ray Train
 counts the nodes' whole CPUs, also those that simulators hold, when it decides how many workers fit."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster; resources by Ray's names."""
+
+    id: str
+    name: str
+    """Host name and address."""
+    total: Mapping[str, float]
+    """What it has."""
+    free: Mapping[str, float]
+    """What of that nobody holds now."""
+
+    @property
+    def object_store(self) -> float:
+        """Bytes."""
+        return self.total.get("object_store_memory", 0.0)
+
+    def simulators_by_memory(self, window_bytes: float, data_bytes: float) -> int:
+        """Simulators whose blocks in flight fit its object store beside a whole copy of the training rows."""
+        room = min(STORE_SHARE * self.object_store, self.object_store - data_bytes)
+        return max(0, int(room / window_bytes)) if window_bytes else 0
 
 
 @dataclass(frozen=True)
@@ -30,10 +54,16 @@ class Cluster:
     """Address of Ray's dashboard, if it runs and this process has connected to the cluster."""
     metrics: str | None = None
     """Address of this node's metrics for Prometheus, likewise."""
+    nodes: tuple[Node, ...] = ()
+    """Its machines; if none are given, all of it counts as one."""
 
     @classmethod
     def of(
-        cls, resources: dict[str, float], dashboard: str | None = None, metrics: str | None = None
+        cls,
+        resources: dict[str, float],
+        dashboard: str | None = None,
+        metrics: str | None = None,
+        nodes: Sequence[Node] = (),
     ) -> "Cluster":
         """From what `ray.cluster_resources()` returns."""
         return cls(
@@ -44,6 +74,7 @@ class Cluster:
             resources.get(SIMULATOR),
             dashboard,
             metrics,
+            tuple(nodes),
         )
 
     def tell(self, say: Callable[[str], None]) -> None:
@@ -63,13 +94,8 @@ class Cluster:
         return found
 
     def simulator_resources(self) -> dict[str, float]:
-        """Custom resources of each simulator, beside its CPU."""
-        return {} if self.simulators is None else {SIMULATOR: 1.0}
-
-    def room_for_simulators(self, workers: int, window_bytes: int) -> int:
-        """Simulators that fit beside so many workers, with `window_bytes` in flight each; at least 1."""
-        room = min(self.cpus - workers, STORE_SHARE * self.object_store / window_bytes)
-        return max(1, int(room if self.simulators is None else min(room, self.simulators)))
+        """What each simulator asks for."""
+        return {"CPU": 1.0} if self.simulators is None else {"CPU": 1.0, SIMULATOR: 1.0}
 
 
 def gpu_of_each(cluster: Cluster, device: str, processes: int) -> int:
@@ -87,7 +113,11 @@ def gpu_of_each(cluster: Cluster, device: str, processes: int) -> int:
 def check_budget(
     cluster: Cluster, train: Train, simulators: int, block_bytes: int, data_bytes: int, use_gpu: bool
 ) -> None:
-    """Nothing, if simulators, the least number of workers and blocks in flight fit the cluster.
+    """Nothing, if simulators, the least number of workers, the training rows and blocks in flight fit the cluster.
+
+    Args:
+        simulators: to begin with.
+        block_bytes, data_bytes: of a block and of all training rows, of which each node that simulates has a whole copy.
 
     Raises:
         InputError: they do not; one sentence with what to change. Ray itself would wait for ever.
@@ -128,6 +158,138 @@ def check_budget(
             f"the training rows take {data_bytes / 2**20:.0f} MB, more than the object store's "
             f"{cluster.object_store / 2**20:.0f} MB beside the blocks in flight; lower data.n or enlarge the object store"
         )
+    _check_nodes(cluster, train, simulators, train.window * block_bytes, data_bytes, use_gpu)
+
+
+def _check_nodes(
+    cluster: Cluster, train: Train, simulators: int, window_bytes: int, data_bytes: int, use_gpu: bool
+) -> None:
+    """Raise `InputError` if too few nodes have an object store for a whole copy of the rows: stores do not add up."""
+    able = [n for n in cluster.nodes if capacity(n.total, cluster.simulator_resources())]
+    fitting = sum(
+        min(
+            capacity(n.total, cluster.simulator_resources()), n.simulators_by_memory(window_bytes, data_bytes)
+        )
+        for n in able
+    )
+    short = [n for n in able if not n.simulators_by_memory(window_bytes, data_bytes)]
+    if simulators <= fitting or not short:
+        short = []
+    if train.simulators in (0, "auto"):
+        # Workers may simulate by themselves, on whatever node they come to.
+        workers = [n for n in cluster.nodes if capacity(n.total, cluster.worker_resources(use_gpu))]
+        short += [n for n in workers if data_bytes > n.object_store]
+    if short:
+        best = max(short, key=lambda node: node.object_store)
+        raise InputError(
+            f"the training rows take {data_bytes / 2**20:.0f} MB, of which every node that simulates needs a whole copy beside "
+            f"its blocks in flight, but the object store of node {best.name} has {best.object_store / 2**20:.0f} MB; lower "
+            "data.n, or start the node with a larger --object-store-memory"
+        )
+
+
+def capacity(resources: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    """How often a node's resources hold a bundle."""
+    return min(int(resources.get(name, 0.0) / each + 1e-9) for name, each in bundle.items() if each)
+
+
+def without(resources: Mapping[str, float], bundle: Mapping[str, float]) -> dict[str, float]:
+    """Resources that are left beside a bundle."""
+    return dict(resources) | {name: resources.get(name, 0.0) - each for name, each in bundle.items()}
+
+
+def lack(nodes: Sequence[Node], bundle: Mapping[str, float], count: int, own: float = 0.0) -> str | None:
+    """What of `count` bundles is not free, such as "2 CPU: 3 of 4 in use by others"; None if all of it is.
+
+    Args:
+        own: CPUs among those in use that are this run's.
+    """
+    if sum(capacity(node.free, bundle) for node in nodes) >= count:
+        return None
+    for name, each in bundle.items():
+        total, free = (
+            sum(r.get(name, 0.0) for r in rs) for rs in ([n.total for n in nodes], [n.free for n in nodes])
+        )
+        if free < (needed := each * count):
+            held = own if name == "CPU" else 0.0
+            others = f"{max(0.0, total - free - held):g} of {total:g} in use by others"
+            return f"{needed:g} {name}: {others}" + (f", {held:g} by this run" if held else "")
+    words = " and ".join(f"{each:g} {name}" for name, each in bundle.items())
+    return f"{words} on one node, {count} times: what is free is on different nodes"
+
+
+def spread(
+    nodes: Sequence[Node],
+    bundle: Mapping[str, float],
+    count: int,
+    most: Mapping[str, int],
+    kept: tuple[Mapping[str, float], int] = ({}, 0),
+) -> list[str]:
+    """Ids of the nodes for up to `count` bundles: each goes to the node with the most room left.
+
+    Args:
+        most: bundles that a node may take; none if it is not named.
+        kept: another bundle, and how many of it are to find room afterwards.
+    """
+    free = {node.id: dict(node.free) for node in nodes}
+    keep, times = kept
+    for _ in range(times):
+        fits = [id for id in free if capacity(free[id], keep)]
+        if fits:
+            # Where the others have least room.
+            chosen = min(fits, key=lambda id: (capacity(free[id], bundle), id))
+            free[chosen] = without(free[chosen], keep)
+    left, found = dict(most), []
+    for _ in range(count):
+        fits = [id for id in free if left.get(id, 0) > 0 and capacity(free[id], bundle)]
+        if not fits:
+            break
+        chosen = max(fits, key=lambda id: (capacity(free[id], bundle), id))
+        free[chosen] = without(free[chosen], bundle)
+        left[chosen] -= 1
+        found.append(chosen)
+    return found
+
+
+WAIT_SECONDS = 60.0
+"""After which a wait is told of again."""
+
+
+class Waiting:
+    """Tells what is waited for: at once, when it changes, and each minute; and ends the wait.
+
+    Args:
+        say: told.
+        limit: seconds, after which the wait is given up.
+        clock: seconds, never going back.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], limit: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say, self._limit, self._clock = say, limit, clock
+        self._since: float | None = None
+        self._said, self._said_at = "", 0.0
+
+    def on(self, what: str) -> None:
+        """Wait on for `what`.
+
+        Raises:
+            Unfinished: the limit has passed.
+        """
+        now = self._clock()
+        self._since = now if self._since is None else self._since
+        if now - self._since >= self._limit:
+            raise Unfinished(
+                f"gave up after train.start_seconds ({self._limit:g} s) of waiting for {what}; the same command tries again"
+            )
+        if what != self._said or now - self._said_at >= WAIT_SECONDS:
+            self._say(f"waiting for {what}")
+            self._said, self._said_at = what, now
+
+    def over(self) -> None:
+        """What was waited for is there."""
+        self._since, self._said = None, ""
 
 
 IN_WORKER = 0.1

@@ -23,6 +23,7 @@ from ndsm.run import Run
 from ndsm.scoring import RowScorer, open_rows
 from pipelines.cluster import cluster
 from pipelines.resources import Cluster, gpu_of_each
+from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
 
 BATCH_ROWS = 4096
@@ -85,6 +86,8 @@ def score_on_ray(run: Run, data: str | Path, out: Path, workers: int, settings: 
             )
         # Said, not left to what they see: Ray hides no GPU from an actor that reserved none.
         settings = {**settings, "device": "auto" if gpus else "cpu"}
+        # One of them and the reader.
+        wait_for_room({"CPU": 1.0, "GPU": float(gpus)}, 2, run.config().train.start_seconds, say)
         rows = read_files(table)
         scored = rows.map_batches(
             _Worker,

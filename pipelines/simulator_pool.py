@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ndsm.experiment import start
 from ndsm.training import Problem
 from ndsm.training.calibration import Costs, measure_costs
 from pipelines.board import open_board
 from pipelines.handles import SimulatorHandle
-from pipelines.resources import Cluster, SimulatorScaling, simulators_needed
+from pipelines.resources import SimulatorScaling, simulators_needed
+from pipelines.room import Place, Room
 from pipelines.simulators import start_simulators
 
 
@@ -21,51 +23,88 @@ class SimulatorPool:
 
     Args:
         problem, data: what they simulate.
-        found: what the cluster has.
-        count: to begin with.
+        room: has places for them; those that it has are used.
+        count: to begin with; those without a place start when there is room.
+        say: told how many have none.
     """
 
-    def __init__(self, problem: Problem, data: Any, found: Cluster, count: int) -> None:
-        self._problem, config = problem, problem.config.train
-        self._start = lambda n: start_simulators(n, problem.spec, data, found.simulator_resources())
-        self._handles: list[SimulatorHandle] = self._start(count)
-        self._leaving: list[SimulatorHandle] = []
+    def __init__(
+        self, problem: Problem, data: Any, room: Room, count: int, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        config = problem.config.train
+        self._spec, self._data, self._room, self._wanted = problem.spec, data, room, count
+        for place in room.places[count:]:
+            room.free(place)
+        if len(room.places) < count:
+            say(f"{len(room.places)} of {count} simulators have room; the others start when there is more")
+        self._placed = self._start(list(room.places))
+        self._leaving: list[tuple[SimulatorHandle, Place]] = []
         self._scaling = SimulatorScaling(1) if config.simulators == "auto" and count else None
         self._before: dict[str, Any] = {}
-        self.board = open_board(self._handles)
+        self._workers = config.worker_range[0]
+        self.board = open_board(self.handles)
+
+    @property
+    def handles(self) -> list[SimulatorHandle]:
+        """Those in use."""
+        return [handle for handle, _ in self._placed]
 
     def adapt(self, line: dict[str, Any]) -> None:
-        """Have as many simulators as a new line of metrics asks for, with `train.simulators auto`."""
+        """Have as many simulators as were asked for, or with `train.simulators auto` as a new line of metrics asks for."""
+        # Those that left the board a line ago are asked for nothing any more.
+        self._end(self._leaving)
+        self._leaving = []
+        workers = line["workers"]
+        # Workers that a lost node took with it come back with another one.
+        self._workers = max(self._workers, workers)
+        before = self.handles
+        self._replace_lost(workers)
+        self._scale(line)
+        if self.handles != before:
+            self.board.set_simulators.remote(self.handles)
+
+    def _replace_lost(self, workers: int) -> None:
+        """Start those anew whose node is gone, and those that had no place, as far as there is room now."""
+        lost = self._room.lost()
+        missing = self._wanted - len(self._placed) + len(lost)
+        if missing <= 0:
+            return
+        places = self._room.take(missing, None if workers >= self._workers else workers)
+        # Without another one in its place a lost simulator stays on the board: a list without any means something else.
+        gone = [pair for pair in self._placed if pair[1] in lost][: len(places)]
+        self._placed = [pair for pair in self._placed if pair not in gone] + self._start(places)
+        self._leaving += gone
+
+    def _scale(self, line: dict[str, Any]) -> None:
         before, self._before = self._before, line
         if self._scaling is None or line["seconds"] <= before.get("seconds", line["seconds"]):
             return
         seconds = line["seconds"] - before["seconds"]
         worked = max(0.0, line["simulator_seconds"] - before["simulator_seconds"])
-        count = len(self._handles)
-        # Nodes come and go.
-        most = room_for_simulators(self._problem, Cluster.of(ray.cluster_resources()))
-        wanted = self._scaling.decide(count, line["stall_fraction"], worked / seconds / count, most)
-        # Those that left the board a line ago are asked for nothing any more.
-        self._end(self._leaving)
-        self._leaving = self._handles[wanted:]
-        if wanted != count:
-            self._handles = self._handles[:wanted] + self._start(max(0, wanted - count))
-            self.board.set_simulators.remote(self._handles)
+        count = len(self._placed)
+        # Nodes, and what others use of them, come and go.
+        most = self._room.room(line["workers"])
+        self._wanted = self._scaling.decide(count, line["stall_fraction"], worked / seconds / count, most)
+        self._leaving += self._placed[self._wanted :]
+        places = self._room.take(self._wanted - count, line["workers"]) if self._wanted > count else []
+        self._placed = self._placed[: self._wanted] + self._start(places)
+
+    def _start(self, places: list[Place]) -> list[tuple[SimulatorHandle, Place]]:
+        if not places:
+            return []
+        groups = [place.group for place in places]
+        handles = start_simulators(len(places), self._spec, self._data, self._room.simulator_bundle, groups)
+        return list(zip(handles, places, strict=True))
 
     def stop(self) -> None:
         """End all of them."""
-        self._end(self._handles + self._leaving)
+        self._end(self._placed + self._leaving)
         ray.kill(self.board)
 
-    def _end(self, handles: list[SimulatorHandle]) -> None:
-        for handle in handles:
+    def _end(self, placed: list[tuple[SimulatorHandle, Place]]) -> None:
+        for handle, place in placed:
             handle.stop()
-
-
-def room_for_simulators(problem: Problem, found: Cluster) -> int:
-    """Simulators that fit beside as many workers as the run may have."""
-    config = problem.config.train
-    return found.room_for_simulators(config.worker_range[1], config.window * problem.spec.block_bytes)
+            self._room.free(place)
 
 
 def workers_problem(problem: Problem, use_gpu: bool) -> Problem:
@@ -73,25 +112,27 @@ def workers_problem(problem: Problem, use_gpu: bool) -> Problem:
     return problem.with_device("cuda" if use_gpu else "cpu")
 
 
-def as_worker(function: Callable[..., Any], found: Cluster, use_gpu: bool, *args: Any) -> Any:
-    """What a function gives in a task with what a training worker asks for."""
+def as_worker(function: Callable[..., Any], room: Room, *args: Any) -> Any:
+    """What a function gives in a task with what a training worker asks for, in the room that is held for one."""
 
     def work(*args: Any) -> Any:
         torch.set_num_threads(1)
         return function(*args)
 
-    resources = found.worker_resources(use_gpu)
+    assert room.workers is not None
+    resources = dict(room.worker_bundle)
     cpus, gpus = resources.pop("CPU"), resources.pop("GPU", 0)
-    # As a simulator: a trial of Ray Tune holds no room for it.
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=resources, scheduling_strategy="DEFAULT")(work)
+    there = PlacementGroupSchedulingStrategy(room.workers)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=resources, scheduling_strategy=there)(work)
     return ray.get(task.remote(*args))
 
 
-def calibrated(problem: Problem, data: Any, found: Cluster, use_gpu: bool, say: Callable[[str], None]) -> int:
+def calibrated(problem: Problem, data: Any, room: Room, use_gpu: bool, say: Callable[[str], None]) -> int:
     """Simulators that the run needs, by the measured costs of a block and of a step; 0 for none.
 
     Args:
         data: reference to the training rows.
+        room: holds the workers' room; places are taken for as many simulators.
         say: is told what was measured and decided.
     """
     least, most = problem.config.train.worker_range
@@ -100,9 +141,10 @@ def calibrated(problem: Problem, data: Any, found: Cluster, use_gpu: bool, say: 
     def measure(data: np.ndarray) -> Costs:
         return measure_costs(workers, data, start(workers, None, least)[0], least)
 
-    costs: Costs = as_worker(measure, found, use_gpu, data)
-    room = room_for_simulators(problem, found)
-    count = simulators_needed(costs.block, costs.use, most, room, costs.own_block)
+    costs: Costs = as_worker(measure, room, data)
+    # Workers of the least number have their room already.
+    count = simulators_needed(costs.block, costs.use, most, max(1, room.room(least)), costs.own_block)
+    room.take(count - len(room.places), least)
     say(
         f"train.simulators auto: a block takes {costs.block:.3g} s and is used up in {costs.use:.3g} s, steps take "
         f"{costs.step:.3g} s: {f'{count} simulators' if count else 'each worker simulates by itself'}"

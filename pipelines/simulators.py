@@ -6,11 +6,14 @@ never sees the network, so a call that is retried on another machine after a cra
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 import ray
 import torch
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ndsm.processes import RolloutSpec, rollout
 from pipelines.handles import SimulatorHandle
@@ -71,7 +74,11 @@ class Simulator:
 
 
 def start_simulators(
-    count: int, spec: RolloutSpec, data: Any, resources: dict[str, float] | None = None
+    count: int,
+    spec: RolloutSpec,
+    data: Any,
+    resources: Mapping[str, float] = {"CPU": 1.0},
+    groups: Sequence[PlacementGroup] | None = None,
 ) -> list[SimulatorHandle]:
     """`count` simulators; `data` refers to the (N, d) float32 rows, which each node fetches once.
 
@@ -79,12 +86,17 @@ def start_simulators(
     end with the driver.
 
     Args:
-        resources: custom resources of each, beside its CPU.
+        resources: of each.
+        groups: a placement group with room for one for each; anywhere if not given.
     """
-    # Said explicitly: started from a trial of Ray Tune they would have to fit into what the trial itself holds.
-    anywhere = {"scheduling_strategy": "DEFAULT"}
-    actor = ray.remote(
-        num_cpus=1, max_restarts=-1, max_task_retries=-1, resources=resources or {}, **anywhere
-    )(Simulator)
+    others = {name: each for name, each in resources.items() if name != "CPU"}
+    actor = ray.remote(num_cpus=resources["CPU"], max_restarts=-1, max_task_retries=-1, resources=others)(
+        Simulator
+    )
     inputs = [ray.put(spec), data]
-    return [SimulatorHandle(actor.remote(software()), inputs) for _ in range(count)]
+    # "DEFAULT" is said explicitly: started from a trial of Ray Tune they would have to fit into what the trial itself holds.
+    there = ["DEFAULT"] * count if groups is None else [PlacementGroupSchedulingStrategy(g) for g in groups]
+    return [
+        SimulatorHandle(actor.options(scheduling_strategy=strategy).remote(software()), inputs)
+        for strategy in there
+    ]

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from ndsm.config import Config, Train
-from ndsm.errors import LeaseLost
+from ndsm.errors import LeaseLost, Unfinished
 from ndsm.experiment import Experiment, begin, prepare
 from ndsm.experiment.prior_match import prior_match, prior_warning
 from ndsm.global_state import environment
@@ -24,7 +25,9 @@ from ndsm.training import Problem
 from ndsm.uris import is_uri
 from pipelines.cluster import cluster
 from pipelines.evaluate import Evaluations
-from pipelines.resources import Cluster, check_budget
+from pipelines.introduction import Introduction
+from pipelines.resources import TRAINER, Cluster, check_budget
+from pipelines.room import Room
 from pipelines.simulator_pool import SimulatorPool, calibrated, workers_problem
 from pipelines.versions import software
 from pipelines.worker import worker
@@ -34,6 +37,10 @@ RESIZE_SECONDS = 30.0
 GRADIENT_SECONDS = 60
 """Beyond `train.block_seconds`, after which a worker stops waiting for another one's gradients: one that waits for a block
 keeps the others waiting. Ray itself ends them when a process or node dies."""
+REGROUP_SECONDS = 15.0
+"""How long workers that start again wait for the room of as many as before, which may be gone, until fewer are tried."""
+LOOK_SECONDS = 2.0
+"""Between looks at whether Ray Train's workers have room."""
 END_SECONDS = 30.0
 """In which workers save and end after the driver's own failure, before their simulators are killed."""
 
@@ -96,6 +103,7 @@ def run_on_ray(
 
     Raises:
         InputError: it does not fit; nothing is written.
+        Unfinished: other work has held what it needs for `train.start_seconds`.
         Exception: what ended the training.
     """
     problem, config, run = experiment.problem, experiment.config.train, experiment.run
@@ -103,13 +111,31 @@ def run_on_ray(
         use_gpu, simulators = uses_gpu(config, found), config.first_simulators
         data_bytes = experiment.dataset.train.nbytes
         check_budget(found, config, simulators, problem.spec.block_bytes, data_bytes, use_gpu)
-        with run.hold():
-            begin(experiment)
-            data = ray.put(experiment.dataset.train)
-            if config.simulators == "auto":
-                simulators = calibrated(problem, data, found, use_gpu, say)
-            on_start()
-            train_on_ray(problem, run, data, on_metrics, found, simulators, use_gpu, say)
+        with room_for(problem, found, data_bytes, use_gpu, say) as room:
+            # Before anything is written, or an older run removed.
+            room.wait(simulators)
+            with run.hold():
+                begin(experiment)
+                data = ray.put(experiment.dataset.train)
+                if config.simulators == "auto":
+                    simulators = calibrated(problem, data, room, use_gpu, say)
+                on_start()
+                train_on_ray(problem, run, data, on_metrics, room, simulators, use_gpu, say)
+
+
+def room_for(
+    problem: Problem, found: Cluster, data_bytes: int, use_gpu: bool, say: Callable[[str], None] = print
+) -> Room:
+    """The room of a run, of which nothing is held yet.
+
+    Args:
+        found: what the cluster has.
+        data_bytes: of the training rows.
+        use_gpu: one GPU for each worker.
+        say: told what is waited for.
+    """
+    config = problem.config.train
+    return Room(found, config, use_gpu, config.window * problem.spec.block_bytes, data_bytes, say)
 
 
 def uses_gpu(config: Train, found: Cluster) -> bool:
@@ -122,7 +148,7 @@ def train_on_ray(
     run: Run,
     data: Any,
     on_metrics: Callable[[dict[str, Any]], None],
-    found: Cluster,
+    room: Room,
     simulators: int,
     use_gpu: bool = False,
     say: Callable[[str], None] = print,
@@ -135,16 +161,17 @@ def train_on_ray(
     Args:
         data: reference to the training rows, (N, d) float32.
         on_metrics: called with each new line of `metrics.jsonl`.
-        found: what the cluster has.
+        room: holds the workers' room and the simulators' places.
         simulators: to begin with; 0 lets each worker simulate by itself.
         use_gpu: one GPU for each worker.
-        say: told what makes workers start again.
+        say: told what makes workers start again, and what is waited for.
 
     Raises:
+        Unfinished: workers that were to start again had no room for `train.start_seconds`.
         Exception: what ended the training.
     """
     config = problem.config.train
-    pool, evaluations = SimulatorPool(problem, data, found, simulators), Evaluations(run, problem)
+    pool, evaluations = SimulatorPool(problem, data, room, simulators, say), Evaluations(run, problem)
     # The state to resume from is the run's own checkpoint; Ray keeps only its bookkeeping here.
     if run.mirror is None:
         storage: dict[str, Any] = {"storage_path": str((run.path / "checkpoints").resolve())}
@@ -159,6 +186,9 @@ def train_on_ray(
         "software": software(),
     }
     least, most = config.worker_range
+    if simulators and not use_gpu and TRAINER not in room.worker_bundle:
+        # Ray Train counts whole CPUs, also those that simulators hold, and would ask for more workers than fit for ever.
+        most = least + room.more_workers()
     trainer = TorchTrainer(
         worker,
         train_loop_config=settings,
@@ -169,13 +199,14 @@ def train_on_ray(
         scaling_config=ScalingConfig(
             num_workers=least if least == most else (least, most),
             use_gpu=use_gpu,
-            resources_per_worker=found.worker_resources(use_gpu),
+            resources_per_worker=room.worker_bundle,
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=RunConfig(
             name="ray",
             failure_config=FailureConfig(max_failures=config.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            callbacks=[Introduction(pool.board)],
             **storage,
         ),
     )
@@ -183,7 +214,9 @@ def train_on_ray(
 
     def fit() -> None:
         try:
-            seconds = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(config.start_seconds)}
+            seconds = {
+                "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(min(REGROUP_SECONDS, config.start_seconds))
+            }
             with warnings.catch_warnings(), environment(**seconds):
                 warnings.simplefilter("ignore")
                 trainer.fit()
@@ -191,7 +224,9 @@ def train_on_ray(
             failures.append(error)
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    room.let_workers_in()
     thread.start()
+    looked, controller = time.monotonic(), None
     try:
         while thread.is_alive():
             thread.join(timeout=0.3)
@@ -207,7 +242,19 @@ def train_on_ray(
                 on_metrics(line)
                 pool.adapt(line)
             evaluations.look(bool(lines))
+            if time.monotonic() - looked > LOOK_SECONDS and thread.is_alive():
+                looked, controller = time.monotonic(), ray.get(pool.board.controller.remote())
+                if room.watch(controller and controller[1]) and controller and run.stop_file.exists():
+                    # Nobody trains who could save more than the last checkpoint has.
+                    ray.kill(controller[0])
+                    run.pull()
+                    return
         failure = ray.get(pool.board.failure.remote())
+    except Unfinished:
+        # It would go on asking for room.
+        if controller is not None:
+            ray.kill(controller[0])
+        raise
     except Exception as error:
         # Workers without simulators and a board would be started again and again.
         with suppress(Exception):

@@ -17,6 +17,7 @@ from ndsm.global_state import environment
 from ndsm.training import fit_mixture
 from pipelines.cluster import cluster
 from pipelines.resources import SIMULATOR, TRAINER, Cluster, check_budget
+from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
 from pipelines.train import uses_gpu
 from tuning.finalists import run_finalists
@@ -112,6 +113,8 @@ def tune(options: SearchOptions) -> bool:
         concurrent = trials_at_once(found, base, options.trial_kind, options.concurrent)
         resources = trial_resources(found, base, options.trial_kind, concurrent)
         check_seen(written=[folder.path])
+        if not setting.nested:
+            wait_for_room(resources, 1, base.train.start_seconds, say)
         with folder.owner.hold(), gently_interrupted(folder) as interrupted:
             if options.fresh:
                 folder.remove()

@@ -9,18 +9,20 @@ import torch
 
 from ndsm.experiment import Experiment, start
 from ndsm.training import Problem
-from pipelines.resources import Cluster
+from pipelines.cluster import find_cluster
 from pipelines.simulator_pool import as_worker, workers_problem
-from pipelines.train import train_on_ray, uses_gpu
+from pipelines.train import room_for, train_on_ray, uses_gpu
 from tuning.trial import relative_cost
 
 
 def relative_cost_on_worker(problem: Problem, preset: Problem, data: np.ndarray) -> float:
     """`relative_cost` on what a worker of the trial will have; it is not there yet, and its room is."""
-    found = Cluster.of(ray.cluster_resources())
+    found = find_cluster()
     use_gpu = uses_gpu(problem.config.train, found)
     problems = (workers_problem(p, use_gpu) for p in (problem, preset))
-    return float(as_worker(relative_cost, found, use_gpu, *problems, data))
+    with room_for(problem, found, data.nbytes, use_gpu) as room:
+        room.wait(0)
+        return float(as_worker(relative_cost, room, *problems, data))
 
 
 def train_nested(
@@ -44,7 +46,9 @@ def train_nested(
         if saved := run.last_step():
             seen({**metrics, "step": min(saved, metrics["step"])}, weights)
 
-    found = Cluster.of(ray.cluster_resources())
-    config, data = problem.config.train, ray.put(experiment.dataset.train)
-    with run.hold():
-        train_on_ray(problem, run, data, line, found, config.first_simulators, uses_gpu(config, found))
+    found = find_cluster()
+    config, rows = problem.config.train, experiment.dataset.train
+    use_gpu, simulators = uses_gpu(config, found), config.first_simulators
+    with run.hold(), room_for(problem, found, rows.nbytes, use_gpu) as room:
+        room.wait(simulators)
+        train_on_ray(problem, run, ray.put(rows), line, room, simulators, use_gpu)

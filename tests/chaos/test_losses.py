@@ -30,7 +30,6 @@ SETTINGS = {
     "train.workers": "1,2",
     "train.simulators": 4,
     "train.max_failures": 10,
-    "train.start_seconds": 8.0,
     "train.checkpoint_seconds": 3.0,
     "train.report_seconds": 0.5,
     "train.device": "cpu",
@@ -45,6 +44,7 @@ def cluster(monkeypatch):
 
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     monkeypatch.setattr("pipelines.train.RESIZE_SECONDS", 5.0)
+    monkeypatch.setattr("pipelines.train.REGROUP_SECONDS", 8.0)
     health = {
         "health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
         "health_check_timeout_ms": 2000, "health_check_failure_threshold": 5,
@@ -84,13 +84,16 @@ class Training:
     def _run(self, made) -> None:
         import ray
 
-        from pipelines.resources import Cluster
-        from pipelines.train import train_on_ray
+        from pipelines.cluster import find_cluster
+        from pipelines.train import room_for, train_on_ray
 
-        config, found = made.config.train, Cluster.of(ray.cluster_resources())
+        config, rows = made.config.train, made.dataset.train
         try:
-            data = ray.put(made.dataset.train)
-            train_on_ray(made.problem, made.run, data, self.lines.append, found, config.simulators)
+            with room_for(made.problem, find_cluster(), rows.nbytes, False) as room:
+                room.wait(config.simulators)
+                train_on_ray(
+                    made.problem, made.run, ray.put(rows), self.lines.append, room, config.simulators
+                )
         except BaseException as error:
             self.error = error
 

@@ -1,6 +1,12 @@
 """One small cluster for all tests of this folder: starting one takes seconds."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +36,42 @@ def ray_cluster():
                 raise
     yield ray
     ray.shutdown()
+
+
+def alive(ray) -> int:
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+@pytest.fixture(scope="package")
+def joined(ray_cluster):
+    """A context in which a second node is in the cluster; it gives its id.
+
+    Args of the context: options of `ray start`, and a command that is to start the shell in which it runs.
+    """
+
+    @contextmanager
+    def join(options: str, wrap: tuple[str, ...] = (), before: str = "true"):
+        ray = Path(sys.executable).with_name("ray")
+        address = ray_cluster.get_runtime_context().gcs_address
+        known = {node["NodeID"] for node in ray_cluster.nodes()}
+        script = f'{before} && exec "{ray}" start --address={address} {options} --block'
+        process = subprocess.Popen(
+            [*wrap, "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            wait_for(lambda: alive(ray_cluster) == 2 or process.poll() is not None)
+            assert process.poll() is None, process.stdout.read()
+            (new,) = {node["NodeID"] for node in ray_cluster.nodes() if node["Alive"]} - known
+            yield new
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+            wait_for(lambda: alive(ray_cluster) == 1)
+
+    return join
+
+
+def wait_for(condition) -> None:
+    """Wait until the condition holds; pytest's own limit ends a wait for ever."""
+    while not condition():
+        time.sleep(0.2)

@@ -1,11 +1,7 @@
 """A node that does not see the folder that a command works in: over it lies an empty one, in the node's own mount namespace."""
 
 import shutil
-import signal
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,35 +23,13 @@ ARCS = ("--data.n", "200", "--reference.n-init", "1")
 
 
 @pytest.fixture(scope="module")
-def hidden(ray_cluster, tmp_path_factory):
+def hidden(joined, tmp_path_factory):
     """A folder that one of the cluster's two nodes does not see."""
     folder = tmp_path_factory.mktemp("hidden")
     if shutil.which("unshare") is None or subprocess.run([*UNSHARE, "true"], check=False).returncode:
         pytest.skip("needs the right to make a mount namespace")
-    ray = Path(sys.executable).with_name("ray")
-    address = ray_cluster.get_runtime_context().gcs_address
-    start = f'mount -t tmpfs none "{folder}" && exec "{ray}" start --address={address} --num-cpus=1 --block'
-    node = subprocess.Popen(
-        [*UNSHARE, "sh", "-c", start], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        wait_for(lambda: alive(ray_cluster) == 2 or node.poll() is not None)
-        assert node.poll() is None, node.stdout.read()
+    with joined("--num-cpus=1", UNSHARE, f'mount -t tmpfs none "{folder}"'):
         yield folder
-    finally:
-        node.send_signal(signal.SIGTERM)
-        node.wait(30)
-        wait_for(lambda: alive(ray_cluster) == 1)
-
-
-def alive(ray) -> int:
-    return sum(node["Alive"] for node in ray.nodes())
-
-
-def wait_for(condition) -> None:
-    """Wait until the condition holds; pytest's own limit ends a wait for ever."""
-    while not condition():
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

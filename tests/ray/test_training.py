@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 import ndsm
 import pipelines.train
 from ndsm.config import load_config
-from ndsm.errors import InputError
+from ndsm.errors import InputError, Unfinished
 from ndsm.experiment import Experiment, begin, prepare, start, train_locally
 from ndsm.processes import Langevin, rollout
 from ndsm.run import Run
@@ -58,12 +59,14 @@ def train_with_ray(ray, made: Experiment) -> list[dict]:
     return lines
 
 
-def train_on(ray, problem, run, rows, on_metrics=lambda line: None) -> None:
-    from pipelines.resources import Cluster
-    from pipelines.train import train_on_ray
+def train_on(ray, problem, run, rows, on_metrics=lambda line: None, say=print) -> None:
+    from pipelines.cluster import find_cluster
+    from pipelines.train import room_for, train_on_ray
 
-    found = Cluster.of(ray.cluster_resources())
-    train_on_ray(problem, run, ray.put(rows), on_metrics, found, problem.config.train.simulators)
+    simulators = problem.config.train.simulators
+    with room_for(problem, find_cluster(), rows.nbytes, False, say) as room:
+        room.wait(simulators)
+        train_on_ray(problem, run, ray.put(rows), on_metrics, room, simulators, say=say)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -181,6 +184,74 @@ def test_simulators_that_crash_again_and_again_end_the_run_with_a_sentence(
     finally:
         ingest.close()
         handles[0].stop()
+
+
+def test_workers_whose_room_is_taken_after_a_loss_wait_and_the_run_ends(ray_cluster, tmp_path):
+    """Another job's process has waited for three CPUs, and gets them when the worker dies: that is said, and has an end."""
+    made = experiment(
+        tmp_path, "outdone",
+        **{"train.steps": 10**6, "train.checkpoint_seconds": 0.5, "train.start_seconds": 1.0, "train.max_failures": 9},
+    )  # fmt: skip
+
+    @ray_cluster.remote(num_cpus=3)
+    class Other:
+        pass
+
+    waiting, said = [], []
+
+    def on_metrics(line: dict) -> None:
+        if not waiting and made.run.last_step():
+            waiting.append(Other.remote())
+            (worker,) = [p for p in psutil.process_iter(["cmdline"]) if is_worker(p)]
+            worker.kill()
+
+    def is_worker(process: psutil.Process) -> bool:
+        ours = psutil.Process().children(recursive=True)
+        return process in ours and "RayTrainWorker" in " ".join(process.info["cmdline"] or ())
+
+    try:
+        with pytest.raises(Unfinished, match=r"gave up after train\.start_seconds .* for 1 training workers"):
+            train_on(ray_cluster, made.problem, made.run, made.dataset.train, on_metrics, said.append)
+    finally:
+        ray_cluster.kill(waiting[0])
+    assert "waiting for 1 CPU: 3 of 4 in use by others" in " ".join(said)
+    # Its own processes are gone, and it goes on from its checkpoint.
+    assert made.run.last_step() > 0
+    all_cpus_are_free(ray_cluster)
+
+
+def test_a_failing_driver_has_the_workers_save_and_end_before_their_simulators(ray_cluster, tmp_path):
+    made = experiment(tmp_path, "failing", **{"train.steps": 10**6, "train.checkpoint_seconds": 1000.0})
+
+    def show(line: dict) -> None:
+        raise ValueError("no such column")
+
+    with pytest.raises(ValueError, match="no such column"):
+        train_on(ray_cluster, made.problem, made.run, made.dataset.train, show)
+    assert made.run.last_step() > 0
+    all_cpus_are_free(ray_cluster)
+
+
+def test_a_trial_has_workers_of_its_own_and_is_scored_by_its_checkpoints(ray_cluster, tmp_path):
+    from tuning.nested import train_nested
+
+    made, seen = experiment(tmp_path, "nested", **{"train.checkpoint_seconds": 0.2}), []
+
+    def score(line: dict, weights: Callable[[], torch.nn.Module]) -> None:
+        seen.append((line["step"], {p.device.type for p in weights().parameters()}))
+
+    train_nested(made, score)
+    assert made.run.last_step() == TINY["train.steps"]
+    assert 0 < seen[-1][0] <= TINY["train.steps"]
+    assert all(devices == {"cpu"} for _, devices in seen)
+    all_cpus_are_free(ray_cluster)
+
+
+def all_cpus_are_free(ray) -> None:
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != 4 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert ray.available_resources()["CPU"] == 4
 
 
 def test_two_workers_train_what_one_process_trains_on_their_rows(ray_cluster, tmp_path):

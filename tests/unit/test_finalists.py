@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from tuning import finalists, tasks
+from tuning import finalists
 from tuning.finalists import run_finalist, run_finalists
 from tuning.folder import Score, TrialRecord
 from tuning.scoring import Scorer
@@ -42,22 +42,3 @@ def test_a_finalist_that_generates_no_numbers_fails_alone(search, monkeypatch):
     record = trial.read()
     assert record.status == "failed"
     assert record.reason == "FloatingPointError: 3 of 100 generated rows hold NaN or infinity"
-
-
-def test_each_takes_a_trials_share_of_a_gpu(search, monkeypatch):
-    plan, setting, dataset = search
-    setting.search.trial(0).write(trained(0))
-    setting.search.trial(1).write(trained(1))
-    asked, done = {}, []
-
-    def remote(**options):
-        asked.update(options)
-        return lambda function: SimpleNamespace(remote=lambda shared, path, config: path.name)
-
-    ray = SimpleNamespace(
-        remote=remote, put=lambda x: x, get=done.extend, wait=lambda refs, timeout: (refs[:1], refs[1:])
-    )
-    monkeypatch.setattr(tasks, "ray", ray)
-    run_finalists(plan, setting, dataset, 1, 2, {"CPU": 1, "GPU": 0.25})
-    assert done == ["preset-seed1", "preset-seed2", "trial-1-seed1", "trial-1-seed2"]
-    assert asked == {"num_cpus": 1, "num_gpus": 0.25, "max_retries": 3}

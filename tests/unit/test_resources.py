@@ -1,10 +1,22 @@
 """A run that the cluster cannot hold is refused before Ray would wait for ever."""
 
+from collections import Counter
+
 import pytest
 
 from ndsm.config import Train
-from ndsm.errors import InputError
-from pipelines.resources import Cluster, SimulatorScaling, check_budget, gpu_of_each, simulators_needed
+from ndsm.errors import InputError, Unfinished
+from pipelines.resources import (
+    Cluster,
+    Node,
+    SimulatorScaling,
+    Waiting,
+    check_budget,
+    gpu_of_each,
+    lack,
+    simulators_needed,
+    spread,
+)
 
 MB = 2**20
 
@@ -66,27 +78,85 @@ def test_without_a_gpu_in_use_gpus_do_not_matter():
 def test_custom_resources_are_asked_for_where_the_cluster_offers_them():
     plain = Cluster.of({"CPU": 4.0, "GPU": 1.0, "object_store_memory": 10.0})
     assert plain.worker_resources(True) == {"CPU": 1, "GPU": 1}
-    assert plain.simulator_resources() == {}
+    assert plain.simulator_resources() == {"CPU": 1}
     split = Cluster.of({"CPU": 9.0, "trainer": 2.0, "sim": 5.0})
     assert split.worker_resources(False) == {"CPU": 1, "trainer": 1}
-    assert split.simulator_resources() == {"sim": 1}
+    assert split.simulator_resources() == {"CPU": 1, "sim": 1}
 
 
-@pytest.mark.parametrize(
-    ("cluster", "workers", "expected"),
-    [
-        (Cluster(4, 0, 100 * MB), 1, 3),
-        (Cluster(4, 0, 100 * MB), 4, 1),
-        (Cluster(9, 0, 1000 * MB, trainers=2, simulators=5), 2, 5),
-        (Cluster(6, 0, 1000 * MB, trainers=2, simulators=5), 2, 4),
-        # 30 % of 100 MB: three windows of 10 MB.
-        (Cluster(64, 0, 100 * MB), 1, 3),
-        (Cluster(64, 0, 100 * MB, trainers=2, simulators=60), 2, 3),
-        (Cluster(64, 0, MB), 1, 1),
-    ],
-)
-def test_simulators_fit_beside_the_workers_and_into_the_object_store(cluster, workers, expected):
-    assert cluster.room_for_simulators(workers, 10 * MB) == expected
+def node(name, store=100 * MB, used=None, **total):
+    """A node with these resources, of which `used` are held."""
+    total = {"object_store_memory": float(store), **{key: float(value) for key, value in total.items()}}
+    free = {key: value - (used or {}).get(key, 0) for key, value in total.items()}
+    return Node(name, f"host-{name}", total, free)
+
+
+def check_nodes(*nodes, data, block=5 * MB, gpu=False, **train):
+    totals = {key: sum(n.total.get(key, 0.0) for n in nodes) for n in nodes for key in n.total}
+    config = Train(batch_rows=240, **train)
+    check_budget(Cluster.of(totals, nodes=nodes), config, config.first_simulators, block, data, gpu)
+
+
+def test_object_stores_do_not_add_up_for_what_every_node_needs_whole():
+    """40 MB of rows on twelve nodes of 4.8 MB: 57.6 MB in all, and no node that could hold them."""
+    twelve = [node(str(k), 4.8 * MB, CPU=4) for k in range(12)]
+    with pytest.raises(
+        InputError, match=r"take 40 MB, of which every node .* needs a whole copy .* node host-\d+ has 5 MB"
+    ):
+        check_nodes(*twelve, data=40 * MB, block=MB // 8, workers=1, simulators=2, window=1)
+    check_nodes(*twelve, data=4 * MB, block=MB // 8, workers=1, simulators=2, window=1)
+
+
+def test_nodes_too_small_for_the_rows_only_simulate_nothing():
+    small, large = node("small", 20 * MB, CPU=8), node("large", 200 * MB, CPU=4)
+    check_nodes(small, large, data=50 * MB, workers=1, simulators=3, window=1)
+    with pytest.raises(InputError, match=r"node host-small has 20 MB"):
+        check_nodes(small, large, data=50 * MB, workers=1, simulators=5, window=1)
+    # A worker that simulates by itself may come to any of them.
+    for simulators in (0, "auto"):
+        with pytest.raises(InputError, match=r"node host-small has 20 MB"):
+            check_nodes(small, large, data=50 * MB, workers=1, simulators=simulators, window=1)
+    assert small.simulators_by_memory(5 * MB, 50 * MB) == 0
+    # 30 % of 200 MB: twelve windows of 5 MB. Beside 150 MB of rows ten.
+    assert large.simulators_by_memory(5 * MB, 50 * MB) == 12
+    assert large.simulators_by_memory(5 * MB, 150 * MB) == 10
+
+
+def test_simulators_go_to_what_is_free_and_leave_room_for_workers():
+    a, b = node("a", CPU=16, GPU=1, used={"CPU": 2}), node("b", CPU=4, GPU=1)
+    most = {"a": 100, "b": 100}
+    assert Counter(spread((a, b), {"CPU": 1}, 99, most)) == {"a": 14, "b": 4}
+    kept = ({"CPU": 1, "GPU": 1}, 2)
+    assert Counter(spread((a, b), {"CPU": 1}, 99, most, kept)) == {"a": 13, "b": 3}
+    assert Counter(spread((a, b), {"CPU": 1}, 3, {"a": 1, "b": 9})) == {"a": 1, "b": 2}
+    assert spread((a, b), {"CPU": 1, "sim": 1}, 3, most) == []
+
+
+def test_what_is_waited_for_is_counted_from_what_is_free():
+    busy, half = node("busy", CPU=2, used={"CPU": 2}), node("half", CPU=2, GPU=1, used={"CPU": 1, "GPU": 1})
+    assert lack([busy], {"CPU": 1}, 1) == "1 CPU: 2 of 2 in use by others"
+    assert lack([busy, half], {"CPU": 1}, 1) is None
+    assert lack([busy, half], {"CPU": 1}, 3, own=2) == "3 CPU: 1 of 4 in use by others, 2 by this run"
+    assert lack([busy, half], {"CPU": 1, "GPU": 1}, 1) == "1 GPU: 1 of 1 in use by others"
+    gpu = node("gpu", CPU=1, GPU=1, used={"CPU": 1})
+    assert lack([gpu, half], {"CPU": 1, "GPU": 1}, 1) == (
+        "1 CPU and 1 GPU on one node, 1 times: what is free is on different nodes"
+    )
+
+
+def test_a_wait_is_told_at_once_when_it_changes_and_each_minute_and_has_an_end():
+    said, now = [], [0.0]
+    waiting = Waiting(said.append, 200.0, lambda: now[0])
+    for now[0], what in ((0, "a"), (1, "a"), (2, "b"), (61, "b"), (63, "b")):
+        waiting.on(what)
+    assert said == ["waiting for a", "waiting for b", "waiting for b"]
+    waiting.over()
+    now[0] = 500.0
+    waiting.on("b")
+    assert len(said) == 4
+    now[0] = 700.0
+    with pytest.raises(Unfinished, match=r"gave up after train\.start_seconds \(200 s\) of waiting for b;"):
+        waiting.on("b")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,22 @@
+"""How the driver learns which actor of Ray Train asks for its workers' room; apart from the board, which needs none of Ray Train."""
+
+from typing import Any
+
+import ray
+from ray.train.v2._internal.execution.callback import ControllerCallback
+
+
+class Introduction(ControllerCallback):
+    """Tells the board of Ray Train's controller, the actor that asks for the workers' room.
+
+    Args:
+        board: its handle.
+    """
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Called by the controller in its own process."""
+        here = ray.get_runtime_context()
+        self._board.note_controller.remote(here.current_actor, here.get_actor_id())
