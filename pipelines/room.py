@@ -23,6 +23,8 @@ LOOK_SECONDS = 0.5
 """Between looks at what is free."""
 PLACE_SECONDS = 5.0
 """In which a place is there that was free when it was asked for; another one may have been faster."""
+SETTLE_SECONDS = 5.0
+"""In which what has just ended is no longer counted, so that a start looks again for places that are missing."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ class Room:
         wait_until_ready(self.workers, self.worker_bundle, self._least, self.waiting)
         # Beside as many workers as there may be, and only then where those would come to.
         self.take(simulators, self._least)
-        deadline = time.monotonic() + PLACE_SECONDS
-        # What has just ended may be counted a moment longer.
+        deadline = time.monotonic() + SETTLE_SECONDS
         while len(self.places) < simulators and time.monotonic() < deadline:
             if not self.take(simulators - len(self.places)):
                 time.sleep(LOOK_SECONDS)

@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from settle import nodes_alive, wait_for
 
 
 @pytest.fixture(scope="package")
@@ -38,10 +38,6 @@ def ray_cluster():
     ray.shutdown()
 
 
-def alive(ray) -> int:
-    return sum(node["Alive"] for node in ray.nodes())
-
-
 @pytest.fixture(scope="package")
 def joined(ray_cluster):
     """A context in which a second node is in the cluster; it gives its id.
@@ -59,19 +55,13 @@ def joined(ray_cluster):
             [*wrap, "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         try:
-            wait_for(lambda: alive(ray_cluster) == 2 or process.poll() is not None)
+            wait_for(lambda: nodes_alive() == 2 or process.poll() is not None)
             assert process.poll() is None, process.stdout.read()
             (new,) = {node["NodeID"] for node in ray_cluster.nodes() if node["Alive"]} - known
             yield new
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-            wait_for(lambda: alive(ray_cluster) == 1)
+            wait_for(lambda: nodes_alive() == 1)
 
     return join
-
-
-def wait_for(condition) -> None:
-    """Wait until the condition holds; pytest's own limit ends a wait for ever."""
-    while not condition():
-        time.sleep(0.2)

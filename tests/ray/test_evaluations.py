@@ -5,6 +5,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from settle import free_cpus, wait_for, wait_for_free_cpus
 
 from pipelines import evaluate
 
@@ -32,7 +33,7 @@ def begin(ray_cluster, tmp_path, monkeypatch):
     def start(function):
         monkeypatch.setattr(evaluate, "evaluate_newest", lambda run, problem: function())
         made.append(evaluate.Evaluations(LightRun(tmp_path), problem))
-        settle(lambda: cpus(ray_cluster) == 4)
+        wait_for_free_cpus(4)
         time.sleep(0.05)
         return made[-1], noted
 
@@ -41,15 +42,14 @@ def begin(ray_cluster, tmp_path, monkeypatch):
         evaluations.stop()
 
 
-def cpus(ray):
-    return ray.available_resources().get("CPU", 0)
+def start_one(evaluations):
+    """Have one started, which a busy machine may take several looks for."""
 
+    def started():
+        evaluations.look(True)
+        return free_cpus() == 3
 
-def settle(condition):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(started)
 
 
 def test_one_at_a_time_starts_while_the_workers_train(ray_cluster, begin, tmp_path):
@@ -62,20 +62,21 @@ def test_one_at_a_time_starts_while_the_workers_train(ray_cluster, begin, tmp_pa
 
     evaluations, noted = begin(evaluation)
     evaluations.look(False)
-    assert cpus(ray_cluster) == 4
+    assert free_cpus() == 4
+    start_one(evaluations)
     for _ in range(3):
         evaluations.look(True)
         time.sleep(0.05)
-        assert cpus(ray_cluster) == 3
+        assert free_cpus() == 3
     gate.touch()
 
     def taken_up():
         evaluations.look(False)
         return bool(noted)
 
-    settle(taken_up)
+    wait_for(taken_up)
     assert noted == [{"step": 7}]
-    settle(lambda: cpus(ray_cluster) == 4)
+    wait_for_free_cpus(4)
 
 
 def test_without_a_free_cpu_none_waits_for_one(ray_cluster, begin):
@@ -89,27 +90,26 @@ def test_without_a_free_cpu_none_waits_for_one(ray_cluster, begin):
     evaluations, _ = begin(lambda: None)
     others = Others.remote()
     ray_cluster.get(others.there.remote())
+    wait_for_free_cpus(0)
     evaluations.look(True)
     ray_cluster.kill(others)
-    settle(lambda: cpus(ray_cluster) == 4)
+    wait_for_free_cpus(4)
     # Nothing that had waited takes it now.
     time.sleep(0.5)
-    assert cpus(ray_cluster) == 4
-    evaluations.look(True)
-    assert cpus(ray_cluster) == 3
+    assert free_cpus() == 4
+    start_one(evaluations)
 
 
 def test_the_first_failure_is_told_and_all_give_their_cpu_back(ray_cluster, begin, caplog):
     evaluations, noted = begin(lambda: os._exit(1))
     for _ in range(2):
-        evaluations.look(True)
-        assert cpus(ray_cluster) == 3
+        start_one(evaluations)
 
         def over():
             evaluations.look(False)
-            return cpus(ray_cluster) == 4
+            return free_cpus() == 4
 
-        settle(over)
+        wait_for(over)
         time.sleep(0.1)
     assert noted == []
     assert caplog.text.count("an evaluation beside the training failed: WorkerCrashedError") == 1

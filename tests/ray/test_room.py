@@ -2,19 +2,24 @@
 
 import os
 import signal
-import time
 from collections import Counter
 from contextlib import contextmanager
 
 import pytest
+from settle import wait_for_free_cpus, wait_until_all_is_free
 
 from ndsm.cli import main
 from ndsm.config import Train
 from ndsm.errors import Unfinished
-from pipelines.cluster import find_cluster, find_nodes
+from pipelines.cluster import find_cluster
 from pipelines.room import Room, wait_for_room
 
 pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr("pipelines.room.SETTLE_SECONDS", 0.5)
 
 
 @contextmanager
@@ -28,19 +33,12 @@ def taken(ray, cpus):
 
     other = Other.remote()
     assert ray.get(other.there.remote())
+    wait_for_free_cpus(ray.cluster_resources()["CPU"] - cpus)
     try:
         yield lambda: ray.kill(other)
     finally:
         ray.kill(other)
-        free_again(ray)
-
-
-def free_again(ray):
-    """Nothing of the cluster is held."""
-    deadline = time.monotonic() + 60
-    while any(n.free.get("CPU", 0) < n.total.get("CPU", 0) for n in find_nodes()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        wait_until_all_is_free()
 
 
 def room_of(said, use_gpu=False, data=0, **train):
@@ -61,20 +59,20 @@ def test_workers_come_first_on_unequal_nodes_and_places_of_a_lost_node_stay_with
                 assert where == {True: 1, False: 4}
                 assert room.take(1) == []
                 assert room.lost() == []
-            free_again(ray_cluster)
+            wait_until_all_is_free()
             # Rows that the smaller node's object store cannot hold are simulated elsewhere.
             with room_of([], data=200_000_000) as room:
                 assert small not in {place.node for place in room.take(9)}
-            free_again(ray_cluster)
+            wait_until_all_is_free()
             after.wait(5)
             assert Counter(place.node == small for place in after.places)[True] == 2
             after.free(next(place for place in after.places if place.node != small))
         lost = after.lost()
         assert [place.node for place in lost] == [small, small]
         # One CPU is free, and stays so until somebody asks for it.
-        assert sum(node.free.get("CPU", 0) for node in find_nodes()) == 1
+        wait_for_free_cpus(1)
         assert len(after.take(2)) == 1
-    free_again(ray_cluster)
+    wait_until_all_is_free()
 
 
 def test_a_wait_says_what_is_missing_and_ends_when_it_is_there(ray_cluster):
@@ -107,7 +105,7 @@ def test_a_wait_for_a_simulator_counts_the_workers_room(ray_cluster):
 def test_ctrl_c_during_a_wait_ends_it_and_holds_nothing(ray_cluster):
     with taken(ray_cluster, 4), pytest.raises(KeyboardInterrupt):
         wait_for_room({"CPU": 1}, 1, 100.0, lambda text: os.kill(os.getpid(), signal.SIGINT))
-    free_again(ray_cluster)
+    wait_until_all_is_free()
 
 
 def test_a_run_without_room_gives_up_and_has_written_nothing(ray_cluster, tmp_path, capsys):

@@ -1,10 +1,9 @@
 """How many simulators a run has, on a real cluster: with what is free of it, and while others come and go. The simulators are
 actors that do nothing, which start faster."""
 
-import time
-
 import pytest
 import torch
+from settle import wait_until_all_is_free
 
 from ndsm.config import load_config
 from ndsm.experiment import build_problem
@@ -50,14 +49,7 @@ def other(ray_cluster, idle):
 @pytest.fixture(autouse=True)
 def _all_is_free(ray_cluster):
     yield
-    free_again(ray_cluster)
-
-
-def free_again(ray):
-    deadline = time.monotonic() + 60
-    while ray.available_resources().get("CPU") != 4:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until_all_is_free()
 
 
 @pytest.fixture
@@ -168,4 +160,4 @@ def test_auto_starts_what_the_measured_costs_ask_for_and_there_is_room_for(ray_c
             assert calibrated(problem, ray_cluster.put(None), room, False, said.append) == expected
             assert words in said[-1]
             assert len(room.places) == max(1, expected)
-        free_again(ray_cluster)
+        wait_until_all_is_free()

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from settle import wait_until_all_is_free
 
 import ndsm
 import pipelines.train
@@ -217,7 +218,7 @@ def test_workers_whose_room_is_taken_after_a_loss_wait_and_the_run_ends(ray_clus
     assert "waiting for 1 CPU: 3 of 4 in use by others" in " ".join(said)
     # Its own processes are gone, and it goes on from its checkpoint.
     assert made.run.last_step() > 0
-    all_cpus_are_free(ray_cluster)
+    wait_until_all_is_free()
 
 
 def test_a_failing_driver_has_the_workers_save_and_end_before_their_simulators(ray_cluster, tmp_path):
@@ -229,7 +230,7 @@ def test_a_failing_driver_has_the_workers_save_and_end_before_their_simulators(r
     with pytest.raises(ValueError, match="no such column"):
         train_on(ray_cluster, made.problem, made.run, made.dataset.train, show)
     assert made.run.last_step() > 0
-    all_cpus_are_free(ray_cluster)
+    wait_until_all_is_free()
 
 
 def test_a_trial_has_workers_of_its_own_and_is_scored_by_its_checkpoints(ray_cluster, tmp_path):
@@ -244,14 +245,7 @@ def test_a_trial_has_workers_of_its_own_and_is_scored_by_its_checkpoints(ray_clu
     assert made.run.last_step() == TINY["train.steps"]
     assert 0 < seen[-1][0] <= TINY["train.steps"]
     assert all(devices == {"cpu"} for _, devices in seen)
-    all_cpus_are_free(ray_cluster)
-
-
-def all_cpus_are_free(ray) -> None:
-    deadline = time.monotonic() + 60
-    while ray.available_resources().get("CPU") != 4 and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert ray.available_resources()["CPU"] == 4
+    wait_until_all_is_free()
 
 
 def test_two_workers_train_what_one_process_trains_on_their_rows(ray_cluster, tmp_path):
