@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 import ray
+from ray import PlacementGroupID
 from ray.core.generated import gcs_pb2
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
@@ -160,7 +161,7 @@ class Room:
         Raises:
             Unfinished: `train.start_seconds` have passed.
         """
-        asked = None if controller is None else _groups_of(controller)
+        asked = None if controller is None else _bundles_waiting(controller)
         count = max(asked or 0, self._least)
         missing = None if asked is None else lack(find_nodes(), self.worker_bundle, count, len(self.places))
         if missing is None:
@@ -212,14 +213,25 @@ def wait_for_room(
     remove_placement_group(group)
 
 
-def _groups_of(actor: str) -> int | None:
+def remove_groups_of(actor: str) -> None:
+    """Remove the placement groups of an actor that is dead: Ray itself does that when the driver ends."""
+    for group in _groups(actor):
+        remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
+
+
+def _bundles_waiting(actor: str) -> int | None:
     """Bundles in the placement groups that an actor waits for; None if it has one with room, 0 if it has none."""
     waiting = 0
-    for entry in ray._private.state.state._connect_and_get_accessor().get_placement_group_table():
-        group = gcs_pb2.PlacementGroupTableData.FromString(entry)
-        if group.creator_actor_id.hex() != actor or group.state == gcs_pb2.PlacementGroupTableData.REMOVED:
-            continue
+    for group in _groups(actor):
         if group.state == gcs_pb2.PlacementGroupTableData.CREATED:
             return None
         waiting += len(group.bundles)
     return waiting
+
+
+def _groups(actor: str) -> list[gcs_pb2.PlacementGroupTableData]:
+    """Placement groups that an actor made and that are not removed; `ray.util.placement_group_table` does not say whose."""
+    table = ray._private.state.state._connect_and_get_accessor().get_placement_group_table()
+    groups = [gcs_pb2.PlacementGroupTableData.FromString(entry) for entry in table]
+    removed = gcs_pb2.PlacementGroupTableData.REMOVED
+    return [g for g in groups if g.creator_actor_id.hex() == actor and g.state != removed]

@@ -27,7 +27,7 @@ from pipelines.cluster import cluster
 from pipelines.evaluate import Evaluations
 from pipelines.introduction import Introduction
 from pipelines.resources import TRAINER, Cluster, check_budget
-from pipelines.room import Room
+from pipelines.room import Room, remove_groups_of
 from pipelines.simulator_pool import SimulatorPool, calibrated, workers_problem
 from pipelines.versions import software
 from pipelines.worker import worker
@@ -42,7 +42,8 @@ REGROUP_SECONDS = 15.0
 LOOK_SECONDS = 2.0
 """Between looks at whether Ray Train's workers have room."""
 END_SECONDS = 30.0
-"""In which workers save and end after the driver's own failure, before their simulators are killed."""
+"""In which workers save and end after the driver's own failure, before their simulators are killed, and Ray Train ends when
+it is told to."""
 
 
 def train(
@@ -246,14 +247,14 @@ def train_on_ray(
                 looked, controller = time.monotonic(), ray.get(pool.board.controller.remote())
                 if room.watch(controller and controller[1]) and controller and run.stop_file.exists():
                     # Nobody trains who could save more than the last checkpoint has.
-                    ray.kill(controller[0])
+                    end_controller(controller, thread)
                     run.pull()
                     return
         failure = ray.get(pool.board.failure.remote())
     except Unfinished:
         # It would go on asking for room.
         if controller is not None:
-            ray.kill(controller[0])
+            end_controller(controller, thread)
         raise
     except Exception as error:
         # Workers without simulators and a board would be started again and again.
@@ -275,6 +276,19 @@ def train_on_ray(
     if failures:
         raise cause(failures[0])
     run.pull()
+
+
+def end_controller(controller: tuple[Any, str], thread: threading.Thread) -> None:
+    """End Ray Train while it waits for its workers' room, and take back what it asked for.
+
+    Args:
+        controller: its actor's handle and id.
+        thread: in which it was started; ends with it.
+    """
+    handle, actor = controller
+    ray.kill(handle)
+    thread.join(timeout=END_SECONDS)
+    remove_groups_of(actor)
 
 
 def cause(error: BaseException) -> BaseException:
