@@ -20,22 +20,22 @@ class Board:
     """The actor.
 
     Args:
-        simulators: in use at first.
+        simulators: as `sealed` gives those in use at first.
     """
 
-    def __init__(self, simulators: list[SimulatorHandle]) -> None:
+    def __init__(self, simulators: list[Any]) -> None:
         self._simulators, self._stop = simulators, False
         self._lines: list[dict[str, Any]] = []
         self._failure: Exception | None = None
         self._warnings: list[str] = []
-        self._controller: tuple[Any, str] | None = None
+        self._controller: tuple[list[Any], str] | None = None
 
-    def simulators(self) -> list[SimulatorHandle]:
-        """Those in use, in the order that workers divide among themselves."""
+    def simulators(self) -> list[Any]:
+        """Those in use, sealed, in the order that workers divide among themselves."""
         return self._simulators
 
-    def set_simulators(self, simulators: list[SimulatorHandle]) -> None:
-        """From now on these are in use."""
+    def set_simulators(self, simulators: list[Any]) -> None:
+        """From now on these are in use; sealed."""
         self._simulators = simulators
 
     def post(self, line: dict[str, Any]) -> bool:
@@ -61,11 +61,11 @@ class Board:
         """The first that `fail` was told of."""
         return self._failure
 
-    def note_controller(self, handle: Any, name: str) -> None:
-        """Take Ray Train's own actor, and its id."""
+    def note_controller(self, handle: list[Any], name: str) -> None:
+        """Take Ray Train's own actor, sealed, and its id."""
         self._controller = handle, name
 
-    def controller(self) -> tuple[Any, str] | None:
+    def controller(self) -> tuple[list[Any], str] | None:
         """What `note_controller` was told of."""
         return self._controller
 
@@ -74,10 +74,16 @@ class Board:
         self._stop = True
 
 
+def sealed(what: Any) -> list[Any]:
+    """A list of a reference to handles of actors: who gets the handles themselves imports those actors' classes, and PyTorch
+    with them."""
+    return [ray.put(what)]
+
+
 def open_board(simulators: list[SimulatorHandle]) -> Any:
     """The actor's handle; it lives on this node, and no longer than the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote(simulators)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote(sealed(simulators))
 
 
 class Membership:
@@ -98,6 +104,8 @@ class Membership:
         self._asked_at = 0.0
         self.mine: list[SimulatorHandle] = []
         """Those of this worker."""
+        self._known: Any = None
+        """The reference that the last answer was."""
         self._divide(ray.get(board.simulators.remote()))
 
     def look(self) -> list[SimulatorHandle]:
@@ -110,7 +118,12 @@ class Membership:
             self._asked = None
         return self.mine
 
-    def _divide(self, simulators: list[SimulatorHandle]) -> None:
+    def _divide(self, answer: list[Any]) -> None:
+        (reference,) = answer
+        if reference == self._known:
+            return
+        self._known = reference
+        simulators: list[SimulatorHandle] = ray.get(reference)
         self.total = len(simulators)
         self.mine = simulators[self._rank :: self._world]
         if simulators and not self.mine:

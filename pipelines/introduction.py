@@ -5,6 +5,8 @@ from typing import Any
 import ray
 from ray.train.v2._internal.execution.callback import ControllerCallback
 
+from pipelines.board import sealed
+
 
 class Introduction(ControllerCallback):
     """Tells the board of Ray Train's controller, the actor that asks for the workers' room.
@@ -19,4 +21,4 @@ class Introduction(ControllerCallback):
     def after_controller_start(self, train_run_context: Any) -> None:
         """Called by the controller in its own process."""
         here = ray.get_runtime_context()
-        self._board.note_controller.remote(here.current_actor, here.get_actor_id())
+        self._board.note_controller.remote(sealed(here.current_actor), here.get_actor_id())

@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from ndsm.experiment import start
 from ndsm.training import Problem
 from ndsm.training.calibration import Costs, measure_costs
-from pipelines.board import open_board
+from pipelines.board import open_board, sealed
 from pipelines.handles import SimulatorHandle
 from pipelines.resources import SimulatorScaling, simulators_needed
 from pipelines.room import Place, Room
@@ -61,7 +61,7 @@ class SimulatorPool:
         self._replace_lost(workers)
         self._scale(line)
         if self.handles != before:
-            self.board.set_simulators.remote(self.handles)
+            self.board.set_simulators.remote(sealed(self.handles))
 
     def _replace_lost(self, workers: int) -> None:
         """Start those anew whose node is gone, and those that had no place, as far as there is room now."""

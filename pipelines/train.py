@@ -278,15 +278,17 @@ def train_on_ray(
     run.pull()
 
 
-def end_controller(controller: tuple[Any, str], thread: threading.Thread) -> None:
+def end_controller(controller: tuple[list[Any], str], thread: threading.Thread) -> None:
     """End Ray Train while it waits for its workers' room, and take back what it asked for.
 
     Args:
-        controller: its actor's handle and id.
+        controller: its actor's handle, sealed, and id.
         thread: in which it was started; ends with it.
     """
-    handle, actor = controller
-    ray.kill(handle)
+    (handle,), actor = controller
+    # Its own death took the handle with it.
+    with suppress(ray.exceptions.RayError):
+        ray.kill(ray.get(handle))
     thread.join(timeout=END_SECONDS)
     remove_groups_of(actor)
 

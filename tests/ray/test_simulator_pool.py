@@ -100,7 +100,8 @@ def adapt(ray, pool, lines, times, stall, busy):
     counts = []
     for _ in range(times):
         pool.adapt(lines.next(len(pool.handles), stall, busy))
-        counts.append(len(ray.get(pool.board.simulators.remote())))
+        (shown,) = ray.get(pool.board.simulators.remote())
+        counts.append(len(ray.get(shown)))
     return counts
 
 

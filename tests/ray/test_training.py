@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -411,7 +412,7 @@ def test_a_simulator_that_never_answers_is_worked_around(ray_cluster, tmp_path, 
 
 def test_simulators_may_come_and_go(ray_cluster, tmp_path):
     """Blocks stay those of their numbers while the list of simulators changes under the worker."""
-    from pipelines.board import Membership, open_board
+    from pipelines.board import Membership, open_board, sealed
     from pipelines.ingest import Ingest
     from pipelines.simulators import start_simulators
 
@@ -423,7 +424,7 @@ def test_simulators_may_come_and_go(ray_cluster, tmp_path):
     ingest = Ingest(members.look, lambda number: number, 0, 2, made.problem.spec.stamp)
     try:
         ingest.take(0)
-        ray_cluster.get(board.set_simulators.remote(second))
+        ray_cluster.get(board.set_simulators.remote(sealed(second)))
         number = 1
         while members.mine[0].actor != second[0].actor:
             ingest.take(number)
@@ -432,6 +433,8 @@ def test_simulators_may_come_and_go(ray_cluster, tmp_path):
         first[0].stop()
         for n in range(number, number + 8):
             np.testing.assert_array_equal(ingest.take(n), rollout(made.problem.spec, made.dataset.train, n))
+        # A handle loads its actor's class, and with it PyTorch, of which the board has no use.
+        assert not ray_cluster.get(board.__ray_call__.remote(lambda board: "torch" in sys.modules))
     finally:
         ingest.close()
         second[0].stop()

@@ -14,7 +14,7 @@ class Remote:
     """In Ray's place: a board in this process, whose answers come when the test says so."""
 
     def __init__(self, simulators):
-        self.board, self.ready = board.Board(simulators), True
+        self.board, self.ready = board.Board([simulators]), True
         self.simulators = self
         self.asked = 0
 
@@ -58,14 +58,14 @@ def test_every_simulator_is_one_workers_and_the_others_know_of_it(remote, world)
 
 
 def test_workers_without_a_simulator_of_their_own_share_one(remote):
-    remote.board.set_simulators(handles(2))
+    remote.board.set_simulators([handles(2)])
     found = members(remote, 5)
     assert [names(m.mine) for m in found] == [[f"actor {rank % 2}"] for rank in range(5)]
     assert [names(m.others) for m in found] == [[f"actor {1 - rank % 2}"] for rank in range(5)]
 
 
 def test_without_simulators_nobody_has_one(remote):
-    remote.board.set_simulators([])
+    remote.board.set_simulators([[]])
     for m in members(remote, 2):
         assert (m.mine, m.others, m.total) == ([], [], 0)
 
@@ -73,7 +73,7 @@ def test_without_simulators_nobody_has_one(remote):
 def test_another_list_is_divided_anew_once_it_is_there(remote):
     """After a resize and after simulators came or went; while the board does not answer, the last list holds."""
     first, second = members(remote, 2)
-    remote.board.set_simulators(handles(4, first=3))
+    remote.board.set_simulators([handles(4, first=3)])
     remote.ready = False
     for _ in range(3):
         assert names(first.look()) == ["actor 0", "actor 2", "actor 4"]
