@@ -12,8 +12,26 @@ from settle import nodes_alive, wait_for
 
 
 @pytest.fixture(scope="package")
-def ray_cluster():
-    ray = pytest.importorskip("ray")
+def _fewer_processes():
+    """Ray Train without two of its helpers: each is one more process for every run, which imports Ray Train for seconds.
+
+    One hands Ray's datasets to workers, of which ndsm has none; the other removes what a killed controller held, which ndsm
+    does itself. tests/chaos and tests/cli have them.
+    """
+    pytest.importorskip("ray.train")
+    from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+
+    trainer = "ray.train.v2.api.data_parallel_trainer"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{trainer}.DatasetsCallback", lambda **_: WorkerGroupCallback())
+        patch.setattr(f"{trainer}.PlacementGroupCleanerCallback", ControllerCallback)
+        yield
+
+
+@pytest.fixture(scope="package")
+def ray_cluster(_fewer_processes):
+    import ray
+
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"
     # tests/chaos has a node that is told of its end; here the watcher would be one more process for every run.
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
