@@ -11,6 +11,7 @@ import pytest
 
 import ndsm
 from ndsm.config import load_config
+from ndsm.errors import InputError
 from ndsm.reproduce import Job
 from ndsm.run import Run
 from pipelines import reproduce, score
@@ -49,22 +50,34 @@ def test_a_studys_runs_have_a_gpu_each_or_none(two_gpus, tmp_path, monkeypatch):
     assert sorted(found) == [([], None), (["0"], "0"), (["1"], "1")]
 
 
-def test_scoring_workers_have_a_gpu_each(two_gpus, tmp_path, monkeypatch):
-    x = np.random.default_rng(0).normal(size=(60, 2))
-    model = ndsm.NDSM(2, max_steps=2, random_state=0, config=load_config("vectors", {"data.path": "X"}))
-    model.fit(x).save(tmp_path / "run")
-    pq.write_table(pa.table({"x0": x[:, 0], "x1": x[:, 1]}), tmp_path / "rows.parquet", row_group_size=10)
+def test_scoring_workers_have_a_gpu_each_and_write_the_numbers_of_one_process(
+    two_gpus, tmp_path, monkeypatch
+):
+    # Unix times, which float32 would round to multiples of 128 seconds.
+    x = np.random.default_rng(0).normal([1.7e9, 3], 2, (300, 2))
+    ndsm.NDSM(n_components=2, max_steps=20, batch_rows=32, random_state=0).fit(x).save(tmp_path / "run")
+    table = pa.table({"x1": x[:, 1], "key": np.arange(300), "x0": x[:, 0]})
+    data, out = tmp_path / "rows.parquet", tmp_path / "out"
+    pq.write_table(table, data, row_group_size=100)
     there, found = tmp_path / "there", tmp_path / "found"
     there.mkdir()
     found.mkdir()
 
     class Worker(score._Worker):
-        def __init__(self, path, names, settings):
+        def __init__(self, *args):
             ids, visible = seen(there, str(os.getpid()))
-            (found / f"{settings['device']} {ids} {visible} {os.getpid()}").touch()
-            super().__init__(path, names, settings)
+            (found / f"{args[-1]['device']} {ids} {visible}").touch()
+            super().__init__(*args)
 
     monkeypatch.setattr(score, "_Worker", Worker)
-    score.score_on_ray(Run(tmp_path / "run"), tmp_path / "rows.parquet", tmp_path / "out", 2, {"probes": 1})
-    names = sorted(path.name.rpartition(" ")[0] for path in found.iterdir())
-    assert names == ["auto ['0'] 0", "auto ['1'] 1"]
+    run, settings = Run(tmp_path / "run"), {"end": None, "probes": 0, "seed": 0}
+    mean = score.score_on_ray(run, data, out, 2, settings)
+    assert sorted(path.name for path in found.iterdir()) == ["auto ['0'] 0", "auto ['1'] 1"]
+    written = pq.read_table(out).sort_by("key")
+    assert written.column_names == ["x1", "key", "x0", "log_prob", "bits_per_dim", "standard_error"]
+    assert written["key"].to_pylist() == list(range(300))
+    expected = ndsm.load(tmp_path / "run").score_samples(np.stack([written["x0"], written["x1"]], 1))
+    np.testing.assert_allclose(written["log_prob"], expected, atol=5e-3)
+    assert mean == pytest.approx(np.mean(written["log_prob"]))
+    with pytest.raises(InputError, match="expected the name of a new folder"):
+        score.score_on_ray(run, data, out, 2, settings)

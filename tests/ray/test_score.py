@@ -27,30 +27,14 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_workers_write_the_numbers_of_one_process(folder, ray_cluster):
-    run, out = Run.open(folder / "run"), folder / "scored"
-    settings = {"end": None, "probes": 0, "seed": 0}
-    mean = score_on_ray(run, folder / "rows.parquet", out, 1, settings)
-    found = pq.read_table(out).sort_by("key")
-    assert found.column_names == ["x1", "key", "x0", "log_prob", "bits_per_dim", "standard_error"]
-    assert found["key"].to_pylist() == list(range(300))
-    rows = np.stack([found["x0"], found["x1"]], 1)
-    expected = ndsm.load(folder / "run").score_samples(rows)
-    np.testing.assert_allclose(found["log_prob"], expected, atol=5e-3)
-    assert mean == pytest.approx(np.mean(found["log_prob"]))
-    with pytest.raises(InputError, match="expected the name of a new folder"):
-        score_on_ray(run, folder / "rows.parquet", out, 1, settings)
-
-
-@pytest.mark.parametrize("as_uri", [False, True])
-def test_workers_read_folders_whose_names_hold_a_column(folder, ray_cluster, tmp_path, as_uri):
+def test_workers_read_folders_whose_names_hold_a_column(folder, ray_cluster, tmp_path):
     run, settings = Run.open(folder / "run"), {"end": None, "probes": 0, "seed": 0}
     table = pq.read_table(folder / "rows.parquet")
     table = table.set_column(0, "x1", pa.array(np.rint(table["x1"]).astype(int)))
     data, out = tmp_path / "hive", tmp_path / "scored"
     pa.dataset.write_dataset(table, data, format="parquet", partitioning=["x1"], partitioning_flavor="hive")
     (data / "_SUCCESS").touch()
-    score_on_ray(run, data.as_uri() if as_uri else data, out, 1, settings)
+    score_on_ray(run, data.as_uri(), out, 1, settings)
     found = pq.read_table(out).sort_by("key")
     assert found["x1"].to_pylist() == table["x1"].to_pylist()
     expected = ndsm.load(folder / "run").score_samples(np.stack([table["x0"], table["x1"]], 1))

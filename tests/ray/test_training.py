@@ -138,6 +138,7 @@ def test_stops_and_killed_simulators_change_nothing_but_counters(ray_cluster, tm
     assert last["next_block"] == calm.run.last_metrics()["next_block"]
 
 
+@pytest.mark.nightly
 def test_a_killed_simulator_of_images_comes_back(ray_cluster, tmp_path, mnist_root):
     """Though its modes are more than Ray sends along with a constructor, and warns of for restarts."""
     from pipelines.simulators import start_simulators
@@ -234,6 +235,7 @@ def test_a_failing_driver_has_the_workers_save_and_end_before_their_simulators(r
     wait_until_all_is_free()
 
 
+@pytest.mark.nightly
 def test_a_trial_has_workers_of_its_own_and_is_scored_by_its_checkpoints(ray_cluster, tmp_path):
     from tuning.nested import train_nested
 

@@ -1,24 +1,19 @@
 """The paper's experiments: their protocol, their bookkeeping, and one short run."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ray.exceptions import WorkerCrashedError
 
 from ndsm.config import build_config, flatten, merge
 from ndsm.console import print_study
-from ndsm.errors import InputError, Unfinished
+from ndsm.errors import InputError
 from ndsm.reproduce import STUDIES, Folder, run_here, run_job, summarise
 from ndsm.reproduce.ablation import ABLATIONS
 from ndsm.reproduce.images import METHODS
 from ndsm.reproduce.toys import RUNS, TOY_STUDIES
-from pipelines import reproduce
-from pipelines.resources import Cluster
 
 
 def row(name, seed, mode_std, **setting):
@@ -281,41 +276,3 @@ def test_the_ablation_measures_each_mixture_alone_and_pictures_digits(tmp_path):
     assert folder.results["floor"]["swd2"] > 0
     assert (tmp_path / "ablation" / "figure.png").is_file()
     assert np.load(tmp_path / "ablation" / "samples" / f"{folder.jobs[0].name}.npy").shape == (64, 64)
-
-
-@pytest.mark.parametrize("gpus", [0, 1])
-def test_a_job_whose_process_dies_leaves_the_others_and_none_shares_a_gpu(gpus, tmp_path, monkeypatch):
-    asked = []
-
-    def remote(**options):
-        asked.append(options)
-        return lambda task: SimpleNamespace(remote=lambda job, runs: job)
-
-    def get(job):
-        if job.name == "second":
-            raise WorkerCrashedError
-        return "rows"
-
-    ray = SimpleNamespace(
-        remote=remote,
-        wait=lambda refs, num_returns: (refs[-1:], refs[:-1]),
-        get=get,
-        exceptions=reproduce.ray.exceptions,
-    )
-    monkeypatch.setattr(reproduce, "ray", ray)
-    monkeypatch.setattr(reproduce, "cluster", lambda: nullcontext(Cluster(2, gpus, 1e9)))
-    monkeypatch.setattr(reproduce, "check_seen", lambda written: None)
-    done = []
-
-    class Job(SimpleNamespace):
-        # A job is its own reference here, and references are keys.
-        __hash__ = object.__hash__
-
-    jobs = [
-        Job(name=name, config=SimpleNamespace(train=SimpleNamespace(device=device)))
-        for name, device in [("first", "auto"), ("second", "cpu"), ("third", "cuda")]
-    ]
-    with pytest.raises(Unfinished, match="1 of 3 runs failed, the first one by WorkerCrashedError"):
-        reproduce.run_on_ray(jobs, tmp_path, lambda job, result: done.append(job.name))
-    assert done == ["third", "first"]
-    assert [options["num_gpus"] for options in asked] == ([1, 0, 1] if gpus else [0, 0, 0])
