@@ -24,9 +24,9 @@ def axe_script(tmp_path_factory):
         return archive.extractfile("package/axe.min.js").read().decode()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium(request):
-    """Headless Chromium, driven by Selenium."""
+    """Headless Chromium, driven by Selenium; it ends with these tests, since it works on while nobody looks."""
     driver = headless()
     if driver is None:
         pytest.skip("needs Chromium: apt-get install chromium chromium-driver")

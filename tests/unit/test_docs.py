@@ -252,7 +252,8 @@ def test_options_that_pages_name_are_fields():
 
 
 SHORT = {
-    "train": ["--local", "--fresh", "--json", "--train.steps", "20", "--train.batch-rows", "32", "--evaluate.n", "60"],
+    "train": ["--local", "--fresh", "--json", "--train.steps", "20", "--train.batch-rows", "32", "--evaluate.n", "60",
+              "--network.width", "16", "--train.block-mb", "0.05"],
     "sample": ["--n", "40", "--steps", "60"],
     "impute": ["--steps", "5"],
     "bench": ["--n", "100", "--steps", "5", "--data.n", "300", "--reference.n-init", "1", "--train.block-mb", "0.02"],
