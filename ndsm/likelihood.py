@@ -109,7 +109,7 @@ def log_density(
     Raises:
         InputError: the prior has no density, or `end` is not between 0 and T.
     """
-    # There draws of it are made, too: a prior of one's own may know no other device.
+    # On the CPU, where its draws are made: a prior of one's own may know no other device.
     prior = process.to("cpu").prior
     if not hasattr(prior, "log_prob"):
         raise InputError(

@@ -71,8 +71,7 @@ def generate_on_ray(folder: PartFolder, on_part: Callable[[Part], None]) -> None
             folder.forget()
             raise
         gpus = int(found.gpus)
-        bundle = {"CPU": 1.0, "GPU": 1.0} if gpus else {"CPU": 1.0}
-        wait_for_room(bundle, 1, folder.run.config().train.start_seconds, say)
+        wait_for_room({"CPU": 1.0, "GPU": float(bool(gpus))}, 1, folder.run.config().train.start_seconds, say)
         count = min(len(missing), gpus or int(found.cpus))
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ndsm.config import Train
 from ndsm.errors import InputError, Unfinished
@@ -191,6 +192,12 @@ def _check_nodes(
 def capacity(resources: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     """How often a node's resources hold a bundle."""
     return min(int(resources.get(name, 0.0) / each + 1e-9) for name, each in bundle.items() if each)
+
+
+def remote_options(bundle: Mapping[str, float]) -> dict[str, Any]:
+    """The options of `ray.remote` by which a task or an actor takes a bundle, which has CPUs."""
+    others = {name: each for name, each in bundle.items() if name not in ("CPU", "GPU")}
+    return {"num_cpus": bundle["CPU"], "num_gpus": bundle.get("GPU", 0), "resources": others}
 
 
 def without(resources: Mapping[str, float], bundle: Mapping[str, float]) -> dict[str, float]:

@@ -205,10 +205,14 @@ def wait_for_room(
 ) -> None:
     """Wait until so many bundles are free at the same time, and hold nothing.
 
+    Args:
+        bundle: what one process takes; 0 of a resource is as none.
+
     Raises:
         Unfinished: `seconds` have passed.
     """
-    group = placement_group([dict(bundle)] * count)
+    bundle = {name: each for name, each in bundle.items() if each}
+    group = placement_group([bundle] * count)
     wait_until_ready(group, bundle, count, Waiting(say, seconds))
     remove_placement_group(group)
 

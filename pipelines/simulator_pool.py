@@ -13,7 +13,7 @@ from ndsm.training import Problem
 from ndsm.training.calibration import Costs, measure_costs
 from pipelines.board import open_board, sealed
 from pipelines.handles import SimulatorHandle
-from pipelines.resources import SimulatorScaling, simulators_needed
+from pipelines.resources import SimulatorScaling, remote_options, simulators_needed
 from pipelines.room import Place, Room
 from pipelines.simulators import start_simulators
 
@@ -120,10 +120,8 @@ def as_worker(function: Callable[..., Any], room: Room, *args: Any) -> Any:
         return function(*args)
 
     assert room.workers is not None
-    resources = dict(room.worker_bundle)
-    cpus, gpus = resources.pop("CPU"), resources.pop("GPU", 0)
     there = PlacementGroupSchedulingStrategy(room.workers)
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=resources, scheduling_strategy=there)(work)
+    task = ray.remote(**remote_options(room.worker_bundle), scheduling_strategy=there)(work)
     return ray.get(task.remote(*args))
 
 

@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ndsm.processes import RolloutSpec, rollout
 from pipelines.handles import SimulatorHandle
+from pipelines.resources import remote_options
 from pipelines.versions import check_software, software
 
 
@@ -89,10 +90,7 @@ def start_simulators(
         resources: of each.
         groups: a placement group with room for one for each; anywhere if not given.
     """
-    others = {name: each for name, each in resources.items() if name != "CPU"}
-    actor = ray.remote(num_cpus=resources["CPU"], max_restarts=-1, max_task_retries=-1, resources=others)(
-        Simulator
-    )
+    actor = ray.remote(**remote_options(resources), max_restarts=-1, max_task_retries=-1)(Simulator)
     inputs = [ray.put(spec), data]
     # "DEFAULT" is said explicitly: started from a trial of Ray Tune they would have to fit into what the trial itself holds.
     there = ["DEFAULT"] * count if groups is None else [PlacementGroupSchedulingStrategy(g) for g in groups]

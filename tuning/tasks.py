@@ -5,6 +5,8 @@ from typing import Any
 
 import ray
 
+from pipelines.resources import remote_options
+
 
 def run_tasks(
     function: Callable[..., None],
@@ -20,7 +22,7 @@ def run_tasks(
         at_once: jobs at the same time, if the cluster has what they take.
         resources: that each takes, as `trial_resources` says.
     """
-    task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=3)(function)
+    task = ray.remote(**remote_options(resources), max_retries=3)(function)
     reference, waiting = ray.put(shared), list(jobs)
     pending: list[Any] = []
     while waiting or pending:

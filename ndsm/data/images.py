@@ -17,24 +17,9 @@ from ndsm.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 OTHER_SUFFIXES = (
-    *(
-        ".gif",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jfif",
-        ".jp2",
-        ".j2k",
-        ".jxl",
-        ".pbm",
-        ".pgm",
-        ".ppm",
-        ".pnm",
-        ".tga",
-        ".ico",
-    ),
-    *(".psd", ".dcm", ".exr", ".hdr", ".pcx", ".sgi", ".dds", ".svg"),
-)
+    ".gif", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".j2k", ".jxl", ".pbm", ".pgm", ".ppm", ".pnm", ".tga", ".ico", ".psd",
+    ".dcm", ".exr", ".hdr", ".pcx", ".sgi", ".dds", ".svg",
+)  # fmt: skip
 """Of images that are not read."""
 GREY = "L"
 """Pillow's name of 8-bit grey."""
