@@ -3,7 +3,7 @@ actors that do nothing, which start faster."""
 
 import pytest
 import torch
-from settle import wait_until_all_is_free
+from settle import wait_for, wait_for_free_cpus, wait_until_all_is_free
 
 from ndsm.config import load_config
 from ndsm.experiment import build_problem
@@ -105,6 +105,14 @@ def adapt(ray, pool, lines, times, stall, busy):
     return counts
 
 
+def gone(ray, actor):
+    try:
+        ray.get(actor.there.remote())
+    except ray.exceptions.RayActorError:
+        return True
+    return False
+
+
 def test_simulators_come_and_go_as_workers_wait_or_do_not(ray_cluster, make, other):
     """Never more than there is room for beside as many workers as may come and what others hold."""
     pool, room = make(1, **{"train.workers": "1,2"})
@@ -113,14 +121,16 @@ def test_simulators_come_and_go_as_workers_wait_or_do_not(ray_cluster, make, oth
     # Four CPUs: one simulator's, one somebody else's, one held for the worker, and one left to another worker.
     assert adapt(ray_cluster, pool, lines, 12, 0.6, 1.0) == [1] * 12
     ray_cluster.kill(holder)
+    wait_for_free_cpus(2)
     found = adapt(ray_cluster, pool, lines, 12, 0.6, 1.0)
-    assert found[-1] == 2
+    while found[-1] < 2:  # The cluster may be told of the group's place a moment after it was asked for.
+        found += adapt(ray_cluster, pool, lines, 1, 0.6, 1.0)
     assert found == sorted(found)
+    assert adapt(ray_cluster, pool, lines, 12, 0.6, 1.0) == [2] * 12
     assert all(ray_cluster.get([handle.actor.there.remote() for handle in pool.handles]))
     left = pool.handles[1]
     assert 1 in adapt(ray_cluster, pool, lines, 12, 0.0, 0.1)
-    with pytest.raises(ray_cluster.exceptions.RayActorError):
-        ray_cluster.get(left.actor.there.remote())
+    wait_for(lambda: gone(ray_cluster, left.actor))
     assert len(room.places) == 1
 
 
