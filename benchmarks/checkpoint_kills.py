@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from ndsm.config import load_config
-from ndsm.experiment import Experiment, begin, prepare, start
-from ndsm.run import Run
+from ndsm.runs import Run
+from ndsm.workflows.resuming import start
+from ndsm.workflows.setup import Experiment, begin, prepare
 
 SETTINGS = {
     "data.n": 200,

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from ndsm.config import load_config
 from ndsm.data import load
-from ndsm.experiment import build_problem, start
-from ndsm.processes import rollout
+from ndsm.simulation import rollout
 from ndsm.training import Trainer, fit_mixture
+from ndsm.workflows.resuming import start
+from ndsm.workflows.setup import build_problem
 
 EVERY = 20
 

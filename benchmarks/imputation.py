@@ -23,7 +23,7 @@ from sklearn.impute import IterativeImputer
 
 import ndsm
 from ndsm.config import load_config
-from ndsm.streams import numpy_stream
+from ndsm.core.rng import numpy_stream
 
 TABLES = {"wine": load_wine, "diabetes": load_diabetes}
 COMPONENTS = 3

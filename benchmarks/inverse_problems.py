@@ -23,12 +23,8 @@ import numpy as np
 import torch
 from samplers import add_models, models_of
 
-from ndsm.experiment import Generator
-from ndsm.objectives import Score
-from ndsm.processes import Process
-from ndsm.samplers import carry, reverse_times
-from ndsm.samplers.base import KnownKernel
-from ndsm.samplers.guidance import (
+from ndsm.core.rng import torch_stream
+from ndsm.inference.guidance import (
     MomentMatched,
     Operator,
     Projected,
@@ -38,8 +34,12 @@ from ndsm.samplers.guidance import (
     projections,
     start_given,
 )
-from ndsm.samplers.projection import ProjectedSampler, noised_measurements
-from ndsm.streams import torch_stream
+from ndsm.inference.projection import ProjectedSampler, noised_measurements
+from ndsm.objectives import Score
+from ndsm.processes import Process
+from ndsm.samplers import carry, reverse_times
+from ndsm.samplers.base import KnownKernel
+from ndsm.workflows.trained_model import Generator
 
 PEAK = {"digits": 16.0, "mnist": 1.0}
 """The pixels' range."""

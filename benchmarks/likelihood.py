@@ -27,7 +27,7 @@ from ndsm import NDSM, load_config
 from ndsm.config import build_config, merge
 from ndsm.data.toys import make_toy
 from ndsm.data.whitening import fit_whitening
-from ndsm.likelihood import log_density
+from ndsm.inference.likelihood import log_density
 
 TABLES = {"wine": load_wine, "diabetes": load_diabetes, "digits": load_digits}
 ARCS = 2000

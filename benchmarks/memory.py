@@ -28,8 +28,8 @@ def simulator_over_blocks() -> None:
 
     from ndsm.config import load_config
     from ndsm.data import load
-    from ndsm.experiment import build_problem
     from ndsm.training import fit_mixture
+    from ndsm.workflows.setup import build_problem
     from pipelines.simulators import start_simulators
 
     config = load_config("digits")
@@ -95,9 +95,9 @@ def one_chunk_of_images() -> None:
     import torch
 
     from ndsm.config import load_config
+    from ndsm.mixture import GaussianMixture
     from ndsm.networks import build_score_model
     from ndsm.processes import Langevin
-    from ndsm.reference import GaussianMixture
     from ndsm.samplers import CHUNK, generate, reverse_times
 
     config = load_config("mnist")

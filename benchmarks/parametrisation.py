@@ -17,9 +17,11 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.data import load
-from ndsm.experiment import Generator, build_problem, training_in_memory
 from ndsm.metrics import evaluate
 from ndsm.training import fit_mixture
+from ndsm.workflows.setup import build_problem
+from ndsm.workflows.train import training_in_memory
+from ndsm.workflows.trained_model import Generator
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "the preset's": {},

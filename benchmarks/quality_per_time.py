@@ -25,12 +25,14 @@ import torch
 
 from ndsm.config import Config, build_config, load_config, merge
 from ndsm.data import Dataset, load
-from ndsm.experiment import Generator, build_problem, training_in_memory
 from ndsm.metrics import evaluate
-from ndsm.metrics.images import frechet_distance
-from ndsm.processes import rollout
-from ndsm.reference import GaussianMixture
+from ndsm.metrics.image_quality import frechet_distance
+from ndsm.mixture import GaussianMixture
+from ndsm.simulation import rollout
 from ndsm.training import fit_mixture
+from ndsm.workflows.setup import build_problem
+from ndsm.workflows.train import training_in_memory
+from ndsm.workflows.trained_model import Generator
 
 COMMON: dict[str, Any] = {
     "process.integrator": "exponential",

@@ -13,10 +13,12 @@ import time
 import numpy as np
 import torch
 
+from ndsm.mixture import GaussianMixture
+from ndsm.mixture.gaussian_mixture import CovarianceType
 from ndsm.objectives import NDSM
-from ndsm.processes import Langevin, RolloutSpec, RowLayout, paths_per_block, rollout, uniform_grid
-from ndsm.processes.rollout import group_size
-from ndsm.reference import CovarianceType, GaussianMixture
+from ndsm.processes import Langevin, uniform_grid
+from ndsm.simulation import RolloutSpec, RowLayout, paths_per_block, rollout
+from ndsm.simulation.rollout import group_size
 
 STEPS, TIMES_PER_PATH, COMPONENTS = 50, 5, 10
 

@@ -35,14 +35,16 @@ from sklearn.linear_model import LogisticRegression
 from ndsm.config import load_config
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError
-from ndsm.experiment import Generator, begin, prepare, train_locally
 from ndsm.metrics import evaluate
-from ndsm.metrics.images import frechet_distance
-from ndsm.run import Run
+from ndsm.metrics.image_quality import frechet_distance
+from ndsm.processes.transitions import kernel_of
+from ndsm.runs import Run
 from ndsm.samplers import Sampler
 from ndsm.samplers.base import Spacing
 from ndsm.samplers.flow import Flow
-from ndsm.samplers.local import kernel_of
+from ndsm.workflows.setup import begin, prepare
+from ndsm.workflows.train import train_locally
+from ndsm.workflows.trained_model import Generator
 
 VP: dict[str, Any] = {
     "process.kind": "vp",

@@ -66,8 +66,8 @@ def measure(preset: str, root: Path, path: Path | None) -> Measured:
         path: a table in place of the preset's data.
     """
     from ndsm.config import load_config
-    from ndsm.experiment import prepare
-    from ndsm.run import Run
+    from ndsm.runs import Run
+    from ndsm.workflows.setup import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         other = {} if path is None else {"data.name": "vectors", "data.path": path}
@@ -87,9 +87,9 @@ def measure_problem(
     """
     import ray
 
-    from ndsm.experiment import start
     from ndsm.training import Ring
     from ndsm.training.calibration import measure_costs
+    from ndsm.workflows.resuming import start
     from pipelines.simulators import start_simulators
 
     trainer, _ = start(problem, None)
@@ -210,8 +210,8 @@ def check(block_seconds: float, steps: int) -> None:
     """Print measured stall and traffic for 1 to 4 simulators, and what the model makes of costs measured beforehand."""
     from ndsm import Langevin
     from ndsm.config import load_config
-    from ndsm.experiment import prepare
-    from ndsm.run import Run
+    from ndsm.runs import Run
+    from ndsm.workflows.setup import prepare
     from pipelines.train import train
 
     settings = {
@@ -313,8 +313,9 @@ def drift(width: int, steps: int) -> None:
     """Print what simulators gain with a drift that computes."""
     from ndsm import Langevin
     from ndsm.config import load_config
-    from ndsm.experiment import begin, prepare, train_locally
-    from ndsm.run import Run
+    from ndsm.runs import Run
+    from ndsm.workflows.setup import begin, prepare
+    from ndsm.workflows.train import train_locally
     from pipelines.train import train
 
     potential = NetworkPotential(64, width)

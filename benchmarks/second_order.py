@@ -1,7 +1,7 @@
 """Second-order scores in use: how sure denoising is, and a final step that draws.
 
 `coverage`: held-out digits are noised by each model's own process, and the share of clean numbers within the 90 % interval of
-their posterior is counted: mean ± 1.645 standard deviations by a second-order score that is trained (`ndsm.second_order`) or by
+their posterior is counted: mean ± 1.645 standard deviations by a second-order score that is trained (`ndsm.inference.second_order`) or by
 the network's Jacobian; and between the 5 % and 95 % quantiles of draws from the posterior that is exact if the data are the mixture
 (its Langevin process is reversible: the law of Y_0 given Y_t = x is that of Y_t given Y_0 = x). Models: the mixture's Langevin noising
 with the path objective, and VP with denoising score matching, noised to the same σ/α.
@@ -24,19 +24,19 @@ import torch
 from samplers import VP, trained
 from torch import Tensor
 
+from ndsm.core.rng import torch_stream
 from ndsm.data import Dataset, load
-from ndsm.experiment import Generator
+from ndsm.inference.imputation import noised
+from ndsm.inference.posterior import Posterior
+from ndsm.inference.second_order import SecondOrderScore, fit_second_order
 from ndsm.metrics import evaluate
 from ndsm.objectives import Score
 from ndsm.processes import Process, geometric_grid
-from ndsm.run import Run
-from ndsm.samplers.conditional import noised
-from ndsm.samplers.final import FinalDraw
-from ndsm.samplers.generation import SAMPLERS, generate, reverse_times
-from ndsm.samplers.local import kernel_of
-from ndsm.samplers.posterior import Posterior
-from ndsm.second_order import SecondOrderScore, fit_second_order
-from ndsm.streams import torch_stream
+from ndsm.processes.transitions import kernel_of
+from ndsm.runs import Run
+from ndsm.samplers.final_step import FinalDraw
+from ndsm.samplers.registry import SAMPLERS, generate, reverse_times
+from ndsm.workflows.trained_model import Generator
 
 LEVELS = (0.2, 0.5, 1.0)
 """Noise σ/α in a typical mode, in model units."""

@@ -18,8 +18,8 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.data import load
-from ndsm.experiment import build_problem
 from ndsm.training import fit_mixture
+from ndsm.workflows.setup import build_problem
 from tuning.folder import TrialRecord
 from tuning.scoring import Scorer, search_split
 from tuning.trial import Setting, run_trial

@@ -54,8 +54,8 @@ def main() -> None:
     import ray
 
     from ndsm.config import load_config
-    from ndsm.experiment import begin, prepare
-    from ndsm.run import Run
+    from ndsm.runs import Run
+    from ndsm.workflows.setup import begin, prepare
     from pipelines.cluster import find_cluster
     from pipelines.train import room_for, train_on_ray
 

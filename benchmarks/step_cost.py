@@ -17,10 +17,11 @@ import torch
 
 from ndsm.config import Config, load_config
 from ndsm.data import load
-from ndsm.experiment import build_problem, start
 from ndsm.objectives import Path
-from ndsm.processes import rollout
+from ndsm.simulation import rollout
 from ndsm.training import fit_mixture
+from ndsm.workflows.resuming import start
+from ndsm.workflows.setup import build_problem
 
 ROWS: dict[str, dict[str, Any]] = {
     "dsm": {

@@ -34,7 +34,6 @@ def timed_worker(settings: dict[str, Any]) -> None:
     import torch
     import torch.distributed as dist
 
-    import ndsm.experiment
     import pipelines.worker
     from ndsm.training import Replay, Ring, Trainer
 
@@ -83,7 +82,7 @@ def timed_worker(settings: dict[str, Any]) -> None:
     Ring.insert = timed("copy", Ring.insert)  # type: ignore[method-assign]
     Trainer.step = timed("step", Trainer.step)  # type: ignore[method-assign]
     pipelines.worker.prepare_model = prepared
-    saved = ndsm.experiment.saved
+    saved = pipelines.worker.saved
 
     def saving(*args: Any) -> Any:
         records = saved(*args)
@@ -125,7 +124,7 @@ def run(options: argparse.Namespace, shape: str, evaluate_seconds: float | None,
     """Train once and print; steps per second."""
     import pipelines.train
     from ndsm.config import load_config
-    from ndsm.run import Run
+    from ndsm.runs import Run
 
     workers, simulators = (int(n) for n in shape.split("x"))
     fields = {

@@ -12,7 +12,7 @@ import torch
 
 import ndsm
 from ndsm.config import load_config
-from ndsm.symmetry import GROUPS, mean_image
+from ndsm.core.symmetry import GROUPS, mean_image
 
 METHODS = ("ndsm", "VP + DSM", "VP + DSM, exactly symmetric", "mixture alone")
 TRUTH = "true data"
@@ -59,7 +59,7 @@ def trained(
 
     Args:
         one_scale: divide all columns by one number, as suits pixels, instead of each by its own.
-        symmetry: a group of `ndsm.symmetry`: VP + DSM also with a score that has this symmetry exactly.
+        symmetry: a group of `ndsm.core.symmetry`: VP + DSM also with a score that has this symmetry exactly.
         fields: of the configuration for ndsm, with `__` for the dot: `reference__n_components=6`.
     """
     mean, scale = X.mean(0), X.std(0)

@@ -12,8 +12,8 @@ from compare import TRUTH, arguments, generated, report, scaled
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from ndsm.figures import mosaics_png
 from ndsm.metrics.wasserstein import sliced_wasserstein
+from ndsm.workflows.figures import mosaics_png
 
 DIGITS, ROWS = (3, 4, 7), 5000
 

@@ -7,13 +7,15 @@ rows = gen.sample(1000)
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ndsm.core.moved import find_moved_modules
+
 if TYPE_CHECKING:
     from ndsm import objectives
     from ndsm.config import Config, load_config
     from ndsm.errors import InputError
     from ndsm.estimator import NDSM, load
+    from ndsm.mixture import GaussianMixture
     from ndsm.processes import OU, VE, VP, Langevin, SubVP
-    from ndsm.reference import GaussianMixture
 
 _HOME = {
     "NDSM": "ndsm.estimator",
@@ -26,7 +28,7 @@ _HOME = {
     "SubVP": "ndsm.processes",
     "VE": "ndsm.processes",
     "VP": "ndsm.processes",
-    "GaussianMixture": "ndsm.reference",
+    "GaussianMixture": "ndsm.mixture",
 }
 
 __all__ = [
@@ -45,6 +47,9 @@ __all__ = [
 ]
 
 
+find_moved_modules()
+
+
 def __getattr__(name: str) -> Any:
     # Imported when first asked for: simulators and workers need neither scikit-learn nor the estimator, and
     # each of them would spend seconds and a hundred MB on the import.
@@ -53,3 +58,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'ndsm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,35 +15,28 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
 from ndsm.config import IMAGES, WITH_EPSILON, Config, build_config, flat, merge, read_preset
+from ndsm.config.roles import names_of
+from ndsm.core.rng import RandomState, draw_seed
 from ndsm.data import Dataset, Labels, Scaling, TableSchema
 from ndsm.data.dataset import scale_, scaled_batches
+from ndsm.data.frames import LIBRARIES, Frame, chosen_library, is_frame, label_column, numbers
 from ndsm.data.scaling import check_resolution, chunks, mean_and_variance, varying
 from ndsm.errors import InputError
-from ndsm.experiment import (
-    Denoised,
-    Generator,
-    build_problem,
-    describe_data,
-    describe_labels,
-    given_row,
-    squeezed_columns,
-    training_in_memory,
-)
-from ndsm.experiment.prior_match import prior_match, prior_warning
-from ndsm.frames import LIBRARIES, Frame, chosen_library, is_frame, label_column, numbers
+from ndsm.inference.guidance import Operator
+from ndsm.inference.reconstruction import Method
+from ndsm.inference.second_order import fit_second_order
+from ndsm.mixture import GaussianMixture
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
-from ndsm.reference import GaussianMixture
-from ndsm.roles import names_of
-from ndsm.run import Run
+from ndsm.runs import Run
 from ndsm.samplers import configured_sampler
-from ndsm.samplers.final import FinalDraw
-from ndsm.samplers.guidance import Operator
-from ndsm.samplers.reconstruction import Method
-from ndsm.second_order import fit_second_order
-from ndsm.streams import RandomState, draw_seed
+from ndsm.samplers.final_step import FinalDraw
 from ndsm.training import fit_mixture, make_problem, with_labels
 from ndsm.training.own_drift import with_enough_steps
+from ndsm.workflows.prior_match import prior_match, prior_warning
+from ndsm.workflows.setup import build_problem, describe_data, describe_labels, squeezed_columns
+from ndsm.workflows.train import training_in_memory
+from ndsm.workflows.trained_model import Denoised, Generator, given_row
 
 DEFAULT_PRESET = "vectors"
 
@@ -240,7 +233,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row of X, (n, d), in nats and in the units of X, (n,) float64.
 
-        It is the probability flow's (`ndsm.likelihood`), with an exact divergence up to 64 columns.
+        It is the probability flow's (`ndsm.inference.likelihood`), with an exact divergence up to 64 columns.
 
         Raises:
             ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns, or a data frame whose columns have
@@ -257,7 +250,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         """Rows X, (n, d), n_draws times with their missing numbers (NaN) drawn given the others, (n_draws, n, d).
 
         The others are as they are in X. One draw is a completed table; many show how uncertain each missing number is.
-        The completions of a row are weighted by the model's density, see `ndsm.samplers.conditional`, where `sample_steps` are the
+        The completions of a row are weighted by the model's density, see `ndsm.inference.imputation`, where `sample_steps` are the
         times of the path (40 if None) and `sample.particles` of `config` the completions among which one or more are drawn.
 
         Args:
@@ -292,11 +285,11 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         network go with each draw; rows are made in chunks.
 
         Args:
-            A: matrix (m, d), or an operator of `ndsm.samplers.guidance`, such as `mask` or `average_pool`.
+            A: matrix (m, d), or an operator of `ndsm.inference.guidance`, such as `mask` or `average_pool`.
             y: measurements of n rows, (n, m).
             noise: their standard deviation, a number or one for each measurement (m,).
             method: "moment-matched" follows the likelihood of y with the noise that it has (`MomentMatched`), "projection" is
-                the dissertation's (`ndsm.samplers.projection`); if None the latter for a drift of your own, else the former.
+                the dissertation's (`ndsm.inference.projection`); if None the latter for a drift of your own, else the former.
             strength: λ of the projection, 1 for exact measurements, less for noisy ones.
             random_state: what is drawn from, the estimator's own if None.
 
@@ -318,7 +311,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         return self._rows_out(found)
 
     def fit_second_order(self, X: Any, *, rank: int = 4, steps: int = 4000) -> Self:
-        """Train a second-order score on the rows X that the model was fitted on (`ndsm.second_order`); returns self.
+        """Train a second-order score on the rows X that the model was fitted on (`ndsm.inference.second_order`); returns self.
 
         `denoise` and `sample(final="draw")` then use it in place of the network's Jacobian. It is not saved with the model.
 

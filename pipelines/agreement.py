@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from ndsm.checkpoints import Checkpoint
 from ndsm.errors import InputError
-from ndsm.run import Run
+from ndsm.runs import Run
+from ndsm.runs.checkpoints import Checkpoint
 from ndsm.training import Problem
 
 PATIENCE = 75.0

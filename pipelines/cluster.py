@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray._private.state import available_resources_per_node
 
-from ndsm.console import say
+from ndsm.core.progress import say
 from pipelines.resources import Cluster, Node
 
 

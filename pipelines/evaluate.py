@@ -10,10 +10,10 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ndsm.data import load
-from ndsm.experiment import evaluate_checkpoint, note_evaluation
-from ndsm.run import Run
-from ndsm.tracking import EventFiles
+from ndsm.runs import Run
+from ndsm.runs.event_files import EventFiles
 from ndsm.training import Problem
+from ndsm.workflows.evaluate import evaluate_checkpoint, note_evaluation
 from pipelines.resources import TRAINER
 
 FREE_SECONDS = 1

@@ -7,10 +7,10 @@ from typing import Any
 import ray.data
 import torch
 
-from ndsm.console import say
+from ndsm.core.progress import say
 from ndsm.errors import InputError
-from ndsm.experiment import Generator
-from ndsm.generation import Part, PartFolder
+from ndsm.workflows.sample_shards import Part, PartFolder
+from ndsm.workflows.trained_model import Generator
 from pipelines.cluster import cluster
 from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen

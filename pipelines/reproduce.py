@@ -5,9 +5,9 @@ from pathlib import Path
 
 import ray
 
-from ndsm.console import say
+from ndsm.core.interrupt import Interrupted
+from ndsm.core.progress import say
 from ndsm.errors import Unfinished
-from ndsm.interrupt import Interrupted
 from ndsm.reproduce import Job, Result, run_job
 from pipelines.cluster import cluster
 from pipelines.resources import gpu_of_each

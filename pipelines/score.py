@@ -12,15 +12,15 @@ import ray.data
 import torch
 from ray.data.datasource.partitioning import Partitioning, PartitionStyle
 
-from ndsm.console import say
+from ndsm.core.progress import say
 from ndsm.data.cells import in_unit, to_floats
 from ndsm.data.parquet_folders import FolderReader
 from ndsm.data.table_formats import ParquetReader, Reader, kind_of
 from ndsm.data.tables import Table
 from ndsm.errors import InputError
-from ndsm.likelihood import COLUMNS
-from ndsm.run import Run
-from ndsm.scoring import RowScorer, open_rows
+from ndsm.inference.likelihood import COLUMNS
+from ndsm.runs import Run
+from ndsm.workflows.score_table import RowScorer, open_rows
 from pipelines.cluster import cluster
 from pipelines.resources import Cluster, gpu_of_each
 from pipelines.room import wait_for_room

@@ -10,8 +10,8 @@ from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ndsm.core.atomic_file import PARTIAL
 from ndsm.errors import InputError
-from ndsm.files import PARTIAL
 
 LOOKS = 3
 """Looks at a path, a second apart: a network file system may show a new file a little later."""

@@ -8,9 +8,9 @@ import ray
 import torch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ndsm.experiment import start
 from ndsm.training import Problem
 from ndsm.training.calibration import Costs, measure_costs
+from ndsm.workflows.resuming import start
 from pipelines.board import open_board, sealed
 from pipelines.handles import SimulatorHandle
 from pipelines.resources import SimulatorScaling, remote_options, simulators_needed

@@ -15,7 +15,7 @@ import torch
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ndsm.processes import RolloutSpec, rollout
+from ndsm.simulation import RolloutSpec, rollout
 from pipelines.handles import SimulatorHandle
 from pipelines.resources import remote_options
 from pipelines.versions import check_software, software

@@ -15,14 +15,14 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from ndsm.config import Config, Train
+from ndsm.core.global_state import environment
+from ndsm.core.uris import is_uri
 from ndsm.errors import LeaseLost, Unfinished
-from ndsm.experiment import Experiment, begin, prepare
-from ndsm.experiment.prior_match import prior_match, prior_warning
-from ndsm.global_state import environment
 from ndsm.processes import Langevin
-from ndsm.run import Run
+from ndsm.runs import Run
 from ndsm.training import Problem
-from ndsm.uris import is_uri
+from ndsm.workflows.prior_match import prior_match, prior_warning
+from ndsm.workflows.setup import Experiment, begin, prepare
 from pipelines.cluster import cluster
 from pipelines.evaluate import Evaluations
 from pipelines.introduction import Introduction

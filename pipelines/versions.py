@@ -5,8 +5,8 @@ import hashlib
 import socket
 from importlib import resources
 
+from ndsm.core.versions import versions
 from ndsm.errors import InputError
-from ndsm.versions import versions
 
 DECIDE_NUMBERS = ("ndsm", "torch", "numpy")
 """Packages that decide what a simulator makes and a worker learns."""

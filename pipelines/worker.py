@@ -11,10 +11,10 @@ import torch.distributed as dist
 from ray.train.torch import get_device, prepare_model
 
 from ndsm.errors import InputError, LeaseLost
-from ndsm.experiment import saved, start
-from ndsm.run import Run
+from ndsm.runs import Run
 from ndsm.training import BlockSource, Flags, Problem, Record, block_index, local_source, open_replay
 from ndsm.training import train as training
+from ndsm.workflows.resuming import saved, start
 from pipelines.agreement import agreed_checkpoint
 from pipelines.board import Membership
 from pipelines.ingest import Ingest, NoAnswer

@@ -14,10 +14,11 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.data import load
-from ndsm.experiment import Experiment, begin, build_problem, prepare, train_locally
-from ndsm.reference import GaussianMixture
-from ndsm.run import Run
+from ndsm.mixture import GaussianMixture
+from ndsm.runs import Run
 from ndsm.training import fit_mixture
+from ndsm.workflows.setup import Experiment, begin, build_problem, prepare
+from ndsm.workflows.train import train_locally
 
 # Test machines are shared, and every tensor here is small.
 torch.set_num_threads(1)

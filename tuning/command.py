@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from ndsm.cli.console import print_result
 from ndsm.config import Config
-from ndsm.console import print_result, say
+from ndsm.core.global_state import environment
+from ndsm.core.progress import say
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError, Unfinished
-from ndsm.experiment import training_problem, with_counted_labels
-from ndsm.global_state import environment
 from ndsm.training import fit_mixture
+from ndsm.workflows.setup import training_problem, with_counted_labels
 from pipelines.cluster import cluster
 from pipelines.resources import SIMULATOR, TRAINER, Cluster, check_budget
 from pipelines.room import wait_for_room

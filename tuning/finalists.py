@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ndsm.config import Config
-from ndsm.console import say
+from ndsm.core.progress import say
 from ndsm.data import Dataset
-from ndsm.experiment import Generator
+from ndsm.workflows.trained_model import Generator
 from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
 from tuning.scoring import Scorer
 from tuning.search import Plan

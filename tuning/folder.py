@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ndsm.config import Config, build_config, chosen_values
+from ndsm.config.roles import names_of
+from ndsm.core.atomic_file import first_foreign, names_below, remove_files, write_whole
 from ndsm.errors import InputError
-from ndsm.files import first_foreign, names_below, remove_files, write_whole
-from ndsm.owner import LOCK_FILES, OwnerFile
-from ndsm.roles import names_of
-from ndsm.run import FILES, Run
+from ndsm.runs import Run
+from ndsm.runs.directory import FILES
+from ndsm.runs.lock import LOCK_FILES, OwnerFile
 from tuning.pool import STAMP_FILES
 
 Status = Literal["running", "done", "stopped", "failed", "invalid", "died"]

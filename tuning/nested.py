@@ -7,8 +7,9 @@ import numpy as np
 import ray
 import torch
 
-from ndsm.experiment import Experiment, start
 from ndsm.training import Problem
+from ndsm.workflows.resuming import start
+from ndsm.workflows.setup import Experiment
 from pipelines.cluster import find_cluster
 from pipelines.simulator_pool import as_worker, workers_problem
 from pipelines.train import room_for, train_on_ray, uses_gpu

@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from ndsm.config import WITH_EPSILON
 from ndsm.errors import InputError
-from ndsm.experiment import Generator, start
-from ndsm.figures import samples_figure
-from ndsm.html import Section, code, note, page, picture, plot, table, text
+from ndsm.report.html import Section, code, note, page, picture, plot, table, text
+from ndsm.workflows.figures import samples_figure
+from ndsm.workflows.resuming import start
+from ndsm.workflows.trained_model import Generator
 from tuning.finalists import finalist_name
 from tuning.folder import FINISHED, TrialFolder, TrialRecord
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ndsm.files import first_foreign, names_below, remove_files, whole_file
+from ndsm.core.atomic_file import first_foreign, names_below, remove_files, whole_file
 
 STAMP_FILES = ("[0-9]*.npy", "[0-9]*.lock", "uses")
-"""What a stamp's folder holds, as `ndsm.files.first_foreign` takes it."""
+"""What a stamp's folder holds, as `ndsm.core.atomic_file.first_foreign` takes it."""
 
 
 class BlockPool:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from ndsm.config import Config
+from ndsm.config.roles import adjustable_names
+from ndsm.core.atomic_file import names_below, remove_files
+from ndsm.core.global_state import threads
+from ndsm.core.rng import numpy_stream
 from ndsm.errors import InputError
-from ndsm.files import names_below, remove_files
-from ndsm.global_state import threads
-from ndsm.owner import LOCK_FILES
-from ndsm.roles import adjustable_names
-from ndsm.run import Run, removable
-from ndsm.streams import numpy_stream
+from ndsm.runs import Run
+from ndsm.runs.directory import removable
+from ndsm.runs.lock import LOCK_FILES
 from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
 from tuning.search import Plan, make_study
 from tuning.space import Parameter, Range, Space

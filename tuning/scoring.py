@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ndsm.core.hashing import make_stamp
 from ndsm.data import Dataset
 from ndsm.errors import InputError
-from ndsm.experiment import Generator
 from ndsm.metrics import evaluate
-from ndsm.stamps import make_stamp
+from ndsm.workflows.trained_model import Generator
 
 METRICS: dict[str, Callable[[Dataset], bool]] = {
     "swd2": lambda dataset: True,

@@ -20,9 +20,9 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search import Searcher
 
+from ndsm.core.interrupt import on_interrupt
+from ndsm.core.rng import numpy_stream, stream_seed
 from ndsm.errors import InputError
-from ndsm.interrupt import on_interrupt
-from ndsm.streams import numpy_stream, stream_seed
 from tuning.folder import FINISHED, UNFINISHED, SearchFolder, TrialRecord
 from tuning.space import Space
 from tuning.trial import RUNGS, TICKS, Setting, run_trial

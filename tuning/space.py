@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ndsm.config import WITH_EPSILON, Config, Epsilon, build_config, flatten, merge
+from ndsm.config.roles import leaf_fields, names_of
 from ndsm.errors import InputError
 from ndsm.networks import IMAGE_SIDE
 from ndsm.networks.unet import GROUP_CHANNELS
-from ndsm.roles import leaf_fields, names_of
 
 MAX_GRID = 100_000
 """Points beyond which a grid is refused."""

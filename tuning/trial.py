@@ -17,11 +17,14 @@ import torch
 
 from ndsm.config import Config
 from ndsm.errors import InputError, Unfinished
-from ndsm.experiment import Experiment, Generator, begin, start, train_locally, training_problem
-from ndsm.processes import rollout
-from ndsm.run import Run
+from ndsm.runs import Run
+from ndsm.simulation import rollout
 from ndsm.training import DECIDE_EVERY, Problem, fit_mixture, pick_device
 from ndsm.training.calibration import Costs, measure_costs
+from ndsm.workflows.resuming import start
+from ndsm.workflows.setup import Experiment, begin, training_problem
+from ndsm.workflows.train import train_locally
+from ndsm.workflows.trained_model import Generator
 from tuning.folder import FINISHED, Score, SearchFolder, TrialFolder, TrialRecord
 from tuning.pool import BlockPool
 from tuning.scoring import Scorer

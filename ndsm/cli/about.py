@@ -12,8 +12,8 @@ def completion_command(args: Sequence[str]) -> None:
     import io
     import re
 
-    from ndsm.cli import COMMANDS
-    from ndsm.completion import completion_script
+    from ndsm.cli.app import COMMANDS
+    from ndsm.cli.completion import completion_script
 
     words = {}
     for name, (command, _) in COMMANDS.items():
@@ -42,7 +42,7 @@ def doctor_command(args: Sequence[str]) -> None:
     """`ndsm doctor`."""
     import torch
 
-    from ndsm.versions import versions
+    from ndsm.core.versions import versions
 
     for package, version in versions().items():
         print(f"{package} {version}")

@@ -285,7 +285,7 @@ def parse(command: str, kind: type[Any], args: Sequence[str], default: Any = Non
         kind, args=list(args), prog=f"ndsm {command}", config=(tyro.conf.AvoidSubcommands,), **extra
     )
     if isinstance(options, Output):
-        from ndsm.console import set_quiet
+        from ndsm.core.progress import set_quiet
 
         set_quiet(options.quiet or options.json)
     return options

@@ -9,7 +9,7 @@ from ndsm.errors import InputError
 
 if TYPE_CHECKING:
     from ndsm.data import TableSchema
-    from ndsm.run import Run
+    from ndsm.runs import Run
 
 
 def sample_command(args: Sequence[str]) -> None:
@@ -17,11 +17,12 @@ def sample_command(args: Sequence[str]) -> None:
     options = parse("sample", SampleOptions, args)
     import numpy as np
 
-    from ndsm.console import print_result, stage
+    from ndsm.cli.console import print_result
+    from ndsm.core.progress import stage
     from ndsm.data import TableWriter
-    from ndsm.experiment import Generator, given_row
-    from ndsm.generation import FILE_ROWS
-    from ndsm.run import Run
+    from ndsm.runs import Run
+    from ndsm.workflows.sample_shards import FILE_ROWS
+    from ndsm.workflows.trained_model import Generator, given_row
 
     if options.n < 1:
         raise InputError(f"--n: expected at least 1 row, found {options.n}")
@@ -97,10 +98,11 @@ def sample_command(args: Sequence[str]) -> None:
 
 def sample_to_folder(run: "Run", options: SampleOptions) -> None:
     """Fill a folder with Parquet files, here or on a cluster."""
-    from ndsm.console import print_result, say
-    from ndsm.experiment import Generator
-    from ndsm.generation import Part, PartFolder, Request
-    from ndsm.run import Run
+    from ndsm.cli.console import print_result
+    from ndsm.core.progress import say
+    from ndsm.runs import Run
+    from ndsm.workflows.sample_shards import Part, PartFolder, Request
+    from ndsm.workflows.trained_model import Generator
 
     # Actors on this machine work in other folders.
     run = Run(run.path.resolve())
@@ -155,9 +157,10 @@ def given_values(given: Sequence[str], schema: "TableSchema") -> dict[str, float
 def score_command(args: Sequence[str]) -> None:
     """`ndsm score`."""
     options = parse("score", ScoreOptions, args)
-    from ndsm.console import print_result, stage
-    from ndsm.run import Run
-    from ndsm.scoring import RowScorer, advice, open_rows, score_table
+    from ndsm.cli.console import print_result
+    from ndsm.core.progress import stage
+    from ndsm.runs import Run
+    from ndsm.workflows.score_table import RowScorer, advice, open_rows, score_table
 
     for name, value in (("probes", options.probes), ("seed", options.seed)):
         if value is not None and value < 0:
@@ -197,14 +200,15 @@ def impute_command(args: Sequence[str]) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from ndsm.console import print_result, stage
+    from ndsm.cli.console import print_result
+    from ndsm.core.progress import stage
     from ndsm.data import TableSchema, TableWriter
     from ndsm.data.cells import to_floats
     from ndsm.data.incomplete import DRAW, IncompleteTable
     from ndsm.data.table_writer import checked_target, write_tables
-    from ndsm.experiment import Generator
-    from ndsm.run import Run
-    from ndsm.scoring import open_rows
+    from ndsm.runs import Run
+    from ndsm.workflows.score_table import open_rows
+    from ndsm.workflows.trained_model import Generator
 
     for name, least in {"draws": 1, "steps": 2, "seed": 0, "particles": 1}.items():
         found = getattr(options, name)

@@ -14,12 +14,12 @@ from ndsm.cli.options import (
     parse,
     parse_with_preset,
 )
+from ndsm.core.interrupt import Interrupted, stopping
 from ndsm.errors import InputError
-from ndsm.interrupt import Interrupted, stopping
 
 if TYPE_CHECKING:
-    from ndsm.experiment import Experiment
-    from ndsm.run import Run
+    from ndsm.runs import Run
+    from ndsm.workflows.setup import Experiment
 
 
 def train_command(args: Sequence[str]) -> None:
@@ -29,17 +29,19 @@ def train_command(args: Sequence[str]) -> None:
 
 def train(options: TrainOptions) -> None:
     """Train as the options say, then evaluate."""
-    from ndsm import experiment as steps
-    from ndsm.console import TrainingProgress, say, stage
-    from ndsm.experiment.prior_match import prior_match, prior_warning
-    from ndsm.global_state import threads
-    from ndsm.run import Run
+    from ndsm.cli.console import TrainingProgress
+    from ndsm.core.global_state import threads
+    from ndsm.core.progress import say, stage
+    from ndsm.runs import Run
+    from ndsm.workflows.prior_match import prior_match, prior_warning
+    from ndsm.workflows.setup import begin, prepare
+    from ndsm.workflows.train import train_locally
 
     config = options.config
     name = options.name or Path(options.preset).stem
     run = Run.at(options.out, config.train.storage, name, options.fresh)
     with stage("reading the data and fitting the mixture"):
-        experiment = steps.prepare(config, run, options.fresh)
+        experiment = prepare(config, run, options.fresh)
     last = 0 if options.fresh else run.last_step()
     if not last:
         # Before the hours are spent.
@@ -89,9 +91,9 @@ def train(options: TrainOptions) -> None:
             if options.local:
                 # One core is left to the simulating thread.
                 with threads(max(1, (os.cpu_count() or 1) - 1)), run.hold():
-                    steps.begin(experiment)
+                    begin(experiment)
                     begun()
-                    for record in steps.train_locally(experiment):
+                    for record in train_locally(experiment):
                         show(record.metrics)
             else:
                 from pipelines.train import run_on_ray
@@ -114,14 +116,14 @@ def train(options: TrainOptions) -> None:
 
 def _judge(run: "Run", experiment: "Experiment", was_complete: bool, as_json: bool) -> None:
     """Evaluate a run that came to its end, and write its report, unless both are there of an earlier time."""
-    from ndsm import experiment as steps
-    from ndsm.console import stage
-    from ndsm.report import write_report
+    from ndsm.core.progress import stage
+    from ndsm.report.page import write_report
+    from ndsm.workflows.evaluate import evaluate_run
 
     # None of a run that has been trained further since.
     known = run.evaluation() if was_complete and run.samples_png.is_file() else None
     if known is None:
-        metrics = steps.evaluate_run(run, experiment.config.evaluate.n, experiment.dataset, stage)
+        metrics = evaluate_run(run, experiment.config.evaluate.n, experiment.dataset, stage)
         show_evaluation(metrics, as_json)
     elif as_json:
         show_evaluation(known, True)
@@ -133,10 +135,10 @@ def _judge(run: "Run", experiment: "Experiment", was_complete: bool, as_json: bo
 def evaluate_command(args: Sequence[str]) -> None:
     """`ndsm evaluate`."""
     options = parse("evaluate", EvaluateOptions, args)
-    from ndsm.console import stage
-    from ndsm.experiment import evaluate_run
-    from ndsm.report import find_data, write_report
-    from ndsm.run import Run
+    from ndsm.core.progress import stage
+    from ndsm.report.page import find_data, write_report
+    from ndsm.runs import Run
+    from ndsm.workflows.evaluate import evaluate_run
 
     if options.n is not None and options.n < 2:
         raise InputError(f"--n: expected at least 2 rows, found {options.n}")
@@ -151,7 +153,7 @@ def evaluate_command(args: Sequence[str]) -> None:
 
 def show_evaluation(metrics: dict[str, Any], as_json: bool) -> None:
     """Print metrics as a table or, for other programs, as one JSON object."""
-    from ndsm.console import print_evaluation, print_result
+    from ndsm.cli.console import print_evaluation, print_result
 
     print_result(metrics, as_json, lambda: print_evaluation(metrics))
 
@@ -159,9 +161,10 @@ def show_evaluation(metrics: dict[str, Any], as_json: bool) -> None:
 def report_command(args: Sequence[str]) -> None:
     """`ndsm report`."""
     options = parse("report", ReportOptions, args)
-    from ndsm.console import print_result, stage
-    from ndsm.report import write_report
-    from ndsm.run import Run
+    from ndsm.cli.console import print_result
+    from ndsm.core.progress import stage
+    from ndsm.report.page import write_report
+    from ndsm.runs import Run
 
     run = Run.open(options.run)
     with stage("writing the report"):
@@ -172,9 +175,9 @@ def report_command(args: Sequence[str]) -> None:
 def status_command(args: Sequence[str]) -> None:
     """`ndsm status`."""
     options = parse("status", StatusOptions, args)
-    from ndsm.console import print_result, print_status
-    from ndsm.run import Run
-    from ndsm.status import status
+    from ndsm.cli.console import print_result, print_status
+    from ndsm.runs import Run
+    from ndsm.runs.status import status
 
     found = status(Run.open(options.run))
     print_result(found, options.json, lambda: print_status(found))

@@ -13,8 +13,8 @@ from ndsm.cli.options import (
     parse_with_preset,
     split_options,
 )
+from ndsm.core.interrupt import Interrupted, stopping
 from ndsm.errors import InputError
-from ndsm.interrupt import Interrupted, stopping
 
 if TYPE_CHECKING:
     from ndsm.reproduce import Folder
@@ -35,9 +35,10 @@ def bench_command(args: Sequence[str]) -> None:
         raise InputError(f"--out: expected a file name, found the folder {options.out}")
     import json
 
-    from ndsm.console import print_result, print_variance, stage
-    from ndsm.files import write_whole
-    from ndsm.gradient_variance import gradient_variance
+    from ndsm.cli.console import print_result, print_variance
+    from ndsm.core.atomic_file import write_whole
+    from ndsm.core.progress import stage
+    from ndsm.workflows.gradient_variance import gradient_variance
 
     names = [name.strip() for name in options.objectives.split(",")]
     found = gradient_variance(options.config, names, options.n, options.steps, stage)
@@ -65,9 +66,10 @@ def reproduce_command(args: Sequence[str]) -> None:
 
 def _run_study(options: ReproduceOptions, folder: "Folder", path: Path) -> None:
     """Run what has no result yet, and print the results."""
-    from ndsm.console import print_result, print_study, say
+    from ndsm.cli.console import print_result, print_study
+    from ndsm.core.progress import say
     from ndsm.reproduce import Job, Result, number, run_here, stop_file
-    from ndsm.run import Run
+    from ndsm.runs import Run
 
     study = folder.study
     jobs, runs = folder.missing(), (path / "runs").resolve()

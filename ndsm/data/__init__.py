@@ -2,6 +2,7 @@
 
 Model units are those that everything learns in, standardised and perhaps whitened; original units are the source's.
 `Scaling` goes between the two, `TableSchema` keeps the source's columns so that generated rows get the same ones.
+Not here: networks, and anything that is trained.
 """
 
 from ndsm.data.dataset import Dataset, load

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ndsm.config import Csv
+from ndsm.core.uris import Location
 from ndsm.errors import InputError
-from ndsm.uris import Location
 
 SAMPLE_BYTES = 1 << 16
 SAMPLE_LINES = 50

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ndsm.config import Csv
+from ndsm.core.uris import COMPRESSED, Location
 from ndsm.data.cells import is_learned, is_number, is_time
 from ndsm.data.labels import from_texts
 from ndsm.data.table_formats import Reader
 from ndsm.errors import InputError
-from ndsm.uris import COMPRESSED, Location
 
 LEAVE_OUT = "data.columns can leave the column out"
 

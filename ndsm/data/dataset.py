@@ -14,6 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from ndsm.config import Data
+from ndsm.core.hashing import make_stamp
+from ndsm.core.rng import numpy_stream
+from ndsm.core.symmetry import GROUPS
+from ndsm.core.uris import at_home
 from ndsm.data.images import load_images, pixel_schema
 from ndsm.data.labels import Labels
 from ndsm.data.mnist import (
@@ -30,11 +34,7 @@ from ndsm.data.tables import Table, TableSchema, open_table, read_labels
 from ndsm.data.toys import Toy, make_toy
 from ndsm.data.whitening import fit_whitening
 from ndsm.errors import InputError
-from ndsm.pretrained import LabelledImages
-from ndsm.stamps import make_stamp
-from ndsm.streams import numpy_stream
-from ndsm.symmetry import GROUPS
-from ndsm.uris import at_home
+from ndsm.vision.pretrained import LabelledImages
 
 TOY_ROWS = 10_000
 """Points drawn from a toy if data.n is not given."""

@@ -11,8 +11,8 @@ import numpy as np
 from ndsm.data.images import pixel_schema
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
-from ndsm.networks.autoencoder import LATENT, Autoencoder
-from ndsm.pretrained import LabelledImages, Pretrained, autoencoder, kept_array
+from ndsm.vision.autoencoder import LATENT, Autoencoder
+from ndsm.vision.pretrained import LabelledImages, Pretrained, autoencoder, kept_array
 
 SIDE = 28
 _KINDS = ("images-idx3", "labels-idx1")

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.fs
 
+from ndsm.core.uris import Location
 from ndsm.data.table_formats import ParquetReader, Reader
 from ndsm.errors import InputError
-from ndsm.uris import Location
 
 FOOTERS_AT_ONCE = 16
 """Files whose metadata are read at the same time: over a network each of them takes a while."""

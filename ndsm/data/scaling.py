@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
+from ndsm.core.symmetry import Symmetry, mean_image
 from ndsm.errors import InputError
-from ndsm.symmetry import Symmetry, mean_image
 
 CHUNK_VALUES = 1 << 18
 """Numbers converted to float64 at once: 2 MB, whatever the dimension."""

@@ -12,8 +12,8 @@ import pyarrow.fs
 import pyarrow.ipc
 import pyarrow.parquet
 
+from ndsm.core.uris import COMPRESSED, Location, is_uri, one_line
 from ndsm.errors import InputError
-from ndsm.uris import COMPRESSED, Location, is_uri, one_line
 
 FORMATS = {".npy": "NumPy", ".csv": "CSV", ".parquet": "Parquet", ".arrow": "Arrow", ".feather": "Arrow"}
 """By extension, of the files that are read and written."""

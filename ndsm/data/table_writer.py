@@ -12,11 +12,11 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
+from ndsm.core.atomic_file import whole_file
 from ndsm.data.cells import to_cells, to_floats, type_of_name
 from ndsm.data.table_formats import extension_of
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
-from ndsm.files import whole_file
 
 
 class _Sink(Protocol):

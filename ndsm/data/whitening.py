@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ndsm.core.rng import numpy_stream, stream_seed
 from ndsm.data.scaling import Whitening, chunks
 from ndsm.errors import InputError
-from ndsm.streams import numpy_stream, stream_seed
 
 STARTS = 5
 """First divisions by k-means in each of two distances."""

@@ -1,4 +1,7 @@
-"""How close generated rows are to the data: distances, class balance, and the whole evaluation of a run."""
+"""How close generated rows are to the data: distances, class balance, image quality, and all of them together.
+
+Not here: generating the rows and keeping the numbers (`ndsm.workflows`).
+"""
 
 from ndsm.metrics.balance import class_share, label_classifier, mode_std, share_std, total_variation
 from ndsm.metrics.evaluation import evaluate

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ndsm.core.rng import numpy_stream
 from ndsm.metrics.balance import BALANCE, balance, class_share, label_classifier, mode_std
-from ndsm.metrics.images import image_judge
+from ndsm.metrics.image_quality import image_judge
 from ndsm.metrics.wasserstein import sliced_wasserstein
-from ndsm.streams import numpy_stream
 
 if TYPE_CHECKING:
     from ndsm.data import Dataset, Toy

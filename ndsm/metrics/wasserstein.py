@@ -10,8 +10,8 @@ samples are steps: sorting gives it exactly, and only the mean over directions i
 import numpy as np
 import torch
 
+from ndsm.core.rng import torch_stream
 from ndsm.errors import InputError
-from ndsm.streams import torch_stream
 
 _PROJECTIONS_AT_ONCE = 8
 _ROWS_AT_ONCE = 8192

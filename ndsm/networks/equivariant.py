@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ndsm.symmetry import Symmetry, inverses
+from ndsm.core.symmetry import Symmetry, inverses
 
 
 class Equivariant(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ndsm.errors import InputError
-from ndsm.processes import ONE_STEP
+from ndsm.simulation import ONE_STEP
 
 ControlVariate = float | tuple[float, ...] | Literal["closed-form", "learned"]
 """How the factor ε(t) of an objective's control variate is chosen: fixed (one number, or several joined by lines over log

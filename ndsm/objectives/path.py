@@ -1,6 +1,6 @@
 """Score matching with the path control variate (docs/path-control-variate.md).
 
-For a chain of Gaussian steps and the sums G_n, D_n u of `ndsm.processes.tangent`,
+For a chain of Gaussian steps and the sums G_n, D_n u of `ndsm.simulation.path_tangents`,
 
     W = s(Y_n)·G_n - uᵀ Ds(Y_n) D_n u
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ndsm.objectives.ndsm import ControlVariate, Losses, Score, checked_control_variate
-from ndsm.processes import WHOLE_PATH
+from ndsm.simulation import WHOLE_PATH
 
 DIFFERENCE = 1e-2
 """Length of the difference step for uᵀ Ds w, in standard deviations of the noise that the path has added."""

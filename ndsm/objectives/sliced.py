@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ndsm.objectives.ndsm import ControlVariate, Losses, OneStep, Score
 from ndsm.objectives.path import difference_step
-from ndsm.processes import ONE_STEP_AND_PROBE
+from ndsm.simulation import ONE_STEP_AND_PROBE
 
 
 class Sliced(OneStep):

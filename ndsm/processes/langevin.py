@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ndsm.errors import InputError
+from ndsm.mixture import GaussianMixture
 from ndsm.processes.grids import geometric_grid, uniform_grid
-from ndsm.reference import GaussianMixture
 
 ACCURATE = 0.1
 """Largest step of a grid that adapts itself, as a share of the largest stable one. Euler-Maruyama inflates a

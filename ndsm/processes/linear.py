@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ndsm.errors import InputError
-from ndsm.reference import GaussianMixture
+from ndsm.mixture import GaussianMixture
 
 
 class Linear(ABC):

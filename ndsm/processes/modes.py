@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ndsm.reference import GaussianMixture
+from ndsm.mixture import GaussianMixture
 
 
 class Modes:

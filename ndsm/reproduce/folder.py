@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from ndsm.config import build_config
+from ndsm.core.atomic_file import first_foreign, names_below, remove_files, write_whole
+from ndsm.core.rng import numpy_stream
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError
-from ndsm.figures import image_rows, image_study_figure, study_figure
-from ndsm.files import first_foreign, names_below, remove_files, write_whole
 from ndsm.metrics import evaluate
-from ndsm.owner import LOCK_FILES, OwnerFile
 from ndsm.reproduce.running import PICTURED, Result
 from ndsm.reproduce.study import Job, Study, key_of, number, words
-from ndsm.run import Run
-from ndsm.streams import numpy_stream
+from ndsm.runs import Run
+from ndsm.runs.lock import LOCK_FILES, OwnerFile
+from ndsm.workflows.figures import image_rows, image_study_figure, study_figure
 
 
 def toy_floor(study: Study, n: int) -> dict[str, float]:

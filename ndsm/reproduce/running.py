@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from ndsm.core.atomic_file import write_whole
+from ndsm.core.global_state import threads
+from ndsm.core.interrupt import Interrupted
 from ndsm.data import load
-from ndsm.experiment import Experiment, Generator, begin, prepare, train_locally
-from ndsm.figures import image_rows
-from ndsm.files import write_whole
-from ndsm.global_state import threads
-from ndsm.interrupt import Interrupted
 from ndsm.metrics import evaluate
 from ndsm.reproduce.study import Job
-from ndsm.run import Run
+from ndsm.runs import Run
 from ndsm.training import Record, Trainer
+from ndsm.workflows.figures import image_rows
+from ndsm.workflows.setup import Experiment, begin, prepare
+from ndsm.workflows.train import train_locally
+from ndsm.workflows.trained_model import Generator
 
 PICTURED = 64
 """Images of a run that are kept for the figure."""

@@ -1,8 +1,10 @@
-"""Samplers: from the prior back to the data."""
+"""Samplers: from the prior back to the data.
+
+Not here: what is inferred beside plain generation (`ndsm.inference`).
+"""
 
 from ndsm.samplers.base import Draw, Sampler, Spacing
-from ndsm.samplers.conditional import impute
-from ndsm.samplers.generation import (
+from ndsm.samplers.registry import (
     CHUNK,
     SAMPLERS,
     carry,
@@ -28,7 +30,6 @@ __all__ = [
     "configured_sampler",
     "find_sampler",
     "generate",
-    "impute",
     "requested_sample",
     "reverse_times",
     "sample_prior",

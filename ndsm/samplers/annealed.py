@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from ndsm.errors import InputError
+from ndsm.mixture import GaussianMixture
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.reference import GaussianMixture
 from ndsm.samplers.base import Draw, score_at
 
 LARGEST_RATIO = 1.2

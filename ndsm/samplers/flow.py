@@ -1,6 +1,6 @@
 """Few-step generation: steps that are exact where the noising is linear, for any size of step.
 
-With the kernel of a mode (`ndsm.samplers.local`), effective score s, x̂₀ = (x - μ + σ₀² s)/α₀ and ê = -σ₀ s, a step from
+With the kernel of a mode (`ndsm.processes.transitions`), effective score s, x̂₀ = (x - μ + σ₀² s)/α₀ and ê = -σ₀ s, a step from
 t₀ down to t₁ is
 
     x' = μ + α₁ x̂₀ + sqrt(σ₁² - ς²) ê + ς z,    ς = η (σ₁/σ₀) sqrt(σ₀² - (α₀/α₁)² σ₁²).
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ndsm.objectives import Score
 from ndsm.processes import Process
+from ndsm.processes.transitions import SLOPE_ERROR, Kernel, Term
 from ndsm.samplers.base import Draw, Spacing, level_grid, score_at
-from ndsm.samplers.local import SLOPE_ERROR, Kernel, Term
 
 EXTRAPOLATED = 4.0
 """Largest log(α₁/α) from the step before to this one's end at which it is extrapolated: beyond, the network's error

@@ -1,4 +1,7 @@
-"""Training: the replay buffer and its limiter, one step, the loop."""
+"""Training: objects of a configuration, replay buffer and its limiter, one step, the loop.
+
+Not here: files. What is kept of a training is `ndsm.runs`' and `ndsm.workflows`' business.
+"""
 
 from ndsm.training.limiter import SamplesPerInsert
 from ndsm.training.loop import (
@@ -12,16 +15,9 @@ from ndsm.training.loop import (
     resumed,
     train,
 )
-from ndsm.training.problem import (
-    Problem,
-    fit_mixture,
-    make_problem,
-    make_process,
-    pick_device,
-    with_labels,
-)
 from ndsm.training.replay import BlockSource, Replay, ThreadSource, counts_after_restart
-from ndsm.training.ring import Ring
+from ndsm.training.ring_buffer import Ring
+from ndsm.training.setup import Problem, fit_mixture, make_problem, make_process, pick_device, with_labels
 from ndsm.training.step import Trainer
 
 __all__ = [

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ndsm.processes import rollout
-from ndsm.training.problem import Problem
+from ndsm.simulation import rollout
+from ndsm.training.setup import Problem
 from ndsm.training.step import Trainer
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ndsm.processes import rollout
-from ndsm.processes.rollout import CPU
-from ndsm.training.problem import Problem
+from ndsm.simulation import rollout
+from ndsm.simulation.rollout import CPU
 from ndsm.training.replay import BlockSource, Replay, ThreadSource
+from ndsm.training.setup import Problem
 from ndsm.training.step import Trainer
 
 DECIDE_EVERY = 10

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from ndsm.config import Config
+from ndsm.core.rng import torch_stream
 from ndsm.errors import InputError
 from ndsm.processes.langevin import ACCURATE, Langevin, forward_grid
 from ndsm.samplers.base import draw_prior
-from ndsm.streams import torch_stream
 
 STATES = 128
 """Rows, and draws of the prior, at which slopes are looked for."""

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ndsm.streams import torch_stream
+from ndsm.core.rng import torch_stream
 from ndsm.training.limiter import SamplesPerInsert
-from ndsm.training.ring import Ring
+from ndsm.training.ring_buffer import Ring
 
 DRAWS_PER_STREAM = 64
 """Steps whose row choices come from one stream: seeding one per step would cost as much as drawing."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ndsm.config import Train
+from ndsm.core.optimizer import Adam
 from ndsm.objectives import Epsilon, GradientMoments, Objective, Score, gradient_moments
-from ndsm.optimizer import Adam
-from ndsm.processes import LABEL, RowLayout
+from ndsm.simulation import LABEL, RowLayout
 from ndsm.training.weighting import Weight
 
 

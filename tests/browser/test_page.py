@@ -2,7 +2,7 @@
 
 import pytest
 
-from ndsm.html import Section, code, facts, fold, note, page, plot, side_by_side, table, text
+from ndsm.report.html import Section, code, facts, fold, note, page, plot, side_by_side, table, text
 
 
 @pytest.fixture(scope="module")

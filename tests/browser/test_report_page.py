@@ -3,9 +3,11 @@
 import pytest
 
 from ndsm.config import load_config
-from ndsm.experiment import begin, evaluate_run, prepare, train_locally
-from ndsm.report import write_report
-from ndsm.run import Run
+from ndsm.report.page import write_report
+from ndsm.runs import Run
+from ndsm.workflows.evaluate import evaluate_run
+from ndsm.workflows.setup import begin, prepare
+from ndsm.workflows.train import train_locally
 
 WIDTHS = (390, 1440)
 

@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from ndsm.config import load_config
-from ndsm.experiment import begin, prepare, train_locally
-from ndsm.run import Run
+from ndsm.runs import Run
+from ndsm.workflows.setup import begin, prepare
+from ndsm.workflows.train import train_locally
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
 

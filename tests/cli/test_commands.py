@@ -21,7 +21,7 @@ from ndsm.cli import main
 from ndsm.cli.options import TrainOptions, parse_with_preset
 from ndsm.config import preset_names
 from ndsm.reproduce import STUDIES
-from ndsm.run import Run
+from ndsm.runs import Run
 
 TINY = [
     "--data.n", "400", "--train.steps", "60", "--train.batch-rows", "32", "--train.block-mb", "0.02",
@@ -427,7 +427,9 @@ def test_wrong_objectives_are_one_sentence_and_exit_code_2(tmp_path, monkeypatch
 
 
 def test_an_objective_that_the_process_does_not_allow_is_said_before_the_work(monkeypatch, capsys):
-    monkeypatch.setattr("ndsm.gradient_variance.load", lambda *settings: pytest.fail("the data were read"))
+    monkeypatch.setattr(
+        "ndsm.workflows.gradient_variance.load", lambda *settings: pytest.fail("the data were read")
+    )
     process = ["--process.kind", "vp", "--process.horizon", "1", "--process.integrator", "euler-maruyama"]
     assert main(["bench", "variance", "toy-arcs", *process, "--objectives", "ndsm-cv,path"]) == 2
     assert "objective.kind 'path' goes with process.kind 'langevin'" in capsys.readouterr().err

@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from ndsm.cli import COMMANDS, main
+from ndsm.cli import main
+from ndsm.cli.app import COMMANDS
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import pytest
 
 from ndsm.errors import InputError
-from ndsm.experiment import Generator
-from ndsm.generation import PartFolder, Request
-from ndsm.run import Run
+from ndsm.runs import Run
+from ndsm.workflows.sample_shards import PartFolder, Request
+from ndsm.workflows.trained_model import Generator
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -13,7 +13,7 @@ import ndsm
 from ndsm.config import load_config
 from ndsm.errors import InputError
 from ndsm.reproduce import Job
-from ndsm.run import Run
+from ndsm.runs import Run
 from pipelines import reproduce, score
 
 pytestmark = pytest.mark.ray

@@ -8,7 +8,7 @@ import pytest
 
 import ndsm
 from ndsm.errors import InputError
-from ndsm.run import Run
+from ndsm.runs import Run
 from pipelines.resources import Cluster
 from pipelines.score import check_workers, score_on_ray
 

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from ndsm.experiment import prepare
-from ndsm.run import Run
+from ndsm.runs import Run
+from ndsm.workflows.setup import prepare
 from tuning import nested
 from tuning.tasks import run_tasks
 

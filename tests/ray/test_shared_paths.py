@@ -11,9 +11,9 @@ import pytest
 import ndsm
 from ndsm.cli import main
 from ndsm.errors import InputError, Unfinished
-from ndsm.generation import PartFolder, Request
 from ndsm.reproduce import STUDIES
-from ndsm.run import Run
+from ndsm.runs import Run
+from ndsm.workflows.sample_shards import PartFolder, Request
 from tuning.folder import SearchFolder, TrialRecord
 
 pytestmark = pytest.mark.ray

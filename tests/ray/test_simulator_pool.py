@@ -6,9 +6,9 @@ import torch
 from settle import wait_for, wait_for_free_cpus, wait_until_all_is_free
 
 from ndsm.config import load_config
-from ndsm.experiment import build_problem
-from ndsm.reference import GaussianMixture
+from ndsm.mixture import GaussianMixture
 from ndsm.training.calibration import Costs
+from ndsm.workflows.setup import build_problem
 from pipelines import simulator_pool
 from pipelines.cluster import find_cluster
 from pipelines.simulator_pool import SimulatorPool, calibrated

@@ -8,8 +8,8 @@ import pytest
 
 from ndsm.cli import main
 from ndsm.config import build_config, merge
+from ndsm.core.interrupt import Interrupted
 from ndsm.errors import Unfinished
-from ndsm.interrupt import Interrupted
 from ndsm.reproduce import STUDIES, run_job, stop_file
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -22,10 +22,13 @@ import ndsm
 import pipelines.train
 from ndsm.config import load_config
 from ndsm.errors import InputError, Unfinished
-from ndsm.experiment import Experiment, begin, prepare, start, train_locally
-from ndsm.processes import Langevin, rollout
-from ndsm.run import Run
+from ndsm.processes import Langevin
+from ndsm.runs import Run
+from ndsm.simulation import rollout
 from ndsm.training import Resume, block_index, open_replay
+from ndsm.workflows.resuming import start
+from ndsm.workflows.setup import Experiment, begin, prepare
+from ndsm.workflows.train import train_locally
 from pipelines.cluster import metrics_address
 from pipelines.instruments import GAUGES
 from pipelines.simulators import Simulator

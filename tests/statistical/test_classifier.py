@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from ndsm.classifier import fit_classifier
 from ndsm.errors import InputError
+from ndsm.inference.guidance import Classified
+from ndsm.inference.noisy_classifier import fit_classifier
+from ndsm.mixture import GaussianMixture
 from ndsm.processes import VP, Langevin
-from ndsm.reference import GaussianMixture
 from ndsm.samplers import carry, reverse_times
-from ndsm.samplers.guidance import Classified
 
 pytestmark = pytest.mark.statistical
 

@@ -14,10 +14,10 @@ import torch
 from known_laws import LEAST_P, PROCESSES
 from scipy.stats import kstest
 
+from ndsm.inference.imputation import STEP_SIZE, _langevin, draw_given, impute
+from ndsm.inference.imputation import noised as noised_path
+from ndsm.mixture import GaussianMixture
 from ndsm.processes import VP, Langevin
-from ndsm.reference import GaussianMixture
-from ndsm.samplers.conditional import STEP_SIZE, _langevin, draw_given, impute
-from ndsm.samplers.conditional import noised as noised_path
 
 pytestmark = pytest.mark.statistical
 
@@ -251,6 +251,6 @@ def test_populations_of_few_completions_are_warned_of(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         impute(*settings)
-    monkeypatch.setattr("ndsm.samplers.conditional.FEW", 1.0)
+    monkeypatch.setattr("ndsm.inference.imputation.FEW", 1.0)
     with pytest.warns(UserWarning, match=r"the weights leave \d+\.\d of 16 completions"):
         impute(*settings)

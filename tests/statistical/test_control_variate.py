@@ -8,7 +8,6 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.data import load
-from ndsm.experiment import build_problem, start
 from ndsm.objectives import (
     NDSM,
     AntitheticNDSM,
@@ -17,8 +16,10 @@ from ndsm.objectives import (
     NetworkEpsilon,
     gradient_moments,
 )
-from ndsm.processes import rollout
+from ndsm.simulation import rollout
 from ndsm.training import fit_mixture
+from ndsm.workflows.resuming import start
+from ndsm.workflows.setup import build_problem
 
 pytestmark = pytest.mark.statistical
 
@@ -98,7 +99,7 @@ def test_both_ways_to_the_moments_agree_however_the_batch_is_split(network, monk
     parts = [losses_of(by_name(problem, rows[i:j])) for i, j in itertools.pairwise((0, 7, 8, 30))]
     layers = gradient_moments(trainer.model, whole)
     assert_same_moments(gradient_moments(trainer.model, parts), layers)
-    monkeypatch.setattr("ndsm.objectives.per_sample._is_layered", lambda model: False)
+    monkeypatch.setattr("ndsm.objectives.gradient_moments._is_layered", lambda model: False)
     assert_same_moments(gradient_moments(trainer.model, whole), layers)
     assert_same_moments(gradient_moments(trainer.model, parts, chunk_bytes=1), layers)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from ndsm.mixture import GaussianMixture
 from ndsm.processes import Langevin
-from ndsm.reference import GaussianMixture
 from ndsm.samplers import find_sampler
 
 pytestmark = pytest.mark.statistical

@@ -5,10 +5,7 @@ import pytest
 import torch
 
 from ndsm.errors import InputError
-from ndsm.processes import VE, VP, Langevin
-from ndsm.reference import GaussianMixture
-from ndsm.samplers import carry, reverse_times
-from ndsm.samplers.guidance import (
+from ndsm.inference.guidance import (
     MomentMatched,
     Operator,
     Projected,
@@ -20,7 +17,10 @@ from ndsm.samplers.guidance import (
     projections,
     start_given,
 )
-from ndsm.samplers.posterior import Posterior
+from ndsm.inference.posterior import Posterior
+from ndsm.mixture import GaussianMixture
+from ndsm.processes import VE, VP, Langevin
+from ndsm.samplers import carry, reverse_times
 
 pytestmark = pytest.mark.statistical
 

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
+from ndsm.core.rng import torch_stream
 from ndsm.errors import InputError
+from ndsm.mixture import GaussianMixture
 from ndsm.processes import Langevin, forward_grid
 from ndsm.processes.integrators import EulerMaruyama, Exponential
 from ndsm.processes.modes import Modes
-from ndsm.reference import GaussianMixture
-from ndsm.streams import torch_stream
 
 pytestmark = pytest.mark.statistical
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ndsm.processes import Langevin, RolloutSpec, RowLayout, rollout, uniform_grid
-from ndsm.reference import GaussianMixture
-from ndsm.streams import torch_stream
+from ndsm.core.rng import torch_stream
+from ndsm.mixture import GaussianMixture
+from ndsm.processes import Langevin, uniform_grid
+from ndsm.simulation import RolloutSpec, RowLayout, rollout
 
 pytestmark = pytest.mark.statistical
 

@@ -8,15 +8,16 @@ import torch
 from known_laws import PROCESSES, FarModes, ThreeModes
 
 from ndsm.config import load_config
+from ndsm.core.rng import numpy_stream
 from ndsm.data.scaling import Scaling, Whitening
 from ndsm.errors import InputError
-from ndsm.experiment import build_problem
-from ndsm.likelihood import device_of, log_density, log_density_bound, log_density_of_rows
-from ndsm.processes import OU, VE, VP, Langevin, SubVP, rollout
-from ndsm.reference import GaussianMixture
-from ndsm.streams import numpy_stream
+from ndsm.inference.likelihood import device_of, log_density, log_density_bound, log_density_of_rows
+from ndsm.mixture import GaussianMixture
+from ndsm.processes import OU, VE, VP, Langevin, SubVP
+from ndsm.simulation import rollout
 from ndsm.training import make_problem
 from ndsm.training.own_drift import with_enough_steps
+from ndsm.workflows.setup import build_problem
 
 pytestmark = pytest.mark.statistical
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from ndsm.mixture import GaussianMixture
 from ndsm.objectives import DSM
-from ndsm.processes import OU, VE, VP, Langevin, RolloutSpec, RowLayout, forward_grid, rollout
-from ndsm.reference import GaussianMixture
+from ndsm.processes import OU, VE, VP, Langevin, forward_grid
+from ndsm.simulation import RolloutSpec, RowLayout, rollout
 from ndsm.training.weighting import time_weight
 
 pytestmark = pytest.mark.statistical

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ndsm.objectives import DSM, NDSM
-from ndsm.processes import OU, VE, VP, RolloutSpec, RowLayout, SubVP, rollout, uniform_grid
+from ndsm.processes import OU, VE, VP, SubVP, uniform_grid
 from ndsm.samplers import carry
+from ndsm.simulation import RolloutSpec, RowLayout, rollout
 
 pytestmark = pytest.mark.statistical
 

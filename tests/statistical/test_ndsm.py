@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from ndsm.core.rng import numpy_stream, torch_stream
+from ndsm.mixture import GaussianMixture
 from ndsm.objectives import NDSM
-from ndsm.processes import Langevin, RolloutSpec, RowLayout, rollout, uniform_grid
-from ndsm.reference import GaussianMixture
-from ndsm.streams import numpy_stream, torch_stream
+from ndsm.processes import Langevin, uniform_grid
+from ndsm.simulation import RolloutSpec, RowLayout, rollout
 
 pytestmark = pytest.mark.statistical
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from ndsm.core.rng import numpy_stream
+from ndsm.mixture import GaussianMixture
 from ndsm.objectives import DSM, NDSM, AntitheticNDSM, Epsilon, Objective, Path, Score, Sliced, make_epsilon
-from ndsm.processes import OU, VE, VP, Langevin, Process, RolloutSpec, RowLayout, SubVP, rollout, uniform_grid
-from ndsm.reference import GaussianMixture
-from ndsm.streams import numpy_stream
+from ndsm.processes import OU, VE, VP, Langevin, Process, SubVP, uniform_grid
+from ndsm.simulation import RolloutSpec, RowLayout, rollout
 
 pytestmark = pytest.mark.statistical
 

@@ -12,17 +12,18 @@ import torch
 from known_laws import N, assert_same_law
 
 from ndsm import NDSM
-from ndsm.classifier import fit_classifier
 from ndsm.config import load_config
+from ndsm.core.rng import torch_stream
 from ndsm.errors import InputError
-from ndsm.likelihood import log_density
+from ndsm.inference.imputation import draw_given
+from ndsm.inference.likelihood import log_density
+from ndsm.inference.noisy_classifier import fit_classifier
+from ndsm.inference.posterior import Posterior
+from ndsm.mixture import GaussianMixture
 from ndsm.objectives import Sliced
-from ndsm.processes import Langevin, RolloutSpec, RowLayout, forward_grid, rollout
-from ndsm.reference import GaussianMixture
+from ndsm.processes import Langevin, forward_grid
 from ndsm.samplers import carry, find_sampler, reverse_times
-from ndsm.samplers.conditional import draw_given
-from ndsm.samplers.posterior import Posterior
-from ndsm.streams import torch_stream
+from ndsm.simulation import RolloutSpec, RowLayout, rollout
 
 pytestmark = pytest.mark.statistical
 

@@ -8,11 +8,12 @@ import torch
 
 import ndsm
 from ndsm.config import build_config
+from ndsm.core.rng import numpy_stream, torch_stream
 from ndsm.errors import InputError
+from ndsm.mixture import GaussianMixture
 from ndsm.objectives import Path
-from ndsm.processes import Langevin, RolloutSpec, RowLayout, geometric_grid, rollout, uniform_grid
-from ndsm.reference import GaussianMixture
-from ndsm.streams import numpy_stream, torch_stream
+from ndsm.processes import Langevin, geometric_grid, uniform_grid
+from ndsm.simulation import RolloutSpec, RowLayout, rollout
 
 pytestmark = pytest.mark.statistical
 

@@ -8,12 +8,12 @@ import torch
 
 import ndsm
 from ndsm.config import load_config
-from ndsm.experiment import build_problem
-from ndsm.experiment.prior_match import prior_match, prior_warning
+from ndsm.core.rng import numpy_stream, torch_stream
+from ndsm.mixture import GaussianMixture
 from ndsm.processes import Langevin
-from ndsm.reference import GaussianMixture
-from ndsm.streams import numpy_stream, torch_stream
 from ndsm.training import fit_mixture, make_problem
+from ndsm.workflows.prior_match import prior_match, prior_warning
+from ndsm.workflows.setup import build_problem
 
 pytestmark = pytest.mark.statistical
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from ndsm.errors import InputError
+from ndsm.inference.guidance import Operator, mask
+from ndsm.inference.projection import ProjectedSampler, noised_measurements
+from ndsm.mixture import GaussianMixture
 from ndsm.processes import VP, Langevin
-from ndsm.reference import GaussianMixture
 from ndsm.samplers import carry, reverse_times
-from ndsm.samplers.guidance import Operator, mask
-from ndsm.samplers.projection import ProjectedSampler, noised_measurements
 
 pytestmark = pytest.mark.statistical
 

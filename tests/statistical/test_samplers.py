@@ -6,10 +6,10 @@ import torch
 from known_laws import PROCESSES, FarModes, N, ThreeModes, assert_same_law
 from scipy.linalg import eigh_tridiagonal
 
+from ndsm.core.rng import torch_stream
+from ndsm.mixture import GaussianMixture
 from ndsm.processes import Langevin
-from ndsm.reference import GaussianMixture
 from ndsm.samplers import carry, find_sampler, generate, reverse_times
-from ndsm.streams import torch_stream
 
 pytestmark = pytest.mark.statistical
 

@@ -1,0 +1,47 @@
+"""Modules under their earlier names: an import of one warns and gives what the module of today has."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+
+MOVED = {
+    "ndsm.classifier": "ndsm.inference.noisy_classifier",
+    "ndsm.experiment": "ndsm.workflows",
+    "ndsm.likelihood": "ndsm.inference.likelihood",
+    "ndsm.metrics.images": "ndsm.metrics.image_quality",
+    "ndsm.reference": "ndsm.mixture",
+    "ndsm.run": "ndsm.runs",
+    "ndsm.samplers.conditional": "ndsm.inference.imputation",
+    "ndsm.samplers.final": "ndsm.samplers.final_step",
+    "ndsm.samplers.generation": "ndsm.samplers.registry",
+    "ndsm.samplers.guidance": "ndsm.inference.guidance",
+    "ndsm.samplers.posterior": "ndsm.inference.posterior",
+    "ndsm.samplers.projection": "ndsm.inference.projection",
+    "ndsm.samplers.reconstruction": "ndsm.inference.reconstruction",
+    "ndsm.second_order": "ndsm.inference.second_order",
+    "ndsm.streams": "ndsm.core.rng",
+}
+"""Names that the documentation of version 0.1.0 showed, and where their contents are."""
+
+
+class _MovedModules(MetaPathFinder, Loader):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return spec_from_loader(fullname, self) if fullname in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        warnings.warn(f"{name} is {MOVED[name]} now", FutureWarning, stacklevel=2)
+        found = vars(import_module(MOVED[name]))
+        vars(module).update({key: value for key, value in found.items() if not key.startswith("__")})
+
+
+def find_moved_modules() -> None:
+    """Have imports find them, after everything else."""
+    sys.meta_path.append(_MovedModules())

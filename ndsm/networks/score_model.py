@@ -1,0 +1,196 @@
+"""The score model: a network, its inputs and outputs scaled by what is known of the process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ndsm.config import Config, Residual
+from ndsm.core.global_state import seeded
+from ndsm.core.rng import torch_stream
+from ndsm.core.symmetry import GROUPS
+from ndsm.errors import InputError
+from ndsm.networks.diffusers_unet import DiffusersUNet
+from ndsm.networks.embeddings import TimeEmbedding
+from ndsm.networks.equivariant import Equivariant
+from ndsm.networks.mlp import MLP, ResidualMLP
+from ndsm.networks.unet import UNet
+from ndsm.processes import Process
+
+REACH = 1.2
+"""The network sees states up to this many times the distance of the farthest of 4,096 prior draws."""
+
+VALUES_AT_ONCE = 1 << 18
+"""Numbers of the rows that the network sees at once in generation: 334 images of 28x28, whose 32 channels are 34 MB."""
+
+
+class ScoreModel(nn.Module):
+    """s(y, t) = -∇V(y) + net(x, t) / sqrt(V(t)), x = (y - c)/r, with either factor optional.
+
+    The score of the noised data differs from the stationary -∇V by something of size 1/sqrt(V(t)), so the
+    network's own output stays of order one at every t. An untrained model with the -∇V term generates by
+    stationary Langevin dynamics: samples of the prior.
+
+    Args:
+        network: (B, d), (B, e) → (B, d).
+        embedding: times (B,) → (B, e).
+        process: gives V(t) and -∇V.
+        residual: add -∇V(y), if the process has such a V; "fading" adds w(t) times that, w = V(t)/V(T).
+        scaled: divide by sqrt(V(t)).
+        center, spread: c (d,) and r, typical place and size of the states.
+        reach: distance from the center, in units of r, beyond which the network sees the state pulled back
+            to that distance. A network extrapolates linearly, and reverse paths that it throws out would
+            never return; with a bounded network the linear pull of -∇V brings them back.
+        precision: number format inside the network, `float32` or `bfloat16`.
+        classes: labels it knows; the network then also sees which one a row has, in as many further features.
+    """
+
+    center: Tensor
+    reach: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        embedding: TimeEmbedding,
+        process: Process,
+        *,
+        residual: Residual,
+        scaled: bool,
+        center: Tensor,
+        spread: float,
+        reach: float,
+        precision: str = "float32",
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network, self.embedding = network, embedding
+        self.scaled, self.spread, self.classes = scaled, spread, classes
+        self.register_buffer("center", center)
+        self.register_buffer("reach", torch.tensor(reach))
+        self._process = process
+        self._residual = residual
+        self._reduced = precision == "bfloat16"
+
+    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+        """s(y, t), (B, d), (B,) → (B, d); t may be (B, 2), times and labels, where -1 is no label.
+
+        Raises:
+            InputError: labels for a model that was trained without.
+        """
+        out = self.learned(y, t)
+        t = t if t.ndim == 1 else t[:, 0]
+        stationary = self._process.stationary_score(y) if self._residual else None
+        if stationary is None:
+            return out
+        if self._residual == "fading":
+            horizon = torch.full_like(t, self._process.horizon)
+            stationary = stationary * (self._process.variance(t) / self._process.variance(horizon))[:, None]
+        return out + stationary
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """The network as it is written, in float32 and not compiled: per-sample gradients look at its layers."""
+        reduced, compiled = self._reduced, self.network._compiled_call_impl
+        self._reduced, self.network._compiled_call_impl = False, None
+        try:
+            yield
+        finally:
+            self._reduced, self.network._compiled_call_impl = reduced, compiled
+
+    def learned(self, y: Tensor, t: Tensor) -> Tensor:
+        """The part that depends on the weights, net(x, t) / sqrt(V(t)), (B, d), (B,) → (B, d)."""
+        t, features = self._features(t)
+        x = (y - self.center) / self.spread
+        if (std := self._process.state_std(t)) is not None:
+            # The spread is that of the prior, at t = T; a linear process's states may be smaller before.
+            x = x * (self.spread / std)[:, None]
+        x = x * (self.reach / torch.linalg.vector_norm(x, dim=1, keepdim=True)).clamp(max=1.0)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._reduced):
+            out = self._in_parts(x, features)
+        out = out.to(y.dtype)
+        if self.scaled:
+            out = out / self._process.variance(t).sqrt()[:, None]
+        return out
+
+    def _in_parts(self, x: Tensor, features: Tensor) -> Tensor:
+        """The network's output, (B, d), (B, e) → (B, d), for as many rows at once as its memory should hold.
+
+        Where gradients are taken that is all of them: what a part of the rows has computed is kept anyway.
+        """
+        at_once = max(1, VALUES_AT_ONCE // x.shape[1])
+        if torch.is_grad_enabled() or len(x) <= at_once:
+            out: Tensor = self.network(x, features)
+            return out
+        parts = zip(x.split(at_once), features.split(at_once), strict=True)
+        return torch.cat([self.network(*part) for part in parts])
+
+    def _features(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The times (B,), and what the network sees of times and labels, (B, e)."""
+        label = None
+        if t.ndim == 2:
+            t, label = t.unbind(1)
+        features: Tensor = self.embedding(t)
+        if not self.classes:
+            if label is not None:
+                raise InputError(
+                    "label: expected a model trained with labels (network.classes), found one without"
+                )
+            return t, features
+        known = torch.arange(self.classes, device=t.device)
+        # Without a label all of these features are 0.
+        label = torch.full_like(t, -1.0) if label is None else label
+        return t, torch.cat([features, (label[:, None] == known).to(features)], 1)
+
+
+def build_score_model(
+    config: Config, process: Process, t_min: float, device: torch.device
+) -> ScoreModel | Equivariant:
+    """The score model that a configuration describes, with weights drawn from the run's seed.
+
+    Args:
+        config: its `network` section, `data.symmetry` and `train.seed` are used.
+        process: the forward process; its prior's mean and spread scale the network's input.
+        t_min: the smallest time that is trained on.
+        device: where the model lives.
+
+    Raises:
+        InputError: the network does not fit the data's dimension, see `image_side`.
+    """
+    # The law of a noised state lies between the data's and the prior's; the prior is known for any process.
+    mixture = process.mixture
+    device_of_prior = mixture.device if mixture is not None else "cpu"
+    generator = torch_stream(config.train.seed, "prior moments", device=device_of_prior)
+    y = process.prior.sample(4096, generator).float().cpu()
+    d, net = y.shape[1], config.network
+    embedding = TimeEmbedding(
+        t_min,
+        process.horizon,
+        net.time_features,
+        net.time_scale,
+        torch_stream(config.train.seed, "time features"),
+    )
+    kinds = {"mlp": MLP, "resmlp": ResidualMLP, "unet": UNet, "diffusers": DiffusersUNet}
+    # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.
+    with seeded(torch_stream(config.train.seed, "weights").initial_seed()):
+        network = kinds[net.kind](d, embedding.width + net.class_count, net.width, net.depth)
+    if config.train.compile:
+        network.compile()
+    center = y.mean(0)
+    distance = (y - center).norm(dim=1)
+    spread = float(distance.pow(2).mean().sqrt()) / d**0.5
+    model = ScoreModel(
+        network,
+        embedding,
+        process.to(device),
+        residual=net.residual,
+        scaled=net.output_scale == "std",
+        center=center,
+        spread=spread,
+        reach=REACH * float(distance.max()) / spread,
+        precision=config.train.precision,
+        classes=net.class_count,
+    ).to(device)
+    if config.data.symmetry == "none":
+        return model
+    return Equivariant(model, GROUPS[config.data.symmetry])

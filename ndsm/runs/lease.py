@@ -1,0 +1,206 @@
+"""A lease: a small file that says who may write to a place, where no lock of an operating system reaches.
+
+It is renewed while its holder lives and taken over once it has expired. Object stores and Arrow's file systems have no
+"write if nobody has": a lease is written, and read again after a moment, and whose token is then there has it. `filelock`
+has leases too, of local files only, which do not say who holds them.
+"""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pyarrow import fs
+
+from ndsm.core.atomic_file import PARTIAL
+from ndsm.errors import InputError, LeaseLost
+
+EXPIRY_SECONDS = 120.0
+"""After its last renewal a lease can be taken over; clocks of machines have to agree within a part of this."""
+RENEWAL_SECONDS = 30.0
+FILE_BYTES = 1024
+"""Of every lease, filled up with spaces. A reader asks an object store for the size and then for as many bytes: of one that became
+longer in between it would get a part, which is no lease, and take the place for free."""
+SETTLE_SECONDS = 0.5
+"""Between writing a lease and reading it again, at the least: who wrote at the same time has written by then."""
+
+_tokens: set[str] = set()
+"""Of what this process holds: a lease that it could not give back counts no more."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What the file of a lease holds."""
+
+    host: str
+    pid: int
+    machine: str
+    """Tells whether `pid` is a number of this machine's, and of this container's."""
+    token: str
+    started: float
+    expires: float
+    """Unix times."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lease counts: it has not expired, and its process is not known to have ended."""
+        if self.machine and self.machine == _machine():
+            if self.pid == os.getpid():
+                return self.token in _tokens
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                return False
+            except PermissionError:
+                pass
+        return time.time() < self.expires
+
+
+class Lease:
+    """The lease at a path of a file system.
+
+    Args:
+        where: the file system.
+        path: of the lease's file in it.
+        what: the beginning of the sentence that another process gets, such as "runs/mine is being trained".
+        remedy: its end: what to do but wait for the other process or stop it.
+    """
+
+    def __init__(self, where: fs.FileSystem, path: str, what: str, remedy: str) -> None:
+        self._fs, self._path, self._what, self._remedy = where, path, what, remedy
+        self.token: str | None = None
+        """Of this holder; None while it is not held."""
+        self._started = 0.0
+        self._lost: Holder | None = None
+
+    def read(self) -> Holder | None:
+        """Who holds it, or did last; None if nobody ever did, or it was released.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        try:
+            with self._fs.open_input_stream(self._path) as stream:
+                return Holder(**json.loads(stream.read()))
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+            return None
+
+    def check_free(self) -> None:
+        """Raise an error if another process holds it.
+
+        Raises:
+            InputError: it does.
+            OSError: the storage does not answer.
+        """
+        found = self.read()
+        if found is not None and found.token != self.token and found.alive:
+            raise InputError(self._sentence(found))
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Take the lease, renew it in the background, and give it back; nothing if this object holds it already.
+
+        Raises:
+            InputError: another process holds it.
+            OSError: the storage does not answer.
+        """
+        if self.token is not None:
+            yield
+            return
+        self.check_free()
+        token, self._started, self._lost = secrets.token_hex(16), time.time(), None
+        _tokens.add(token)
+        try:
+            with self._taken(token):
+                yield
+        finally:
+            _tokens.discard(token)
+
+    @contextmanager
+    def _taken(self, token: str) -> Iterator[None]:
+        before = time.monotonic()
+        self._write(token)
+        # Who read an old lease before this one was written has had time to write its own.
+        time.sleep(max(SETTLE_SECONDS, 4 * (time.monotonic() - before)))
+        found = self.read()
+        if found is None or found.token != token:
+            raise InputError(self._sentence(found))
+        self.token, done = token, threading.Event()
+        renewal = threading.Thread(target=self._renew, args=(done,), name="lease", daemon=True)
+        renewal.start()
+        try:
+            yield
+        finally:
+            done.set()
+            renewal.join()
+            self.token = None
+            # Storage that does not answer leaves it to its expiry.
+            with suppress(OSError):
+                if (found := self.read()) is not None and found.token == token:
+                    self._fs.delete_file(self._path)
+
+    def check_held(self) -> None:
+        """Raise an error if another process has taken the lease over, after this one did not renew it in time.
+
+        Raises:
+            LeaseLost: it has.
+            OSError: the storage does not answer.
+        """
+        if self.token is None:
+            return
+        found = self._lost or self.read()
+        if found is not None and found.token != self.token:
+            self._lost = found
+            raise LeaseLost(
+                f"{self._sentence(found)}; it took over from this process, which was not heard of for {EXPIRY_SECONDS:g} s, and "
+                "now writes nothing more"
+            )
+
+    def _renew(self, done: threading.Event) -> None:
+        while not done.wait(RENEWAL_SECONDS):
+            # Tried again at the next renewal; where it is lost, the next write tells.
+            with suppress(OSError):
+                try:
+                    self.check_held()
+                except LeaseLost:
+                    return
+                if self.token is not None:
+                    self._write(self.token)
+
+    def _write(self, token: str) -> None:
+        expires = time.time() + EXPIRY_SECONDS
+        mine = Holder(socket.gethostname(), os.getpid(), _machine(), token, self._started, expires)
+        content = json.dumps(asdict(mine)).encode().ljust(FILE_BYTES)
+        if self._fs.type_name == "local":
+            path = Path(self._path)
+            # Processes of two containers may have one number.
+            partial = path.with_name(f".{path.name}.{int(token[:8], 16)}{PARTIAL}")
+            partial.write_bytes(content)
+            partial.replace(path)
+        else:
+            with self._fs.open_output_stream(self._path) as stream:
+                stream.write(content)
+
+    def _sentence(self, found: Holder | None) -> str:
+        if found is None:
+            return f"{self._what} by another process: {self._remedy}"
+        until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.expires))
+        return (
+            f"{self._what} by process {found.pid} on {found.host}, which holds it until {until} and renews that while it lives: "
+            f"wait for it, stop it, or {self._remedy}"
+        )
+
+
+def _machine() -> str:
+    """Names a boot of a machine and a space of process numbers on it; empty where the system does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""

@@ -1,0 +1,229 @@
+"""A copy of a run's folder in any file system that Arrow knows: S3, Google Cloud Storage, HDFS, or a local path."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+
+from ndsm.core.atomic_file import PARTIAL, first_foreign, needs_room, remove_files, whole_file
+from ndsm.core.uris import open_uri
+from ndsm.runs.lease import Lease
+from ndsm.runs.lock import LOCK_FILES
+
+CHUNK = 1 << 22
+"""Bytes copied at a time."""
+LEASE = "checkpoints/lease.json"
+"""Says who may write to the copy; part of no run."""
+LOCAL_ONLY = (*LOCK_FILES, "stop")
+"""Files that say something about processes of this machine."""
+
+
+class Mirror:
+    """The copy at a URI.
+
+    A file appears there whole or not at all: it is written under another name and moved, on object stores too, since
+    Arrow ends an upload that an exception interrupts as if it were complete. Only one process at a time may `push`, that
+    which holds the lease; any may `push_files` that no other one writes. What a copy that holds the lease writes, also one
+    that was sent to another process, fails with `LeaseLost` once somebody else holds it.
+
+    Args:
+        uri: of the folder; options of the file system may follow a `?`, such as
+            s3://bucket/runs/mine?endpoint_override=localhost:9000&scheme=http.
+
+    Raises:
+        InputError: as `open_uri`.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._fs, self._root = open_uri(uri, "train.storage", "s3://bucket/folder")
+        self._pushed: dict[str, tuple[int, int]] = {}
+        self._pulled: dict[str, float] | None = None
+        what, remedy = (
+            f"{uri.partition('?')[0]} is being trained to",
+            "give this run another --name or train.storage",
+        )
+        if self._fs.type_name == "local":
+            what = what.removeprefix("file://")
+        self._lease = Lease(self._fs, f"{self._root}/{LEASE}", what, remedy)
+
+    @classmethod
+    def under(cls, uri: str, name: str) -> "Mirror":
+        """The copy of run `name` in the folder of runs at `uri`."""
+        base, mark, options = uri.partition("?")
+        return cls(f"{base.rstrip('/')}/{name}{mark}{options}")
+
+    def __reduce__(self) -> Any:
+        """Travels as its URI and what shows that its process holds the lease."""
+        return _sent, (self.uri, self._lease.token)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep others from writing to the copy, by its lease; nothing if this object holds it already.
+
+        Raises:
+            InputError: another process holds it.
+            OSError: the storage does not answer.
+        """
+        if self._fs.type_name == "local":
+            self._fs.create_dir(f"{self._root}/{LEASE}".rpartition("/")[0])
+        with self._lease.hold():
+            yield
+
+    def check_free(self) -> None:
+        """Raise an error if another process holds the lease.
+
+        Raises:
+            InputError: it does.
+            OSError: the storage does not answer.
+        """
+        self._lease.check_free()
+
+    @property
+    def arrow(self) -> tuple[pa.fs.FileSystem, str]:
+        """The file system, and the folder's path in it."""
+        return self._fs, self._root
+
+    def modified(self) -> dict[str, float]:
+        """Files in the copy, relative to it, and the Unix time of their last change.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        selector = pa.fs.FileSelector(self._root, allow_not_found=True, recursive=True)
+        found = self._fs.get_file_info(selector)
+        times = {
+            info.path[len(self._root) :].lstrip("/"): info.mtime_ns / 1e9
+            for info in found
+            if info.type == pa.fs.FileType.File
+        }
+        return {name: when for name, when in times.items() if first_foreign([name], (LEASE,))}
+
+    def changed(self) -> bool:
+        """Whether somebody has written to the copy since this pulled it last.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        return self._pulled is not None and self._pulled != self.modified()
+
+    def names(self) -> set[str]:
+        """Files in the copy that are whole, relative to it.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        return {name for name in self.modified() if not name.endswith(PARTIAL)}
+
+    def push(self, folder: Path) -> None:
+        """Copy the files that have changed since the last push or pull; forget old checkpoints.
+
+        Raises:
+            OSError: the storage does not take them.
+        """
+        files = [p for p in folder.rglob("*") if p.is_file() and p.name not in LOCAL_ONLY]
+        names = {str(p.relative_to(folder)) for p in files if not p.name.endswith(PARTIAL)}
+        names = {name for name in names if not name.startswith("checkpoints/ray/")}
+        self.push_files(folder, *sorted(names, key=_order))
+        for name in self.modified().keys() - names:
+            if name.startswith("checkpoints/step-"):
+                self._fs.delete_file(f"{self._root}/{name}")
+
+    def push_files(self, folder: Path, *names: str) -> None:
+        """Copy those of these files that have changed since the last push or pull, and nothing else.
+
+        Raises:
+            OSError: the storage does not take them.
+        """
+        self._lease.check_held()
+        for name in names:
+            state = _state(folder / name)
+            if self._pushed.get(name) != state:
+                self._upload(folder / name, name)
+                self._pushed[name] = state
+
+    def delete(self, name: str) -> None:
+        """Delete a file of the copy, if it is there."""
+        self._lease.check_held()
+        if self._fs.get_file_info(f"{self._root}/{name}").type == pa.fs.FileType.File:
+            self._fs.delete_file(f"{self._root}/{name}")
+
+    def pull(self, folder: Path) -> None:
+        """Make `folder` the run that the copy is, if it is one.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        self._pulled = self.modified()
+        names = {name for name in self._pulled if not name.endswith(PARTIAL)}
+        if "config.yaml" not in names:
+            return
+        for name in sorted(names, key=_order):
+            # An old checkpoint may go while this reads.
+            with suppress(FileNotFoundError) if name.startswith("checkpoints/step-") else nullcontext():
+                self.fetch(name, folder)
+                self._pushed[name] = _state(folder / name)
+        # A checkpoint that never got there: on another machine it would not be found.
+        for checkpoint in (folder / "checkpoints").glob("step-*.pt"):
+            if f"checkpoints/{checkpoint.name}" not in names:
+                checkpoint.unlink(missing_ok=True)
+
+    def fetch(self, name: str, folder: Path) -> None:
+        """Copy one file into `folder`.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            OSError: the storage does not answer.
+        """
+        with (
+            self._fs.open_input_stream(f"{self._root}/{name}") as source,
+            whole_file(folder / name) as path,
+            path.open("wb") as target,
+        ):
+            while chunk := source.read(CHUNK):
+                target.write(chunk)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete these files of the copy, in this order.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        self._lease.check_held()
+        self._pushed.clear()
+        if self._fs.type_name == "local":
+            remove_files(Path(self._root), names)
+        else:
+            for name in names:
+                self._fs.delete_file(f"{self._root}/{name}")
+
+    def _upload(self, file: Path, name: str) -> None:
+        target = f"{self._root}/{name}"
+        # Object stores have no folders.
+        if self._fs.type_name == "local":
+            self._fs.create_dir(target.rpartition("/")[0])
+        with needs_room(target):
+            with file.open("rb") as source, self._fs.open_output_stream(target + PARTIAL) as sink:
+                while chunk := source.read(CHUNK):
+                    sink.write(chunk)
+            self._fs.move(target + PARTIAL, target)
+
+
+def _sent(uri: str, token: str | None) -> Mirror:
+    mirror = Mirror(uri)
+    mirror._lease.token = token
+    return mirror
+
+
+def _order(name: str) -> tuple[bool, bool, str]:
+    """First what marks the files as a run's, last what makes them a whole one."""
+    return name == "config.yaml", name != "data.json", name
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Differs once a file was written again."""
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns

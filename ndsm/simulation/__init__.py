@@ -1,0 +1,28 @@
+"""What a simulator runs: blocks of training examples as functions of a seed and an index, and the layout of a row.
+
+Not here: who runs it and where blocks go (`ndsm.training`, `pipelines`), and the processes themselves.
+"""
+
+from ndsm.simulation.batches import one_step_batches
+from ndsm.simulation.rollout import (
+    LABEL,
+    ONE_STEP,
+    ONE_STEP_AND_PROBE,
+    WHOLE_PATH,
+    RolloutSpec,
+    RowLayout,
+    paths_per_block,
+    rollout,
+)
+
+__all__ = [
+    "LABEL",
+    "ONE_STEP",
+    "ONE_STEP_AND_PROBE",
+    "WHOLE_PATH",
+    "RolloutSpec",
+    "RowLayout",
+    "one_step_batches",
+    "paths_per_block",
+    "rollout",
+]

@@ -1,0 +1,360 @@
+"""Simulation of the forward process: trajectories in, recorded training examples out.
+
+A **block** is a (rows, width) float32 array; each row is one recorded example (one trajectory at one of its
+random times), laid out as a `RowLayout` says. A block is a pure function of its index: any simulator,
+anywhere, makes the identical block again.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ndsm.core.hashing import make_stamp
+from ndsm.core.rng import torch_stream
+from ndsm.errors import InputError
+from ndsm.processes.integrators import INTEGRATORS, EulerMaruyama, IntegratorName
+from ndsm.processes.langevin import Langevin, Process
+from ndsm.processes.modes import Modes
+from ndsm.simulation.path_tangents import MirroredPaths, make_chain
+
+CPU = torch.device("cpu")
+ONE_STEP = ("mean", "noise", "t", "std")
+"""What the one-step objectives record: μ_{N-1}, Z_N, t_N, σ_{N-1}."""
+WHOLE_PATH = ("state", "mirror", "weight", "probe", "tangent", "mirror_tangent", "t", "std", "chance")
+"""What the path objective records: Y_n, the same of the path with the opposite noise, G_n (the other path's is -G_n),
+u, D_n u on either path, t_n, sqrt(V_n), and a number that is uniform in [0, 1) and independent of all else."""
+ONE_STEP_AND_PROBE = (*ONE_STEP, "probe")
+"""Beside these a standard normal vector that is independent of all else."""
+LABEL = "label"
+"""Recorded after all else for a labelled model: the start's label, or -1 where it is dropped."""
+SCALARS = ("t", "std", "chance", LABEL)
+"""Those with one number per row."""
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Where each recorded quantity lies in a row.
+
+    `ONE_STEP`: mean (d), noise (d), t (1), std (1), with Y_N = mean + std · noise. `WHOLE_PATH`: the first six
+    (d each), t (1), std (1), chance (1). Either may end in label (1).
+    """
+
+    records: tuple[str, ...]
+    dimension: int
+
+    def __post_init__(self) -> None:
+        known = (ONE_STEP, ONE_STEP_AND_PROBE, WHOLE_PATH)
+        if self.records not in known + tuple((*records, LABEL) for records in known):
+            raise ValueError(f"records: expected one of {known}, found {self.records}")
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Numbers per row of each recorded quantity."""
+        return {name: 1 if name in SCALARS else self.dimension for name in self.records}
+
+    @property
+    def width(self) -> int:
+        """Numbers per row."""
+        return sum(self.widths.values())
+
+    def split(self, rows: Tensor) -> dict[str, Tensor]:
+        """Views of (B, width) rows by name: (B, d), or (B,) for `SCALARS`."""
+        parts = dict(zip(self.records, rows.split(list(self.widths.values()), 1), strict=True))
+        return {name: part[:, 0] if name in SCALARS else part for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class RolloutSpec:
+    """What a simulator needs besides the data: it travels by value to every actor.
+
+    Args:
+        process: the forward process, on `device`.
+        times: grid t_0..t_n, (n + 1,).
+        last_dt: Δt_N of the recorded example's own step, or None for the grid's step.
+        times_per_path: recorded times of each trajectory, without repetition.
+        paths: trajectories per block.
+        layout: what is recorded.
+        seed: the run's seed.
+        rows_from: `path` simulates, `kernel` draws from the known transition law.
+        jitter: each group of trajectories moves its grid by up to this fraction of a step.
+        integrator: scheme of the grid's steps; an example's own step of size last_dt is Euler-Maruyama's, and so is the
+            grid's step as one-step objectives record it, unless the modes are spherical (its std is a number).
+    """
+
+    process: Process
+    times: np.ndarray
+    last_dt: float | None
+    times_per_path: int
+    paths: int
+    layout: RowLayout
+    seed: int
+    jitter: float = 0.0
+    rows_from: str = "path"
+    integrator: IntegratorName = "euler-maruyama"
+    stamp: str = field(default="", compare=False)
+    """Identifies (data, mixture, process, grid): a block that carries another stamp is not ours."""
+    labels: np.ndarray | None = field(default=None, compare=False)
+    """(N,) int16, of the data's rows, if they are recorded."""
+    label_dropout: float = 0.0
+    """Share of the recorded labels that are dropped."""
+    device: torch.device = CPU
+    """That simulates."""
+
+    @property
+    def rows(self) -> int:
+        """Rows per block."""
+        return self.paths * self.times_per_path
+
+    @property
+    def block_bytes(self) -> int:
+        """Size of a block's rows."""
+        return self.rows * self.layout.width * 4
+
+    def on(self, device: torch.device) -> "RolloutSpec":
+        """What a simulator on another device needs; itself for the device that it has.
+
+        Another kind of device draws and rounds other numbers, so its blocks carry a stamp of their own.
+        """
+        if device == self.device:
+            return self
+        stamp = make_stamp(self.stamp, device.type)
+        return replace(self, process=self.process.to(device), device=device, stamp=stamp)
+
+
+def paths_per_block(block_mb: float, layout: RowLayout, times_per_path: int) -> int:
+    """Trajectories that fill a block of `block_mb` MB of float32 rows; at least 16."""
+    return max(16, int(block_mb * 2**20 / 4 / layout.width / times_per_path))
+
+
+class Draws(NamedTuple):
+    """Where a block's random numbers come from."""
+
+    choices: torch.Generator
+    """Rows, times and labels; always a processor's."""
+    noise: torch.Generator
+    """The rest, on the device that simulates; the same as `choices` if that is a processor."""
+
+    @classmethod
+    def of(cls, spec: RolloutSpec, index: int) -> "Draws":
+        """The streams of block number `index`."""
+        choices = torch_stream(spec.seed, "rollout", index)
+        if spec.device.type == "cpu":
+            return cls(choices, choices)
+        return cls(choices, torch_stream(spec.seed, "rollout-noise", index, device=spec.device))
+
+
+def recorded_steps(paths: int, steps: int, per_path: int, generator: torch.Generator) -> list[Tensor]:
+    """For each step 1..steps, the paths that record it: `per_path` distinct steps each, uniformly chosen.
+
+    The k-th choice of every path lies in the k-th fraction of a random rotation of the steps, which makes
+    the choices distinct and stratified without sorting `steps` keys per path.
+    """
+    shift = torch.randint(steps, (paths, 1), generator=generator)
+    edges = (torch.arange(per_path + 1) * steps) // per_path
+    low, size = edges[:-1], edges.diff()
+    u = torch.rand(paths, per_path, generator=generator)
+    step = ((low + (u * size).long().minimum(size - 1) + shift) % steps).flatten().numpy()
+    # numpy sorts 16-bit integers by radix, twenty times faster than torch sorts.
+    order = np.argsort(step.astype(np.uint16) if steps < 2**16 else step, kind="stable")
+    path = torch.from_numpy(order // per_path)
+    return list(path.split(np.bincount(step, minlength=steps).tolist()))
+
+
+def shifted_grid(times: np.ndarray, shift: float) -> np.ndarray:
+    """The grid moved by a fraction of a step: t_0, then G(n - 1 + shift) with G linear between the nodes.
+
+    Args:
+        times: t_0..t_n, (n + 1,).
+        shift: in (0, 1]; 1 is the grid itself.
+    """
+    nodes = np.arange(len(times))
+    return np.interp(np.concatenate([[0.0], nodes[1:] - 1 + shift]), nodes, times)
+
+
+@torch.no_grad()
+def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
+    """Block number `index`: (spec.rows, spec.layout.width) float32.
+
+    Trajectories start from rows of `data`, (N, d), drawn with replacement (Algorithm 1). They are simulated
+    in groups, each on its own shift of the time grid, so that all times occur and not just the grid's own. On a GPU
+    the states stay there until the block is done.
+
+    Raises:
+        InputError: a trajectory left the finite numbers, or the drift returned a wrong shape or dtype.
+    """
+    draws = Draws.of(spec, index)
+    if spec.rows_from == "kernel":
+        return _draw(spec, data, index, draws)
+    block = torch.empty(spec.rows, spec.layout.width, device=spec.device)
+    start = torch.randint(len(data), (spec.paths,), generator=draws.choices).numpy()
+    groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths, data.shape[1]))))
+    parts = block.split([len(group) * spec.times_per_path for group in groups])
+    simulate = _simulate_with_tangents if "tangent" in spec.layout.records else _simulate
+    turned = spec.process.along_axes() if isinstance(spec.process, Langevin) else None
+    process, axes = turned or (spec.process, None)
+    inner = replace(spec, process=process)
+    for group, part in zip(groups, parts, strict=True):
+        shift = 1.0 - spec.jitter * float(torch.rand((), generator=draws.choices))
+        y = torch.from_numpy(data[group].T.copy()).to(spec.device)
+        named = spec.layout.split(part)
+        if axes is not None:
+            y = axes.T @ y
+        paths = simulate(inner, y, shifted_grid(spec.times, shift), named, draws)
+        if axes is not None:
+            for vectors in (x for name, x in named.items() if name not in SCALARS):
+                vectors.copy_(vectors @ axes.T)
+        _record_labels(spec, group[paths.cpu().numpy()], named, draws)
+        _check_finite(part, spec, index)
+    return block.cpu().numpy()
+
+
+def _draw(spec: RolloutSpec, data: np.ndarray, index: int, draws: Draws) -> np.ndarray:
+    """A block of rows from the process's kernel, each at a time of its own, as likely as on the grid."""
+    rows = torch.empty(spec.rows, spec.layout.width, device=spec.device)
+    start = torch.randint(len(data), (spec.rows,), generator=draws.choices).numpy()
+    nodes = np.arange(len(spec.times))
+    u = torch.rand(spec.rows, generator=draws.choices, dtype=torch.float64).numpy()
+    least = spec.last_dt or float(spec.times[1])
+    t = torch.from_numpy(np.maximum(np.interp(u * nodes[-1], nodes, spec.times), least)).float()
+    t = t.to(spec.device)
+    mean, std = spec.process.kernel(torch.from_numpy(data[start]).to(spec.device), t)
+    noise = torch.empty_like(mean).normal_(generator=draws.noise)
+    named = spec.layout.split(rows)
+    _fill(named, {"mean": mean, "noise": noise, "t": t, "std": std}, draws)
+    _record_labels(spec, start, named, draws)
+    _check_finite(rows, spec, index)
+    return rows.cpu().numpy()
+
+
+def _fill(out: dict[str, Tensor], values: dict[str, Tensor], draws: Draws) -> None:
+    """Copy the values to where they are recorded, and draw a probe if there is to be one."""
+    for name, value in values.items():
+        out[name].copy_(value)
+    if "probe" in out and "probe" not in values:
+        probe = out["probe"]
+        probe.copy_(torch.randn(probe.shape, generator=draws.noise, device=probe.device))
+
+
+def _record_labels(spec: RolloutSpec, start: np.ndarray, out: dict[str, Tensor], draws: Draws) -> None:
+    """Write the labels of the rows that the recorded examples started from, some dropped; nothing without labels."""
+    if LABEL not in out:
+        return
+    if spec.labels is None:
+        raise InputError("network.classes: expected data with labels, found none")
+    labels = torch.from_numpy(spec.labels[start]).float()
+    kept = torch.rand(len(labels), generator=draws.choices) >= spec.label_dropout
+    out[LABEL].copy_(torch.where(kept, labels, -1.0))
+
+
+def group_size(paths: int, dimension: int) -> int:
+    """Trajectories simulated at once: few enough to stay in the cache, enough that an operation on them takes
+    longer than its dispatch; a block gets at least two grids."""
+    return max(256, min(2**17 // (dimension + 6), paths // 2))
+
+
+def _simulate(
+    spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], draws: Draws
+) -> Tensor:
+    """Run the columns y, (d, B), along the grid and write their recorded examples to `out`; the path of each.
+
+    At a recorded step the example's own last step of size Δt_N is taken from Y_{N-1}, beside the grid's step
+    (end of section 3.1), so one evaluation of the drift serves both.
+    """
+    d, paths = y.shape
+    recording = recorded_steps(paths, len(times) - 1, spec.times_per_path, draws.choices)
+    recording = [recorded.to(y.device) for recorded in recording]
+    counts = torch.tensor([len(recorded) for recorded in recording])
+    h = np.diff(times)
+    own_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
+    # Columns, as the state: one transposed copy at the end is cheaper than one at every step.
+    mean = y.new_empty(d, int(counts.sum()))
+    noise = torch.empty_like(mean)
+    if spec.last_dt is not None:
+        noise.normal_(generator=draws.noise)
+    modes = None if spec.integrator == "euler-maruyama" else Modes(spec.process.mixture, y)
+    integrator = INTEGRATORS[spec.integrator](spec.process, modes)  # type: ignore[arg-type]
+    exact = modes is not None and modes.isotropic and spec.last_dt is None
+    tables = integrator.coefficients(h, times[:-1]) if exact else None
+    stds, z, position = [], torch.empty_like(y), 0
+    for n, recorded in enumerate(recording):
+        t = float(times[n])
+        f = spec.process.drift_columns(y, t)
+        z.normal_(generator=draws.noise)
+        if m := len(recorded):
+            here = slice(position, position + m)
+            chosen, slope = y.index_select(1, recorded), f.index_select(1, recorded)
+            if tables is None:
+                torch.sub(chosen, slope, alpha=float(own_dt[n]), out=mean[:, here])
+            else:
+                assert modes is not None
+                a, s = (table[n][:, modes.column[recorded]] for table in tables)
+                torch.addcmul(chosen, a, slope, value=-1, out=mean[:, here])
+                stds.append(s[0])
+            if spec.last_dt is None:
+                noise[:, here] = z.index_select(1, recorded)
+            position += m
+        integrator.advance(y, f, z, float(h[n]), t)
+    sigma = np.array([spec.process.diffusion(float(t)) for t in times[:-1]])
+    std = torch.from_numpy(sigma * np.sqrt(own_dt)).repeat_interleave(counts)
+    values = {
+        "mean": mean.T,
+        "noise": noise.T,
+        "t": torch.from_numpy(times[:-1] + own_dt).repeat_interleave(counts),
+        "std": torch.cat(stds) if stds else std,
+    }
+    _fill(out, values, draws)
+    return torch.cat(recording)
+
+
+def _simulate_with_tangents(
+    spec: RolloutSpec, y: Tensor, times: np.ndarray, out: dict[str, Tensor], draws: Draws
+) -> Tensor:
+    """As `_simulate`, recording what the path objective needs (`ndsm.simulation.path_tangents`).
+
+    What recorded steps start from is put aside on the way, and they are all taken together afterwards.
+    """
+    process = spec.process
+    assert isinstance(process, Langevin)
+    recording = recorded_steps(y.shape[1], len(times) - 1, spec.times_per_path, draws.choices)
+    recording = [recorded.to(y.device) for recorded in recording]
+    moving = MirroredPaths(process, y, draws.noise)
+    modes, h, t = moving.modes, np.diff(times), times[:-1]
+    chain = own = make_chain(modes.variance, *INTEGRATORS[spec.integrator](process, modes).coefficients(h, t))
+    own_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
+    if spec.last_dt is not None:
+        coefficients = EulerMaruyama(process, modes).coefficients(own_dt, t)
+        own = make_chain(modes.variance, *coefficients, before=chain.before)
+    seen, own_z, z = [], [], torch.empty_like(y)
+    for n, recorded in enumerate(recording):
+        moving.look(float(t[n]))
+        z.normal_(generator=draws.noise)
+        if len(recorded):
+            seen.append(moving.seen(recorded))
+            if spec.last_dt is None:
+                own_z.append(z.index_select(1, recorded))
+        moving.advance(chain, n, z)
+    paths = torch.cat(recording)
+    noise = torch.cat(own_z, 1) if own_z else y.new_empty(len(y), len(paths)).normal_(generator=draws.noise)
+    steps = torch.arange(len(h)).repeat_interleave(torch.tensor([len(recorded) for recorded in recording]))
+    *columns, std = moving.recorded(own, steps.to(y.device), paths, seen, noise)
+    chance = torch.rand(len(paths), generator=draws.noise, device=y.device)
+    values = (*columns, torch.from_numpy(t + own_dt)[steps], std, chance)
+    for name, value in zip(WHOLE_PATH, values, strict=True):
+        out[name].copy_(value if name in SCALARS else value.T)
+    return paths
+
+
+def _check_finite(rows: Tensor, spec: RolloutSpec, index: int) -> None:
+    # One number tells, unless a sum over finite rows overflows.
+    if math.isfinite(float(rows.sum())) or bool((finite := torch.isfinite(rows).all(1)).all()):
+        return
+    bad = int((~finite).nonzero()[0])
+    t = float(spec.layout.split(rows)["t"][bad])
+    raise InputError(
+        f"simulation: expected finite trajectories, found NaN or infinity in row {bad} of block {index} at t = {t:g}; "
+        "check the drift, or use smaller steps"
+    )

@@ -1,0 +1,297 @@
+"""A configuration, its data and its mixture, resolved into the objects that train and sample."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ndsm.config import Config
+from ndsm.config import Objective as ObjectiveConfig
+from ndsm.core.hashing import make_stamp
+from ndsm.core.rng import numpy_stream, stream_seed
+from ndsm.core.symmetry import GROUPS
+from ndsm.errors import InputError
+from ndsm.mixture import GaussianMixture
+from ndsm.networks import IMAGE_SIDE, Equivariant, ScoreModel, build_score_model
+from ndsm.objectives import (
+    DSM,
+    NDSM,
+    AntitheticNDSM,
+    ControlVariate,
+    Epsilon,
+    Objective,
+    Path,
+    Sliced,
+    make_epsilon,
+)
+from ndsm.processes import OU, VE, VP, Langevin, Process, SubVP, forward_grid
+from ndsm.samplers import configured_sampler, reverse_times
+from ndsm.samplers.base import draw_prior
+from ndsm.simulation import LABEL, RolloutSpec, RowLayout, paths_per_block
+from ndsm.training.limiter import SamplesPerInsert
+from ndsm.training.weighting import Weight, time_weight
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every process of a run agrees on; travels by value, without the data."""
+
+    config: Config
+    process: Process
+    objective: Objective
+    spec: RolloutSpec
+    reverse_times: np.ndarray
+    """Times of generation, T down to 0."""
+
+    @property
+    def t_min(self) -> float:
+        """The smallest time that is trained on."""
+        return self.spec.last_dt or (1.0 - self.spec.jitter) * float(self.spec.times[1])
+
+    @property
+    def end_dt(self) -> float:
+        """Size of generation's last step, from there to time 0."""
+        return self.spec.last_dt or float(self.spec.times[1])
+
+    def epsilon(self) -> Epsilon:
+        """The factor of the control variate, as it is before training."""
+        setting, seed = self.config.objective.epsilon, self.config.train.seed
+        return make_epsilon(
+            self.objective.control_variate,
+            self.t_min,
+            self.process.horizon,
+            bins=setting.bins,
+            lr=setting.lr,
+            seed=stream_seed(seed, "epsilon") % 2**32,
+        )
+
+    def weight(self, device: torch.device) -> Weight | None:
+        """The weight of an example's time."""
+        return time_weight(self.config.objective.weighting, self.process.to(device), self.spec.times)
+
+    def model(self, device: torch.device) -> ScoreModel | Equivariant:
+        """The score model with its initial weights."""
+        return build_score_model(self.config, self.process, self.t_min, device)
+
+    def with_device(self, device: Literal["auto", "cpu", "cuda"]) -> "Problem":
+        """The same problem in a process for which `train.device` has been decided."""
+        train = self.config.train.model_copy(update={"device": device})
+        return replace(self, config=self.config.model_copy(update={"train": train}))
+
+    def limiter(self, world: int) -> SamplesPerInsert:
+        """The limiter of each of `world` workers."""
+        train = self.config.train
+        return SamplesPerInsert(
+            train.samples_per_insert,
+            self.spec.rows,
+            train.batch_rows // world,
+            train.min_blocks,
+            train.ring_blocks,
+        )
+
+
+def make_objective(config: ObjectiveConfig) -> Objective:
+    """The objective of the `objective` section."""
+    match config.kind:
+        case "ndsm":
+            return NDSM()
+        case "ndsm-cv":
+            return NDSM(_control_variate(config))
+        case "antithetic":
+            return AntitheticNDSM()
+        case "path":
+            return Path(_control_variate(config))
+        case "sliced":
+            return Sliced()
+        case "dsm" | "mixture-dsm":
+            return DSM()
+
+
+def _control_variate(config: ObjectiveConfig) -> ControlVariate:
+    """What `objective.epsilon` says."""
+    choices: dict[str, ControlVariate] = {
+        "constant": config.epsilon.value,
+        "piecewise-linear": config.epsilon.values,
+        "closed-form": "closed-form",
+        "network": "learned",
+    }
+    return choices[config.epsilon.kind]
+
+
+def make_process(config: Config, mixture: GaussianMixture) -> Process:
+    """The process of the `process` section; `mixture` is its stationary or terminal law."""
+    p = config.process
+    match p.kind:
+        case "langevin":
+            return Langevin(mixture, horizon=p.horizon)
+        case "vp":
+            return VP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension)
+        case "subvp":
+            return SubVP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension)
+        case "ve":
+            # The prior's variance, which a run keeps, is 1 + σ(T)².
+            largest = p.sigma_max or math.sqrt(float(mixture.covariances[0]) - 1 + p.sigma_min**2)
+            return VE(p.horizon, p.sigma_min, largest).for_dimension(mixture.dimension)
+        case "ou":
+            return OU(p.horizon).for_dimension(mixture.dimension)
+
+
+def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
+    """What generation starts from: the mixture of the `reference` section, fitted to rows (N, d).
+
+    A linear process ends in its own Gaussian whatever the data are. `data.symmetry` multiplies the components.
+    """
+    if config.process.kind != "langevin":
+        variance = 1.0
+        if config.process.kind == "ve" and config.process.sigma_max is None:
+            variance += _largest_scale(config, data) ** 2 - config.process.sigma_min**2
+        unfitted = GaussianMixture(
+            torch.ones(1), torch.zeros(1, data.shape[1]), torch.tensor([variance], dtype=torch.float64)
+        )
+        prior = make_process(config, unfitted).mixture
+        assert prior is not None
+        return prior
+    reference = config.reference
+    mixture = GaussianMixture.fit(
+        data,
+        reference.n_components,
+        covariance_type=reference.covariance_type,
+        bayesian=reference.bayesian,
+        fit_samples=reference.fit_samples,
+        reg_covar=reference.reg_covar,
+        init_params=reference.init_params,
+        n_init=reference.n_init,
+        # scikit-learn takes 32 bits.
+        seed=stream_seed(config.train.seed, "mixture") % 2**32,
+    )
+    symmetry = config.data.symmetry
+    return mixture if symmetry == "none" else mixture.symmetrised(GROUPS[symmetry])
+
+
+def _largest_scale(config: Config, data: np.ndarray) -> float:
+    """The largest distance between two of the rows (N, d), of `reference.fit_samples` at random if there are more.
+
+    As the largest noise scale it lets a row of noised data become any other (dissertation, technique 6.1).
+
+    Raises:
+        InputError: it is not above process.sigma_min.
+    """
+    order = numpy_stream(config.train.seed, "largest scale").permutation(len(data))
+    rows = torch.from_numpy(data[order[: config.reference.fit_samples]])
+    found = max(float(torch.cdist(part, rows).max()) for part in rows.split(512))
+    if found <= config.process.sigma_min:
+        raise InputError(
+            f"process.sigma_max: expected rows farther apart than process.sigma_min {config.process.sigma_min:g}, found "
+            f"{found:g} at most"
+        )
+    return found
+
+
+def make_problem(config: Config, process: Process, dimension: int, *identity: Any) -> Problem:
+    """The problem of a configuration and a process whose data have `dimension` columns.
+
+    Args:
+        identity: what the data and the mixture are (hashes or arrays), for the blocks' stamp.
+
+    Raises:
+        InputError: a time grid is unstable or does not reach the horizon, the sampler or the objective does not suit the
+            process, or the network or the process does not fit the data.
+    """
+    # Simulators are processors; whoever works elsewhere moves it there.
+    process = process.to("cpu")
+    _check_dimension(process, dimension)
+    if side_of := IMAGE_SIDE.get(config.network.kind):
+        side_of(dimension, config.network.width, config.network.depth)
+    grid = config.process.grid
+    last_dt = config.process.last_dt
+    integrator = config.integrator(process.mixture is not None)
+    times = forward_grid(process, grid.kind, grid.steps, last_dt, integrator)
+    objective = make_objective(config.objective)
+    if process.mixture is None and integrator == "exponential":
+        raise InputError(
+            "process.integrator 'exponential': expected a process with a mixture, found a drift without one"
+        )
+    if objective.kind == "path" and isinstance(process, Langevin):
+        process.check_jacobian_product()
+    if config.objective.kind == "mixture-dsm":
+        # Only some mixtures have the kernel that rows are drawn from.
+        process.kernel(torch.zeros(1, dimension), torch.ones(1))
+    labels = (LABEL,) if config.network.class_count else ()
+    layout = RowLayout((*objective.records, *labels), dimension)
+    k = config.train.times_per_path
+    paths = paths_per_block(config.train.block_mb, layout, k)
+    stamp = make_stamp(
+        *identity,
+        times,
+        objective.rows_from,
+        config.process.model_dump(mode="json"),
+        list(layout.records),
+        k,
+        paths,
+        config.train.seed,
+    )
+    spec = RolloutSpec(
+        process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, objective.rows_from,
+        integrator, stamp, label_dropout=config.network.label_dropout,
+    )  # fmt: skip
+    end_dt = last_dt or float(times[1])
+    return Problem(
+        config,
+        process,
+        objective,
+        spec,
+        reverse_times(process, configured_sampler(config.sample), config.sample.steps, end_dt),
+    )
+
+
+def _check_dimension(process: Process, dimension: int) -> None:
+    """Nothing, if the process's rows have as many columns as the data.
+
+    Raises:
+        InputError: they have not.
+    """
+    found = draw_prior(process, 2, torch.Generator().manual_seed(0))
+    if found.shape != (2, dimension):
+        raise InputError(
+            f"process: expected a prior whose rows have the data's {dimension} columns, found a draw of 2 rows of shape "
+            f"{tuple(found.shape)}"
+        )
+
+
+def with_labels(problem: Problem, labels: np.ndarray | None, source: str | None = None) -> Problem:
+    """The problem whose simulators know the labels (N,) of the training rows, if `network.classes` asks for them.
+
+    Args:
+        source: what the data are called in an error; the configuration's name of them if None.
+
+    Raises:
+        InputError: there are none, or more than `network.classes`.
+    """
+    classes, spec = problem.config.network.class_count, problem.spec
+    if not classes:
+        return problem
+    source = source or str(problem.config.data.path or problem.config.data.name)
+    if labels is None:
+        raise InputError(f"network.classes: expected data with labels, found none in {source}")
+    if labels.max() >= classes:
+        raise InputError(
+            f"network.classes: expected at least {labels.max() + 1}, the number of labels in {source}, or auto, found {classes}"
+        )
+    known = labels.astype(np.int16)
+    stamp = make_stamp(spec.stamp, known, spec.label_dropout)
+    return replace(problem, spec=replace(spec, labels=known, stamp=stamp))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of `train.device`; auto is a GPU where there is one.
+
+    Raises:
+        InputError: a GPU is asked for, and this process sees none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("train.device: expected a GPU for 'cuda', found none; use auto or cpu")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

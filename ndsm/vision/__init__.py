@@ -1,0 +1,4 @@
+"""Networks that see images and are trained once: autoencoder, classifier, and the cache that keeps them.
+
+Not here: score networks (`ndsm.networks`) and what is measured with the classifier (`ndsm.metrics`).
+"""

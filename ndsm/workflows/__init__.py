@@ -1,0 +1,23 @@
+"""A run from its configuration to its evaluation, and what is done with a trained one; how steps are executed is the caller's.
+
+Not here: the commands (`ndsm.cli`) and what a cluster adds (`pipelines`).
+"""
+
+from ndsm.workflows.evaluate import evaluate_checkpoint, evaluate_run
+from ndsm.workflows.resuming import start
+from ndsm.workflows.setup import begin, build_problem, prepare, training_problem
+from ndsm.workflows.train import train_locally, training_in_memory
+from ndsm.workflows.trained_model import Generator
+
+__all__ = [
+    "Generator",
+    "begin",
+    "build_problem",
+    "evaluate_checkpoint",
+    "evaluate_run",
+    "prepare",
+    "start",
+    "train_locally",
+    "training_in_memory",
+    "training_problem",
+]

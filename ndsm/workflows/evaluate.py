@@ -1,0 +1,144 @@
+"""A run compared with its data, at its end and beside its training."""
+
+import io
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ndsm.core.hashing import make_stamp
+from ndsm.core.progress import Stage, no_progress
+from ndsm.data import Dataset, load
+from ndsm.metrics import evaluate
+from ndsm.processes import Linear
+from ndsm.runs import Run
+from ndsm.runs.event_files import EventFiles
+from ndsm.training import Problem, Record
+from ndsm.workflows.figures import samples_figure
+from ndsm.workflows.prior_match import prior_match
+from ndsm.workflows.resuming import start
+from ndsm.workflows.setup import check_rows
+from ndsm.workflows.trained_model import Generator
+
+EXAMPLES = 256
+"""Rows of an evaluation that the run keeps."""
+BOUND_ROWS = 500
+"""Validation rows whose log-density is bounded."""
+BOUND_DRAWS = 20
+"""Times drawn for each of them, of two evaluations each."""
+
+
+def validation_bound(generator: Generator, dataset: Dataset, seed: int) -> dict[str, float]:
+    """What `metrics.json` holds of the bound of theorem 9.3 on validation rows: nothing of a run whose noising is not
+    linear, or without such rows.
+
+    Keys:
+        log_prob_bound, log_prob_bound_se: a lower bound of their mean log-density under the reverse SDE in nats, in the
+            data's own units, and its standard error over the rows.
+        bits_per_dim_bound: the same as an upper bound of bits per dimension; with data.dequantize of the discrete rows'.
+    """
+    rows = dataset.validation[:BOUND_ROWS]
+    if not isinstance(generator.problem.process, Linear) or len(rows) < 2:
+        return {}
+    found = generator.log_density(dataset.scaling.invert(rows), dataset.scaling, bound=BOUND_DRAWS, seed=seed)
+    level = generator.problem.config.data.dequantize or 1.0
+    return {
+        "log_prob_bound": float(found.log_prob.mean()),
+        "log_prob_bound_se": float(found.log_prob.std(ddof=1)) / len(rows) ** 0.5,
+        "bits_per_dim_bound": float(found.bits_per_dimension(rows.shape[1], level).mean()),
+    }
+
+
+def compare(
+    generator: Generator, dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """What `metrics.json` holds of generated rows and draws of the prior, (n, d) each in model units, and of their model."""
+    metrics = evaluate(dataset, samples, prior, seed) | validation_bound(generator, dataset, seed)
+    return metrics | prior_match(generator.problem, dataset.train)
+
+
+def evaluate_checkpoint(run: Run, problem: Problem, dataset: Dataset) -> tuple[dict[str, Any], bytes] | None:
+    """The metrics of the newest checkpoint's averaged weights with its `step`, and a PNG of the samples; None before the
+    first checkpoint.
+
+    Writes nothing: the run may be training.
+    """
+    checkpoint = run.load_checkpoint()
+    if checkpoint is None:
+        return None
+    trainer, _ = start(problem, checkpoint)
+    generator = Generator(problem, trainer.ema.eval(), trainer.device)
+    n, seed, picture = problem.config.evaluate.n, problem.config.train.seed, io.BytesIO()
+    samples, prior = np.concatenate(list(generator.rows(n, seed))), generator.prior_rows(n, seed)
+    samples_figure(dataset, samples, prior, picture, title=f"{run.path.name}, step {trainer.steps}")
+    metrics = compare(generator, dataset, samples, prior, seed)
+    return {"step": trainer.steps, **metrics}, picture.getvalue()
+
+
+def evaluate_run(
+    run: Run,
+    n: int | None = None,
+    dataset: Dataset | None = None,
+    stage: Stage = no_progress,
+) -> dict[str, Any]:
+    """Generate, compare with the data, and write `metrics.json` and `samples.png`; the metrics.
+
+    Args:
+        n: generated rows, `evaluate.n` if not given.
+        dataset: the run's data, read again if not given.
+        stage: shows how far it is.
+
+    Raises:
+        InputError: the run has no weights yet, or its data are not to be had or have changed since it was begun.
+    """
+    config = run.config()
+    n, seed = n or config.evaluate.n, config.train.seed
+    generator = Generator.of(run)
+    if dataset is None:
+        dataset, known = load(config.data, seed, run.scaling()), run.data()
+        # A search's trial learned from the first of these rows (`tuning.scoring.search_split`).
+        if known["fingerprint"] != make_stamp(dataset.stamp, "search", known["rows"]):
+            check_rows(run, config, dataset.stamp)
+    parts = []
+    with stage(f"sampling {n} rows", n) as advance:
+        for part in generator.rows(n, seed):
+            parts.append(part)
+            advance(len(part))
+    samples, prior = np.concatenate(parts), generator.prior_rows(n, seed)
+    with stage("comparing them with the data", None):
+        metrics = compare(generator, dataset, samples, prior, seed)
+    run.write_evaluation(metrics)
+    run.write_examples(samples=samples[:EXAMPLES], prior=prior[:EXAMPLES])
+    samples_figure(dataset, samples, prior, run.samples_png, title=run.path.name)
+    with EventFiles(run.tensorboard_evaluations) as events:
+        events.evaluation(metrics, run.samples_png, config.train.steps)
+    run.push()
+    return metrics
+
+
+def evaluated(records: Iterator[Record], run: Run, problem: Problem, dataset: Dataset) -> Iterator[Record]:
+    """The same records; after a checkpoint, every `evaluate.seconds`, the run is evaluated before training goes on.
+
+    At most half of the time goes into evaluations, however long they take.
+    """
+    least = problem.config.evaluate.seconds
+    if least is None:
+        yield from records
+        return
+    pause, ended = least, time.monotonic()
+    with EventFiles(run.tensorboard_evaluations) as events:
+        for record in records:
+            yield record
+            started = time.monotonic()
+            if record.checkpoint and not record.final and started - ended >= pause:
+                if found := evaluate_checkpoint(run, problem, dataset):
+                    note_evaluation(run, events, *found)
+                ended = time.monotonic()
+                pause = max(least, ended - started)
+
+
+def note_evaluation(run: Run, events: EventFiles, metrics: dict[str, Any], picture: bytes) -> None:
+    """Add what `evaluate_checkpoint` found to `evaluations.jsonl` and TensorBoard."""
+    events.evaluation(metrics, io.BytesIO(picture), metrics["step"])
+    run.append_evaluation(metrics)

@@ -1,0 +1,137 @@
+"""Generation of more rows than one file or one sitting should hold: a folder of Parquet files.
+
+Rows are made in chunks of 4096 with a random stream each, (seed, "sample", chunk). A file is a run of consecutive chunks, so
+that whoever makes it, in whatever order, the folder holds the rows that one process would write to one file.
+"""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ndsm.config import Config, flatten
+from ndsm.config.roles import names_of
+from ndsm.core.atomic_file import first_foreign, names_below, write_whole
+from ndsm.data import TableWriter
+from ndsm.errors import InputError
+from ndsm.runs import Run
+from ndsm.runs.directory import training_hash
+from ndsm.samplers import CHUNK, requested_sample
+from ndsm.workflows.trained_model import Generator
+
+CHUNKS_PER_FILE = 64
+FILE_ROWS = CHUNKS_PER_FILE * CHUNK
+"""262,144 rows: tens of megabytes of a table with tens of columns, and minutes of work that a crash costs at most."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `ndsm sample` was asked for."""
+
+    n: int
+    seed: int = 0
+    steps: int | None = None
+    sampler: str | None = None
+    """Both the run's if not given."""
+    chunks_per_file: int = CHUNKS_PER_FILE
+    noise: float | None = None
+    """As `Generator.rows`."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the folder's files."""
+
+    file: str
+    first_chunk: int
+    rows: int
+
+
+class PartFolder:
+    """A folder that is filled part by part, over several sittings.
+
+    `_generation.json` in it (readers of Parquet folders pass over such a name) says what the rows are: the run, the hashes
+    of its configuration and weights, the request, all of `sample` as it counts for it, and of each file its seed, first
+    chunk and rows.
+
+    Args:
+        path: a new folder, or one of the same request.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+
+    def __init__(self, path: Path, run: Run, request: Request) -> None:
+        self.path, self.run, self.request = path, run, request
+        rows = request.chunks_per_file * CHUNK
+        self.parts = [
+            Part(f"part-{k:05d}.parquet", k * request.chunks_per_file, min(rows, request.n - k * rows))
+            for k in range(-(-request.n // rows))
+        ]
+        description = self._describe()
+        file = path / "_generation.json"
+        if not file.is_file():
+            if first_foreign(names_below(path), ("_generation.json",)):
+                raise InputError(
+                    f"{path}: expected a new or empty folder, or one of `ndsm sample`, found another"
+                )
+            write_whole(file, json.dumps(description, indent=1).encode())
+            return
+        try:
+            # What older versions did not write down, they left at its default.
+            usual = {"training": description["training"], **_sampling(Config())}
+            found = usual | json.loads(file.read_text(encoding="utf-8"))
+            differing = [
+                f"{key} ({found[key]} before, {value} now)"
+                for key, value in description.items()
+                if found[key] != value and key != "parts"
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file}: expected what `ndsm sample` wrote, found {error!r}") from None
+        if differing:
+            raise InputError(f"{path} holds other rows: {', '.join(differing)}; give another --out")
+
+    def _describe(self) -> dict[str, Any]:
+        request, config = self.request, self.run.config()
+        sample = requested_sample(config.sample, request.sampler, request.steps, request.noise)
+        return {
+            "run": self.run.path.name,
+            "training": training_hash(config),
+            "weights": self.run.weights_stamp(),
+            **asdict(request),
+            **_sampling(config.model_copy(update={"sample": sample})),
+            "rows_per_chunk": CHUNK,
+            "parts": [{**vars(part), "seed": request.seed} for part in self.parts],
+        }
+
+    def missing(self) -> list[Part]:
+        """Parts that have not been made."""
+        return [part for part in self.parts if not (self.path / part.file).is_file()]
+
+    def forget(self) -> None:
+        """Delete the description of a folder without a part, and the folder if it is then empty."""
+        if len(self.missing()) == len(self.parts):
+            (self.path / "_generation.json").unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
+
+    def make(self, generator: Generator, part: Part) -> None:
+        """Generate a part's rows and write its file, holding one chunk in memory at a time."""
+        request, scaling = self.request, self.run.scaling()
+        with TableWriter(self.path / part.file, self.run.schema()) as out:
+            for rows in generator.rows(
+                part.rows,
+                request.seed,
+                request.steps,
+                request.sampler,
+                first_chunk=part.first_chunk,
+                noise=request.noise,
+            ):
+                out.write(generator.as_data(rows, scaling))
+
+
+def _sampling(config: Config) -> dict[str, Any]:
+    """The configuration's fields that say how rows are generated, `sample.` left out of their names."""
+    values = flatten(config)
+    return {name.removeprefix("sample."): values[name] for name in names_of(Config, "sampling")}

@@ -1,0 +1,58 @@
+"""Training in this process, simulated on one thread of it."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from ndsm.training import Problem, Record, Trainer, local_source, open_replay, train
+from ndsm.workflows.evaluate import evaluated
+from ndsm.workflows.resuming import saved, start
+from ndsm.workflows.setup import Experiment
+
+
+def train_locally(
+    experiment: Experiment,
+    watch: Callable[[Record, Trainer], None] = lambda record, trainer: None,
+    *,
+    make_block: Callable[[int], np.ndarray] | None = None,
+    milestones: Collection[int] = (),
+) -> Iterator[Record]:
+    """Train in this process, simulating on one thread; yields each record once it is saved.
+
+    With `evaluate.seconds` training pauses now and then for an evaluation; the time counts as training's.
+
+    Args:
+        watch: called with each record and the trainer as it then is.
+        make_block: gives block number i, if it need not be simulated here.
+        milestones: see `train`.
+    """
+    problem, run = experiment.problem, experiment.run
+    with run.hold():
+        trainer, resume = start(problem, run.load_checkpoint(problem))
+        if trainer.steps >= problem.config.train.steps:
+            return
+        device = trainer.device
+        rows = experiment.dataset.train
+        source = local_source(problem, rows, resume, make_block=make_block, device=device)
+        replay = open_replay(problem, resume, trainer.steps, source, device=device)
+        records = train(trainer, replay, problem, resume, stop=run.stop_file.exists, milestones=milestones)
+        try:
+            for record in evaluated(saved(records, trainer, run), run, problem, experiment.dataset):
+                watch(record, trainer)
+                yield record
+        finally:
+            replay.source.close()
+
+
+@contextmanager
+def training_in_memory(problem: Problem, data: np.ndarray) -> Iterator[tuple[Trainer, Iterator[Record]]]:
+    """A fresh trainer and the records of its training on rows (N, d), simulated on one thread; nothing is written."""
+    trainer, resume = start(problem, None)
+    device = trainer.device
+    source = local_source(problem, data, resume, device=device)
+    replay = open_replay(problem, resume, 0, source, device=device)
+    try:
+        yield trainer, train(trainer, replay, problem, resume)
+    finally:
+        replay.source.close()
