@@ -22,7 +22,7 @@ import torch
 from ndsm.config import load_config
 from ndsm.runs import Run
 from ndsm.workflows.resuming import start
-from ndsm.workflows.setup import Experiment, begin, prepare
+from ndsm.workflows.setup import RunContext, begin, prepare
 
 SETTINGS = {
     "data.n": 200,
@@ -34,7 +34,7 @@ SETTINGS = {
 }
 
 
-def save_for_ever(experiment: Experiment, safe: int) -> None:
+def save_for_ever(experiment: RunContext, safe: int) -> None:
     """Save a checkpoint per step, and write its number to the file descriptor `safe` afterwards."""
     trainer, resume = start(experiment.problem, experiment.run.load_checkpoint())
     while True:
@@ -45,7 +45,7 @@ def save_for_ever(experiment: Experiment, safe: int) -> None:
         os.write(safe, f"{trainer.steps}\n".encode())
 
 
-def kill_once(experiment: Experiment, after: float) -> int:
+def kill_once(experiment: RunContext, after: float) -> int:
     """Start a process that saves, kill it `after` seconds from its first checkpoint on; the last safe step."""
     read, write = os.pipe()
     # A fork: importing torch again would take longer than all the writing.

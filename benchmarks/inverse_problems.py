@@ -37,7 +37,7 @@ from ndsm.inference.guidance import (
 from ndsm.inference.projection import ProjectedSampler, noised_measurements
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.samplers import carry, reverse_times
+from ndsm.samplers import integrate, reverse_times
 from ndsm.samplers.base import KnownKernel
 from ndsm.workflows.trained_model import Generator
 
@@ -98,7 +98,7 @@ def drawn_by(
     times, sampler, guided = reverse_times(process, name, EVALUATIONS, 1e-3), name, score
     if method == "x projected":
         measured, start = noised_measurements(process, operator, y, NOISE, times, generator)
-        return carry(
+        return integrate(
             process, score, times, start, generator, sampler=ProjectedSampler(sampler, operator, measured)
         )
     if method == "mean projected":
@@ -107,7 +107,7 @@ def drawn_by(
         moments: Literal["modes", "jacobian"] = "modes" if method == "moment-matched" else "jacobian"
         guided = MomentMatched(process, score, operator, y, NOISE, moments, iterations=ITERATIONS[moments])
     start = start_given(process, operator, y, NOISE, generator)
-    return carry(process, guided, times, start, generator, sampler=sampler)
+    return integrate(process, guided, times, start, generator, sampler=sampler)
 
 
 def measured_once(

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from ndsm.training import Problem
+    from ndsm.training import TrainingSetup
 
 BANDWIDTH = 1.25e9
 """Bytes per second between nodes: 10 Gbit/s."""
@@ -78,7 +78,7 @@ def measure(preset: str, root: Path, path: Path | None) -> Measured:
 
 
 def measure_problem(
-    name: str, problem: "Problem", rows: "np.ndarray", clock: Callable[[], float]
+    name: str, problem: "TrainingSetup", rows: "np.ndarray", clock: Callable[[], float]
 ) -> Measured:
     """Costs of a problem on rows (N, d), without training it.
 

@@ -25,7 +25,7 @@ def sample() -> dict[str, tuple[float, int]]:
         try:
             name = (process.cmdline() or [""])[0].split(".")[0]
             kind = "driver" if process == me else name.removeprefix("ray::")
-            if kind in ("driver", "RayTrainWorker", "Simulator", "Board"):
+            if kind in ("driver", "RayTrainWorker", "Simulator", "Coordinator"):
                 memory, files = found.get(kind, (0.0, 0))
                 found[kind] = (memory + process.memory_full_info().uss / 2**20, files + process.num_fds())
         except psutil.Error:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.runs.checkpoints import Checkpoint
-from ndsm.training import Problem
+from ndsm.training import TrainingSetup
 
 PATIENCE = 75.0
 """Seconds in which a file that rank 0 has has to appear: beyond the 60 s that an NFS client may keep an old list of a folder."""
@@ -19,7 +19,7 @@ AGAIN_SECONDS = 0.5
 
 def agreed_checkpoint(
     run: Run,
-    problem: Problem,
+    problem: TrainingSetup,
     rank: int,
     world: int,
     device: torch.device | str,

@@ -12,8 +12,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from ndsm.data import load
 from ndsm.runs import Run
 from ndsm.runs.event_files import EventFiles
-from ndsm.training import Problem
-from ndsm.workflows.evaluate import evaluate_checkpoint, note_evaluation
+from ndsm.training import TrainingSetup
+from ndsm.workflows.evaluate import evaluate_checkpoint, log_evaluation
 from pipelines.resources import TRAINER
 
 FREE_SECONDS = 1
@@ -24,12 +24,12 @@ AGAIN_SECONDS = 10.0
 log = logging.getLogger("ndsm")
 
 
-def evaluate_newest(run: Run, problem: Problem) -> tuple[dict[str, Any], bytes] | None:
+def evaluate_newest(run: Run, problem: TrainingSetup) -> tuple[dict[str, Any], bytes] | None:
     """The metrics of the newest checkpoint, and a picture of its samples."""
     torch.set_num_threads(1)
     # It was given no GPU, which Ray does not hide.
     config, problem = problem.config, problem.with_device("cpu")
-    with run.beside() as here:
+    with run.snapshot() as here:
         return evaluate_checkpoint(here, problem, load(config.data, config.train.seed, here.scaling()))
 
 
@@ -45,7 +45,7 @@ class Evaluations:
         problem: with its configuration's `evaluate.seconds` and `evaluate.n`.
     """
 
-    def __init__(self, run: Run, problem: Problem) -> None:
+    def __init__(self, run: Run, problem: TrainingSetup) -> None:
         self._run, self._problem = Run(run.path.resolve(), run.mirror), problem
         self._seconds = problem.config.evaluate.seconds
         self._events = EventFiles(run.tensorboard_evaluations) if self._seconds is not None else None
@@ -107,7 +107,7 @@ class Evaluations:
         if self._events is not None and found is not None and found[0]["step"] > self._seen:
             self._seen = found[0]["step"]
             try:
-                note_evaluation(self._run, self._events, *found)
+                log_evaluation(self._run, self._events, *found)
             except OSError as error:
                 self._tell(error)
 

@@ -9,7 +9,7 @@ import torch
 
 from ndsm.core.progress import say
 from ndsm.errors import InputError
-from ndsm.workflows.sample_shards import Part, PartFolder
+from ndsm.workflows.sample_shards import Shard, ShardFolder
 from ndsm.workflows.trained_model import Generator
 from pipelines.cluster import cluster
 from pipelines.room import wait_for_room
@@ -25,13 +25,13 @@ class PartMaker:
         driver: the driver's `software()`.
     """
 
-    def __init__(self, folder: PartFolder, driver: dict[str, str]) -> None:
+    def __init__(self, folder: ShardFolder, driver: dict[str, str]) -> None:
         torch.set_num_threads(1)
         self._folder, self._driver = folder, driver
         self._generator: Generator | None = None
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        """Write one part, given by the fields of `Part`, and return it; a repeated call writes the same file.
+        """Write one part, given by the fields of `Shard`, and return it; a repeated call writes the same file.
 
         What it raises is returned as well, pickled: Ray Data would pass on only its text.
         """
@@ -40,13 +40,13 @@ class PartMaker:
                 # Here and not in the constructor, whose errors Ray would answer by starting the actor again.
                 check_software(self._driver)
                 self._generator = Generator.of(self._folder.run)
-            self._folder.make(self._generator, Part(**part))
+            self._folder.make(self._generator, Shard(**part))
         except Exception as error:
             return {**part, "error": pickle.dumps(error)}
         return {**part, "error": b""}
 
 
-def generate_on_ray(folder: PartFolder, on_part: Callable[[Part], None]) -> None:
+def generate_on_ray(folder: ShardFolder, on_part: Callable[[Shard], None]) -> None:
     """Make the folder's missing parts with as many actors as the cluster has GPUs, or else CPUs.
 
     A part whose actor dies is made again, elsewhere if need be.
@@ -89,4 +89,4 @@ def generate_on_ray(folder: PartFolder, on_part: Callable[[Part], None]) -> None
         for row in made.iter_rows():
             if error := row.pop("error"):
                 raise pickle.loads(error)
-            on_part(Part(**row))
+            on_part(Shard(**row))

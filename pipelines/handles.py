@@ -1,4 +1,4 @@
-"""What the board and the workers hold of a simulator, apart from the simulation and all that it needs to be imported: the board's
+"""What the coordinator and the workers hold of a simulator, apart from the simulation and all that it needs to be imported: the coordinator's
 process does without PyTorch.
 """
 

@@ -8,10 +8,10 @@ import ray
 import torch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ndsm.training import Problem
+from ndsm.training import TrainingSetup
 from ndsm.training.calibration import Costs, measure_costs
 from ndsm.workflows.resuming import start
-from pipelines.board import open_board, sealed
+from pipelines.coordinator import open_coordinator, sealed
 from pipelines.handles import SimulatorHandle
 from pipelines.resources import SimulatorScaling, remote_options, simulators_needed
 from pipelines.room import Place, Room
@@ -19,7 +19,7 @@ from pipelines.simulators import start_simulators
 
 
 class SimulatorPool:
-    """The simulators of a run, and the board that tells workers about them.
+    """The simulators of a run, and the coordinator that tells workers about them.
 
     Args:
         problem, data: what they simulate.
@@ -29,7 +29,12 @@ class SimulatorPool:
     """
 
     def __init__(
-        self, problem: Problem, data: Any, room: Room, count: int, say: Callable[[str], None] = lambda _: None
+        self,
+        problem: TrainingSetup,
+        data: Any,
+        room: Room,
+        count: int,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         config = problem.config.train
         self._spec, self._data, self._room, self._wanted = problem.spec, data, room, count
@@ -42,7 +47,7 @@ class SimulatorPool:
         self._scaling = SimulatorScaling(1) if config.simulators == "auto" and count else None
         self._before: dict[str, Any] = {}
         self._workers = config.worker_range[0]
-        self.board = open_board(self.handles)
+        self.coordinator = open_coordinator(self.handles)
 
     @property
     def handles(self) -> list[SimulatorHandle]:
@@ -51,7 +56,7 @@ class SimulatorPool:
 
     def adapt(self, line: dict[str, Any]) -> None:
         """Have as many simulators as were asked for, or with `train.simulators auto` as a new line of metrics asks for."""
-        # Those that left the board a line ago are asked for nothing any more.
+        # Those that left the coordinator a line ago are asked for nothing any more.
         self._end(self._leaving)
         self._leaving = []
         workers = line["workers"]
@@ -61,7 +66,7 @@ class SimulatorPool:
         self._replace_lost(workers)
         self._scale(line)
         if self.handles != before:
-            self.board.set_simulators.remote(sealed(self.handles))
+            self.coordinator.set_simulators.remote(sealed(self.handles))
 
     def _replace_lost(self, workers: int) -> None:
         """Start those anew whose node is gone, and those that had no place, as far as there is room now."""
@@ -70,7 +75,7 @@ class SimulatorPool:
         if missing <= 0:
             return
         places = self._room.take(missing, None if workers >= self._workers else workers)
-        # Without another one in its place a lost simulator stays on the board: a list without any means something else.
+        # Without another one in its place a lost simulator stays on the coordinator: a list without any means something else.
         gone = [pair for pair in self._placed if pair[1] in lost][: len(places)]
         self._placed = [pair for pair in self._placed if pair not in gone] + self._start(places)
         self._leaving += gone
@@ -99,7 +104,7 @@ class SimulatorPool:
     def stop(self) -> None:
         """End all of them."""
         self._end(self._placed + self._leaving)
-        ray.kill(self.board)
+        ray.kill(self.coordinator)
 
     def _end(self, placed: list[tuple[SimulatorHandle, Place]]) -> None:
         for handle, place in placed:
@@ -107,7 +112,7 @@ class SimulatorPool:
             self._room.free(place)
 
 
-def workers_problem(problem: Problem, use_gpu: bool) -> Problem:
+def workers_problem(problem: TrainingSetup, use_gpu: bool) -> TrainingSetup:
     """A run's problem as its workers get it: Ray does not hide a machine's GPUs from a worker that was given none."""
     return problem.with_device("cuda" if use_gpu else "cpu")
 
@@ -125,7 +130,9 @@ def as_worker(function: Callable[..., Any], room: Room, *args: Any) -> Any:
     return ray.get(task.remote(*args))
 
 
-def calibrated(problem: Problem, data: Any, room: Room, use_gpu: bool, say: Callable[[str], None]) -> int:
+def calibrated(
+    problem: TrainingSetup, data: Any, room: Room, use_gpu: bool, say: Callable[[str], None]
+) -> int:
     """Simulators that the run needs, by the measured costs of a block and of a step; 0 for none.
 
     Args:

@@ -20,12 +20,12 @@ from ndsm.core.uris import is_uri
 from ndsm.errors import LeaseLost, Unfinished
 from ndsm.processes import Langevin
 from ndsm.runs import Run
-from ndsm.training import Problem
+from ndsm.training import TrainingSetup
 from ndsm.workflows.prior_match import prior_match, prior_warning
-from ndsm.workflows.setup import Experiment, begin, prepare
+from ndsm.workflows.setup import RunContext, begin, prepare
 from pipelines.cluster import cluster
+from pipelines.controller_callback import AnnounceController
 from pipelines.evaluate import Evaluations
-from pipelines.introduction import Introduction
 from pipelines.resources import TRAINER, Cluster, check_budget
 from pipelines.room import Room, remove_groups_of
 from pipelines.simulator_pool import SimulatorPool, calibrated, workers_problem
@@ -90,7 +90,7 @@ def train(
 
 
 def run_on_ray(
-    experiment: Experiment,
+    experiment: RunContext,
     on_metrics: Callable[[dict[str, Any]], None] = lambda _: None,
     on_start: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = print,
@@ -125,7 +125,7 @@ def run_on_ray(
 
 
 def room_for(
-    problem: Problem, found: Cluster, data_bytes: int, use_gpu: bool, say: Callable[[str], None] = print
+    problem: TrainingSetup, found: Cluster, data_bytes: int, use_gpu: bool, say: Callable[[str], None] = print
 ) -> Room:
     """The room of a run, of which nothing is held yet.
 
@@ -145,7 +145,7 @@ def uses_gpu(config: Train, found: Cluster) -> bool:
 
 
 def train_on_ray(
-    problem: Problem,
+    problem: TrainingSetup,
     run: Run,
     data: Any,
     on_metrics: Callable[[dict[str, Any]], None],
@@ -182,7 +182,7 @@ def train_on_ray(
     settings = {
         "problem": workers_problem(problem, use_gpu),
         "run": Run(run.path.resolve(), run.mirror),
-        "board": pool.board,
+        "coordinator": pool.coordinator,
         "data": [data],
         "software": software(),
     }
@@ -207,7 +207,7 @@ def train_on_ray(
             name="ray",
             failure_config=FailureConfig(max_failures=config.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            callbacks=[Introduction(pool.board)],
+            callbacks=[AnnounceController(pool.coordinator)],
             **storage,
         ),
     )
@@ -234,9 +234,9 @@ def train_on_ray(
             # Workers cannot see that a lease in the folder is lost.
             run.owner.check_held()
             if run.stop_file.exists():
-                pool.board.ask_to_stop.remote()
+                pool.coordinator.ask_to_stop.remote()
             # After the last join too: the run's last line comes just before its thread ends.
-            lines, warned = ray.get(pool.board.take_news.remote())
+            lines, warned = ray.get(pool.coordinator.take_news.remote())
             for text in warned:
                 say(text)
             for line in lines:
@@ -244,23 +244,23 @@ def train_on_ray(
                 pool.adapt(line)
             evaluations.look(bool(lines))
             if time.monotonic() - looked > LOOK_SECONDS and thread.is_alive():
-                looked, controller = time.monotonic(), ray.get(pool.board.controller.remote())
+                looked, controller = time.monotonic(), ray.get(pool.coordinator.controller.remote())
                 if room.watch(controller and controller[1]) and controller and run.stop_file.exists():
                     # Nobody trains who could save more than the last checkpoint has.
                     end_controller(controller, thread)
                     run.pull()
                     return
-        failure = ray.get(pool.board.failure.remote())
+        failure = ray.get(pool.coordinator.failure.remote())
     except Unfinished:
         # It would go on asking for room.
         if controller is not None:
             end_controller(controller, thread)
         raise
     except Exception as error:
-        # Workers without simulators and a board would be started again and again.
+        # Workers without simulators and a coordinator would be started again and again.
         with suppress(Exception):
-            pool.board.fail.remote(RuntimeError(f"the driver failed: {error!r}"))
-            pool.board.ask_to_stop.remote()
+            pool.coordinator.fail.remote(RuntimeError(f"the driver failed: {error!r}"))
+            pool.coordinator.ask_to_stop.remote()
             thread.join(timeout=END_SECONDS)
         raise
     finally:

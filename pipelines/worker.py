@@ -12,11 +12,11 @@ from ray.train.torch import get_device, prepare_model
 
 from ndsm.errors import InputError, LeaseLost
 from ndsm.runs import Run
-from ndsm.training import BlockSource, Flags, Problem, Record, block_index, local_source, open_replay
+from ndsm.training import BlockSource, Flags, Record, TrainingSetup, block_index, local_source, open_replay
 from ndsm.training import train as training
-from ndsm.workflows.resuming import saved, start
+from ndsm.workflows.resuming import save_records, start
 from pipelines.agreement import agreed_checkpoint
-from pipelines.board import Membership
+from pipelines.coordinator import Membership
 from pipelines.ingest import Ingest, NoAnswer
 from pipelines.instruments import Instruments
 from pipelines.versions import check_software
@@ -24,13 +24,13 @@ from pipelines.versions import check_software
 
 def worker(settings: dict[str, Any]) -> None:
     """One Ray Train worker; it raises what a restart may mend, and what ends the workers beside it."""
-    board, run = settings["board"], settings["run"]
-    if ray.get(board.failure.remote()):
+    coordinator, run = settings["coordinator"], settings["run"]
+    if ray.get(coordinator.failure.remote()):
         return
 
     def end(error: Exception) -> None:
-        """Tell the board what would end the training again; the workers that Ray starts next find it there."""
-        ray.get(board.fail.remote(error))
+        """Tell the coordinator what would end the training again; the workers that Ray starts next find it there."""
+        ray.get(coordinator.fail.remote(error))
         # Ray then ends the other workers, which wait for this one's gradients.
         if ray.train.get_context().get_world_size() > 1:
             raise error
@@ -44,7 +44,9 @@ def worker(settings: dict[str, Any]) -> None:
         if run.mirror is None and not isinstance(error, ConnectionError | TimeoutError):
             end(error)
             return
-        ray.get(board.warn.remote(f"{error}; Ray starts the workers again, up to train.max_failures times"))
+        ray.get(
+            coordinator.warn.remote(f"{error}; Ray starts the workers again, up to train.max_failures times")
+        )
         raise
 
 
@@ -56,9 +58,9 @@ def train_as_worker(settings: dict[str, Any]) -> None:
         OSError: storage failed.
     """
     check_software(settings["software"])
-    problem: Problem = settings["problem"]
+    problem: TrainingSetup = settings["problem"]
     run: Run = settings["run"]
-    board = settings["board"]
+    coordinator = settings["coordinator"]
     # Ray grants one CPU.
     torch.set_num_threads(1)
     run.pull()
@@ -69,14 +71,16 @@ def train_as_worker(settings: dict[str, Any]) -> None:
         )
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    found = agreed_checkpoint(run, problem, rank, world, get_device(), lambda text: board.warn.remote(text))
+    found = agreed_checkpoint(
+        run, problem, rank, world, get_device(), lambda text: coordinator.warn.remote(text)
+    )
     trainer, resume = start(
         problem, found and (found.state, found.resume), world, prepare_model, sum_over_workers(world)
     )
     if trainer.steps >= problem.config.train.steps:
         return
     device = trainer.device
-    members = Membership(board, rank, world)
+    members = Membership(coordinator, rank, world)
 
     def open_source(first: int) -> BlockSource:
         def index_of(number: int) -> int:
@@ -88,7 +92,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
         config = problem.config.train
         return Ingest(
             members.look, index_of, first, config.window, problem.spec.stamp, others=lambda: members.others,
-            limit=config.block_seconds, warn=lambda text: board.warn.remote(f"worker {rank}: {text}"),
+            limit=config.block_seconds, warn=lambda text: coordinator.warn.remote(f"worker {rank}: {text}"),
         )  # fmt: skip
 
     stopped = False
@@ -100,7 +104,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     def posted(records: Iterator[Record]) -> Iterator[Record]:
         nonlocal stopped
         for record in records:
-            stopped = ray.get(board.post.remote(record.metrics))
+            stopped = ray.get(coordinator.post.remote(record.metrics))
             yield record
 
     replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
@@ -110,7 +114,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     )  # fmt: skip
     instruments = Instruments(rank, resume.counts)
     try:
-        for record in posted(saved(records, trainer, run)) if rank == 0 else records:
+        for record in posted(save_records(records, trainer, run)) if rank == 0 else records:
             instruments.show(record.metrics)
             # A barrier, and at most one report per health check of Ray's controller gets through: only
             # where the workers save anyway.

@@ -17,7 +17,7 @@ from ndsm.data import load
 from ndsm.mixture import GaussianMixture
 from ndsm.runs import Run
 from ndsm.training import fit_mixture
-from ndsm.workflows.setup import Experiment, begin, build_problem, prepare
+from ndsm.workflows.setup import RunContext, begin, build_problem, prepare
 from ndsm.workflows.train import train_locally
 
 # Test machines are shared, and every tensor here is small.
@@ -91,7 +91,7 @@ def mean_within(
     assert (difference <= 4 * error + allowance).all(), f"off by {difference}, standard error {error}"
 
 
-def train_arcs(run: Run, fields: dict[str, Any], stop_at: int | None = None) -> Experiment:
+def train_arcs(run: Run, fields: dict[str, Any], stop_at: int | None = None) -> RunContext:
     """Begin or resume a run on toy-arcs in this process; it is asked to stop at a report's step, if one is given."""
     experiment = prepare(load_config("toy-arcs", fields), run)
     begin(experiment)

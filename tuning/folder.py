@@ -22,7 +22,7 @@ from ndsm.core.atomic_file import first_foreign, names_below, remove_files, writ
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.runs.directory import FILES
-from ndsm.runs.lock import LOCK_FILES, OwnerFile
+from ndsm.runs.lock import LOCK_FILES, RunLock
 from tuning.pool import STAMP_FILES
 
 Status = Literal["running", "done", "stopped", "failed", "invalid", "died"]
@@ -154,7 +154,7 @@ class SearchFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.pool, self.ray = path / "pool", path / "ray"
-        self.owner = OwnerFile(
+        self.owner = RunLock(
             path / "owner.json", f"{path} is being searched", "give this search another --name"
         )
 

@@ -7,16 +7,16 @@ import numpy as np
 import ray
 import torch
 
-from ndsm.training import Problem
+from ndsm.training import TrainingSetup
 from ndsm.workflows.resuming import start
-from ndsm.workflows.setup import Experiment
+from ndsm.workflows.setup import RunContext
 from pipelines.cluster import find_cluster
 from pipelines.simulator_pool import as_worker, workers_problem
 from pipelines.train import room_for, train_on_ray, uses_gpu
 from tuning.trial import relative_cost
 
 
-def relative_cost_on_worker(problem: Problem, preset: Problem, data: np.ndarray) -> float:
+def relative_cost_on_worker(problem: TrainingSetup, preset: TrainingSetup, data: np.ndarray) -> float:
     """`relative_cost` on what a worker of the trial will have; it is not there yet, and its room is."""
     found = find_cluster()
     use_gpu = uses_gpu(problem.config.train, found)
@@ -27,7 +27,7 @@ def relative_cost_on_worker(problem: Problem, preset: Problem, data: np.ndarray)
 
 
 def train_nested(
-    experiment: Experiment, seen: Callable[[dict[str, Any], Callable[[], torch.nn.Module]], None]
+    experiment: RunContext, seen: Callable[[dict[str, Any], Callable[[], torch.nn.Module]], None]
 ) -> None:
     """Train with the run's own simulators and workers; the caller holds no CPU of the cluster.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ndsm.core.hashing import make_stamp
+from ndsm.core.hashing import fingerprint
 from ndsm.data import Dataset
 from ndsm.errors import InputError
 from ndsm.metrics import evaluate
@@ -64,7 +64,7 @@ def search_split(dataset: Dataset, fraction: float, metric: str) -> Dataset:
         validation_labels=None if labels is None else labels[cut:],
         toy=None,
         view=dataset.view if metric != "swd2" else None,
-        stamp=make_stamp(dataset.stamp, "search", cut),
+        stamp=fingerprint(dataset.stamp, "search", cut),
     )
 
 

@@ -19,10 +19,10 @@ from ndsm.config import Config
 from ndsm.errors import InputError, Unfinished
 from ndsm.runs import Run
 from ndsm.simulation import rollout
-from ndsm.training import DECIDE_EVERY, Problem, fit_mixture, pick_device
+from ndsm.training import DECIDE_EVERY, TrainingSetup, fit_mixture, pick_device
 from ndsm.training.calibration import Costs, measure_costs
 from ndsm.workflows.resuming import start
-from ndsm.workflows.setup import Experiment, begin, training_problem
+from ndsm.workflows.setup import RunContext, begin, training_problem
 from ndsm.workflows.train import train_locally
 from ndsm.workflows.trained_model import Generator
 from tuning.folder import FINISHED, Score, SearchFolder, TrialFolder, TrialRecord
@@ -45,7 +45,7 @@ class Setting:
 
     folder: Path
     """The search's, absolute."""
-    preset: Problem
+    preset: TrainingSetup
     """Fitted to the rows that trials learn from."""
     scorer: Scorer
     scale: float
@@ -112,7 +112,7 @@ def machine_failed(error: Exception) -> bool:
     return lost or isinstance(error, OSError | Unfinished)
 
 
-def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: TrialRecord) -> Experiment:
+def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: TrialRecord) -> RunContext:
     """The trial's run, with the number of steps that its time allows; begun if it is new."""
     run, dataset = trial.run, setting.scorer.dataset
     known = run.exists()
@@ -127,12 +127,12 @@ def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: Trial
         record.steps = milestone(steps, 1.0)
     train = config.train.model_copy(update={"steps": record.steps})
     problem = replace(problem, config=config.model_copy(update={"train": train}))
-    experiment = Experiment(run, dataset, mixture, problem, dataset.stamp)
+    experiment = RunContext(run, dataset, mixture, problem, dataset.stamp)
     begin(experiment)
     return experiment
 
 
-def _cost(setting: Setting, problem: Problem, data: np.ndarray) -> float:
+def _cost(setting: Setting, problem: TrainingSetup, data: np.ndarray) -> float:
     """`relative_cost` where the trial's steps will be taken."""
     if setting.nested:
         from tuning.nested import relative_cost_on_worker
@@ -144,7 +144,7 @@ def _cost(setting: Setting, problem: Problem, data: np.ndarray) -> float:
 def _train(
     setting: Setting,
     trial: TrialFolder,
-    experiment: Experiment,
+    experiment: RunContext,
     record: TrialRecord,
     report: Report,
     rungs: tuple[float, ...],
@@ -206,7 +206,7 @@ def _train(
     _add(record, Score(record.steps, 1.0, score), trial, report, {})
 
 
-def _pool(setting: Setting, experiment: Experiment) -> BlockPool | None:
+def _pool(setting: Setting, experiment: RunContext) -> BlockPool | None:
     if not setting.pool_bytes:
         return None
     spec, data = experiment.problem.spec, experiment.dataset.train
@@ -239,7 +239,7 @@ def milestone(steps: float, share: float) -> int:
     return max(DECIDE_EVERY, round(steps * share / DECIDE_EVERY) * DECIDE_EVERY)
 
 
-def relative_cost(problem: Problem, preset: Problem, data: np.ndarray) -> float:
+def relative_cost(problem: TrainingSetup, preset: TrainingSetup, data: np.ndarray) -> float:
     """Time of a step with the simulation of its rows, in units of the preset's.
 
     Medians of repetitions in turn: processor time, or the clock's where a GPU works.
@@ -257,7 +257,7 @@ def relative_cost(problem: Problem, preset: Problem, data: np.ndarray) -> float:
     return own / other
 
 
-def _step_cost(problem: Problem, costs: Costs) -> float:
+def _step_cost(problem: TrainingSetup, costs: Costs) -> float:
     """Seconds of a step with its share of a block and of ε's learning."""
     return costs.step * (1 + costs.block / costs.use) + costs.epsilon / problem.config.objective.epsilon.every
 

@@ -101,7 +101,7 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
     from ndsm.cli.console import print_result
     from ndsm.core.progress import say
     from ndsm.runs import Run
-    from ndsm.workflows.sample_shards import Part, PartFolder, Request
+    from ndsm.workflows.sample_shards import SampleRequest, Shard, ShardFolder
     from ndsm.workflows.trained_model import Generator
 
     # Actors on this machine work in other folders.
@@ -109,17 +109,17 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
     generator = Generator.of(run)
     # The call alone refuses a sampler that does not suit the run: before there is a folder.
     generator.rows(1, options.seed, options.steps, options.sampler, noise=options.noise)
-    folder = PartFolder(
+    folder = ShardFolder(
         options.out.resolve(),
         run,
-        Request(options.n, options.seed, options.steps, options.sampler, noise=options.noise),
+        SampleRequest(options.n, options.seed, options.steps, options.sampler, noise=options.noise),
     )
     total = len(folder.parts)
     done = total - len(folder.missing())
     if done:
         say(f"{done} of {total} files are there already")
 
-    def tell(part: Part) -> None:
+    def tell(part: Shard) -> None:
         nonlocal done
         done += 1
         say(f"{done}/{total} {part.file}: {part.rows} rows")

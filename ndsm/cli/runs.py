@@ -19,7 +19,7 @@ from ndsm.errors import InputError
 
 if TYPE_CHECKING:
     from ndsm.runs import Run
-    from ndsm.workflows.setup import Experiment
+    from ndsm.workflows.setup import RunContext
 
 
 def train_command(args: Sequence[str]) -> None:
@@ -114,7 +114,7 @@ def train(options: TrainOptions) -> None:
     say(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
 
 
-def _judge(run: "Run", experiment: "Experiment", was_complete: bool, as_json: bool) -> None:
+def _judge(run: "Run", experiment: "RunContext", was_complete: bool, as_json: bool) -> None:
     """Evaluate a run that came to its end, and write its report, unless both are there of an earlier time."""
     from ndsm.core.progress import stage
     from ndsm.report.page import write_report

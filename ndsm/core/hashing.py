@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 
-def make_stamp(*parts: Any) -> str:
+def fingerprint(*parts: Any) -> str:
     """Short hash of JSON-serialisable parts and arrays."""
     digest = hashlib.blake2s(digest_size=8)
     for part in parts:

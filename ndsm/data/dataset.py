@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ndsm.config import Data
-from ndsm.core.hashing import make_stamp
+from ndsm.core.hashing import fingerprint
 from ndsm.core.rng import numpy_stream
 from ndsm.core.symmetry import GROUPS
 from ndsm.core.uris import at_home
@@ -311,7 +311,7 @@ def whiten_(
         fit: whether a whitening has to be fitted; `scaling` has the one of config.whiten otherwise.
     """
     parts = (train, validation)
-    stamp = make_stamp(*parts)
+    stamp = fingerprint(*parts)
     if fit and config.whiten == "within-mode":
         whitening = fit_whitening(train, config.whiten_components, config.whiten_samples, names, source, seed)
         scaling = replace(scaling, whitening=whitening)

@@ -12,7 +12,7 @@ from ndsm.data.images import pixel_schema
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
 from ndsm.vision.autoencoder import LATENT, Autoencoder
-from ndsm.vision.pretrained import LabelledImages, Pretrained, autoencoder, kept_array
+from ndsm.vision.pretrained import LabelledImages, Pretrained, autoencoder, cached_array
 
 SIDE = 28
 _KINDS = ("images-idx3", "labels-idx1")
@@ -48,7 +48,7 @@ class ImageView:
         assert self.autoencoder is not None
         network = self.autoencoder
         key = [network.facts["sha256"], images]
-        return kept_array("codes", key, lambda: network.apply(network.network.encode, images))
+        return cached_array("codes", key, lambda: network.apply(network.network.encode, images))
 
 
 def latent_view(root: Path, train: LabelledImages, test: LabelledImages) -> ImageView:

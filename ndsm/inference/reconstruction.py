@@ -13,7 +13,7 @@ from ndsm.inference.projection import ProjectedSampler, noised_measurements
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.samplers.base import KnownKernel, Sampler
-from ndsm.samplers.registry import carry, reverse_times
+from ndsm.samplers.registry import integrate, reverse_times
 
 Method = Literal["moment-matched", "projection"]
 ITERATIONS = 6
@@ -68,4 +68,4 @@ def reconstruct(
             matched = MomentMatched(process, score, operator, measured, std, iterations=iterations)
             guided = cast(Score, matched)
         steps_stream = torch_stream(seed, "reconstruct steps", chunk, device=device)
-        yield carry(process, guided, times, x, steps_stream, sampler=wrapped).cpu().numpy()
+        yield integrate(process, guided, times, x, steps_stream, sampler=wrapped).cpu().numpy()

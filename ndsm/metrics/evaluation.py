@@ -15,7 +15,7 @@ import numpy as np
 
 from ndsm.core.rng import numpy_stream
 from ndsm.metrics.balance import BALANCE, balance, class_share, label_classifier, mode_std
-from ndsm.metrics.image_quality import image_judge
+from ndsm.metrics.image_quality import image_evaluator
 from ndsm.metrics.wasserstein import sliced_wasserstein
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
             fitted on the data's labels) or of a toy's modes, those of the data, and how far they are apart.
         classifier_accuracy: of that classifier, on rows it was not fitted on.
         mode_std, off_support, off_support_floor: toys only.
-        fid, is, nearest, their floors, and for latent data fid_images: images only, see `ImageJudge`.
+        fid, is, nearest, their floors, and for latent data fid_images: images only, see `ImageEvaluator`.
     A metric that needs a finite row is None if there is none.
 
     Args:
@@ -68,7 +68,7 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
     if dataset.toy is not None:
         shared, measure = _mode_balance(dataset, dataset.toy, seed)
     elif dataset.view is not None:
-        judge = image_judge(dataset, dataset.view)
+        judge = image_evaluator(dataset, dataset.view)
         shared, measure = judge.facts(), judge
     elif dataset.train_labels is not None:
         shared, measure = _class_balance(dataset, dataset.train_labels, seed)

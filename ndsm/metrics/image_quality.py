@@ -20,7 +20,7 @@ from ndsm.core.rng import numpy_stream
 from ndsm.data.mnist import halved, load_mnist, turned
 from ndsm.metrics.balance import BALANCE, balance, class_share
 from ndsm.vision.image_classifier import FEATURES, ImageClassifier
-from ndsm.vision.pretrained import SEED, LabelledImages, Pretrained, all_cores, classifier, kept_array
+from ndsm.vision.pretrained import SEED, LabelledImages, Pretrained, all_cores, cached_array, classifier
 
 if TYPE_CHECKING:
     from ndsm.data import Dataset, ImageView
@@ -37,7 +37,7 @@ NEAREST_ROWS = 1000
 """Images whose nearest training image is looked for."""
 
 
-class ImageJudge:
+class ImageEvaluator:
     """Measures images against a data set's held-out ones.
 
     Args:
@@ -140,7 +140,9 @@ class ImageJudge:
 
     def _look_once(self, images: np.ndarray) -> np.ndarray:
         """As `_look`, for images that are looked at by every evaluation of a data set."""
-        return kept_array("features", [self._classifier.facts["sha256"], images], lambda: self._look(images))
+        return cached_array(
+            "features", [self._classifier.facts["sha256"], images], lambda: self._look(images)
+        )
 
 
 _NAMES = ("fid", "fid_floor", "is", "is_floor", "nearest", "nearest_floor", *BALANCE)
@@ -149,9 +151,9 @@ _SYMMETRIC_NAMES = ("fake_share", "fake_share_floor")
 
 
 @functools.lru_cache(maxsize=1)
-def image_judge(dataset: Dataset, view: ImageView) -> ImageJudge:
+def image_evaluator(dataset: Dataset, view: ImageView) -> ImageEvaluator:
     """The judge of a data set; the last one is kept, for a training that is evaluated now and then."""
-    return ImageJudge(dataset, view)
+    return ImageEvaluator(dataset, view)
 
 
 @functools.lru_cache(maxsize=1)

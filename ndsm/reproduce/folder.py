@@ -20,7 +20,7 @@ from ndsm.metrics import evaluate
 from ndsm.reproduce.running import PICTURED, Result
 from ndsm.reproduce.study import Job, Study, key_of, number, words
 from ndsm.runs import Run
-from ndsm.runs.lock import LOCK_FILES, OwnerFile
+from ndsm.runs.lock import LOCK_FILES, RunLock
 from ndsm.workflows.figures import image_rows, image_study_figure, study_figure
 
 
@@ -70,7 +70,7 @@ class Folder:
             known = ", ".join(dict.fromkeys(row for row, _ in study.rows))
             raise InputError(f"--rows: expected rows of {name}: {known}; found {unknown[0]!r}")
         self.path, self.study, self._scale = path, study, scale
-        self.owner = OwnerFile(path / "owner.json", f"{path} is being written", "give another --out")
+        self.owner = RunLock(path / "owner.json", f"{path} is being written", "give another --out")
         every = study.jobs(scale, data)
         self.jobs = [job for job in every if methods is None or job.row in methods]
         self._names = {job.key: job.name for job in every}

@@ -17,7 +17,7 @@ from ndsm.reproduce.study import Job
 from ndsm.runs import Run
 from ndsm.training import Record, Trainer
 from ndsm.workflows.figures import image_rows
-from ndsm.workflows.setup import Experiment, begin, prepare
+from ndsm.workflows.setup import RunContext, begin, prepare
 from ndsm.workflows.train import train_locally
 from ndsm.workflows.trained_model import Generator
 
@@ -86,7 +86,7 @@ class _Moments:
     checkpoint, which a resumed run goes on from.
     """
 
-    def __init__(self, job: Job, experiment: Experiment) -> None:
+    def __init__(self, job: Job, experiment: RunContext) -> None:
         self._job, self._experiment = job, experiment
         folder = experiment.run.path
         self._file, self._clock = folder / "curve.jsonl", folder / "clock.json"

@@ -37,7 +37,7 @@ from torch import nn
 from ndsm.config import Config, build_config, chosen_values, differences
 from ndsm.config.roles import DEFINING, names_of
 from ndsm.core.atomic_file import first_foreign, names_below, needs_room, remove_files, write_whole
-from ndsm.core.hashing import make_stamp
+from ndsm.core.hashing import fingerprint
 from ndsm.core.uris import is_uri
 from ndsm.core.versions import versions
 from ndsm.data import Labels, Scaling, TableSchema
@@ -50,9 +50,9 @@ from ndsm.runs.checkpoints import (
     newest_readable,
     read_checkpoint,
 )
-from ndsm.runs.lock import LOCK_FILES, OwnerFile
-from ndsm.runs.mirror import Mirror
-from ndsm.training import Problem, Resume, Trainer
+from ndsm.runs.lock import LOCK_FILES, RunLock
+from ndsm.runs.mirror import RemoteCopy
+from ndsm.training import Resume, Trainer, TrainingSetup
 
 FORMAT: dict[str, Any] = {"format": "ndsm-run", "format_version": 1}
 """What `data.json` begins with: it tells a run from another folder with files of the same names."""
@@ -99,11 +99,11 @@ def training_hash(config: Config) -> str:
     Those at their default are left out, so that a later version's new fields do not make another training of it.
     """
     defining = names_of(Config, *DEFINING)
-    return make_stamp({name: value for name, value in chosen_values(config).items() if name in defining})
+    return fingerprint({name: value for name, value in chosen_values(config).items() if name in defining})
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunProgress:
     """How far a run has come."""
 
     last_metrics: dict[str, Any]
@@ -122,7 +122,7 @@ class Run:
         mirror: the copy of it that outlives this machine, if there is one.
     """
 
-    def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
+    def __init__(self, path: Path, mirror: RemoteCopy | None = None) -> None:
         self.path, self.mirror = path, mirror
         self._damaged: set[str] = set()
 
@@ -139,7 +139,7 @@ class Run:
         """
         if storage is None or not is_uri(storage):
             return cls(Path(storage or out) / name)
-        mirror = Mirror.under(storage, name)
+        mirror = RemoteCopy.under(storage, name)
         run = cls(out / name, mirror)
         # The copy is older than the folder in which a run trains.
         run.owner.check_free()
@@ -302,7 +302,7 @@ class Run:
             yield Run(Path(folder))
 
     @contextmanager
-    def beside(self) -> Iterator["Run"]:
+    def snapshot(self) -> Iterator["Run"]:
         """The run, to be read while another process may train it: where it has a copy that one, in a folder of its own.
 
         Raises:
@@ -312,7 +312,7 @@ class Run:
             yield self
             return
         with tempfile.TemporaryDirectory() as folder:
-            copy = Run(Path(folder) / self.path.name, Mirror(self.mirror.uri))
+            copy = Run(Path(folder) / self.path.name, RemoteCopy(self.mirror.uri))
             copy.pull()
             yield copy
 
@@ -329,10 +329,10 @@ class Run:
         self.owner.check_held()
 
     @property
-    def owner(self) -> OwnerFile:
+    def owner(self) -> RunLock:
         """Who trains it; held while it is trained."""
         file = self._checkpoint_folder / "owner.json"
-        return OwnerFile(file, f"{self.path} is being trained", "give this run another --name")
+        return RunLock(file, f"{self.path} is being trained", "give this run another --name")
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -513,7 +513,7 @@ class Run:
         self.push()
 
     def find_checkpoint(
-        self, problem: Problem | None = None, warn: Callable[[str], object] | None = None
+        self, problem: TrainingSetup | None = None, warn: Callable[[str], object] | None = None
     ) -> Checkpoint | None:
         """The newest whole checkpoint; None if there is none at all.
 
@@ -531,7 +531,7 @@ class Run:
             _check_identity(self._checkpoint_folder / found.name, found.resume, problem)
         return found
 
-    def load_checkpoint(self, problem: Problem | None = None) -> tuple[dict[str, Any], Resume] | None:
+    def load_checkpoint(self, problem: TrainingSetup | None = None) -> tuple[dict[str, Any], Resume] | None:
         """As `find_checkpoint`: the trainer's state, and where the run stands."""
         found = self.find_checkpoint(problem)
         return found and (found.state, found.resume)
@@ -573,18 +573,18 @@ class Run:
                 return _step_of(path), path.stat().st_mtime
         return None
 
-    def standing(self) -> Standing:
+    def progress(self) -> RunProgress:
         """How far the run has come, as far as this folder knows."""
-        return Standing(self.last_metrics(), self.newest_checkpoint(), self.failure())
+        return RunProgress(self.last_metrics(), self.newest_checkpoint(), self.failure())
 
-    def standing_at(self, storage: str) -> Standing:
+    def progress_at(self, storage: str) -> RunProgress:
         """The same, as far as its copy in the folder of runs at the URI `storage` knows; this folder stays as it is.
 
         Raises:
             InputError: the URI is malformed.
             OSError: the storage does not answer.
         """
-        mirror = Mirror.under(storage, self.path.name)
+        mirror = RemoteCopy.under(storage, self.path.name)
         modified = mirror.modified()
         with tempfile.TemporaryDirectory() as folder:
             copy = Run(Path(folder))
@@ -596,7 +596,7 @@ class Run:
             for name, when in modified.items()
             if Path(name).match("checkpoints/step-*.pt")
         ]
-        return Standing(last, max(checkpoints, default=None), failure)
+        return RunProgress(last, max(checkpoints, default=None), failure)
 
     @property
     def _checkpoint_folder(self) -> Path:
@@ -625,7 +625,7 @@ class Run:
             InputError: the run has none yet.
         """
         tensors = self._load_tensors("model.safetensors")
-        return make_stamp(*(tensors[name].numpy() for name in sorted(tensors)))
+        return fingerprint(*(tensors[name].numpy() for name in sorted(tensors)))
 
     def load_weights(self, model: nn.Module) -> None:
         """Put the EMA weights into a model of the run's configuration.
@@ -771,7 +771,7 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.stem.removeprefix("step-"))
 
 
-def _check_identity(path: Path, resume: Resume, problem: Problem) -> None:
+def _check_identity(path: Path, resume: Resume, problem: TrainingSetup) -> None:
     """Nothing, if a checkpoint is this problem's, or of before checkpoints said what they are of.
 
     Raises:

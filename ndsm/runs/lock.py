@@ -45,7 +45,7 @@ class Owner:
     """Whether it holds the lock."""
 
 
-class OwnerFile:
+class RunLock:
     """A file that says who works on a folder, and is locked meanwhile.
 
     Args:

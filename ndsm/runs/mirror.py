@@ -21,7 +21,7 @@ LOCAL_ONLY = (*LOCK_FILES, "stop")
 """Files that say something about processes of this machine."""
 
 
-class Mirror:
+class RemoteCopy:
     """The copy at a URI.
 
     A file appears there whole or not at all: it is written under another name and moved, on object stores too, since
@@ -51,7 +51,7 @@ class Mirror:
         self._lease = Lease(self._fs, f"{self._root}/{LEASE}", what, remedy)
 
     @classmethod
-    def under(cls, uri: str, name: str) -> "Mirror":
+    def under(cls, uri: str, name: str) -> "RemoteCopy":
         """The copy of run `name` in the folder of runs at `uri`."""
         base, mark, options = uri.partition("?")
         return cls(f"{base.rstrip('/')}/{name}{mark}{options}")
@@ -212,8 +212,8 @@ class Mirror:
             self._fs.move(target + PARTIAL, target)
 
 
-def _sent(uri: str, token: str | None) -> Mirror:
-    mirror = Mirror(uri)
+def _sent(uri: str, token: str | None) -> RemoteCopy:
+    mirror = RemoteCopy(uri)
     mirror._lease.token = token
     return mirror
 

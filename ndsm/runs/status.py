@@ -30,12 +30,12 @@ def status(run: Run) -> dict[str, Any]:
         `storage_failure`: why the URI does not answer, or None.
     """
     config = run.config().train
-    now, steps, owner, here = time.time(), config.steps, run.owner.read(), run.standing()
+    now, steps, owner, here = time.time(), config.steps, run.owner.read(), run.progress()
     last, checkpoint, failure, unanswered = here.last_metrics, here.checkpoint, here.failure, None
     if config.storage is not None and is_uri(config.storage):
         try:
             # Rank 0 may train on another machine.
-            there = run.standing_at(config.storage)
+            there = run.progress_at(config.storage)
             last = max(last, there.last_metrics, key=lambda line: line.get("time", 0.0))
             checkpoint = max(checkpoint, there.checkpoint, key=lambda found: found[1] if found else 0.0)
             failure = failure or there.failure

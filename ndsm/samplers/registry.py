@@ -121,7 +121,7 @@ def checked_evaluations(evaluations: int) -> int:
 
 
 @torch.no_grad()
-def carry(
+def integrate(
     process: Process,
     score: Score,
     times: np.ndarray,
@@ -171,7 +171,7 @@ def generate(
         groups = [x[:size]]
         if together is not None:
             groups = [x[begin : begin + together] for begin in range(0, size, together)]
-        carried = [carry(process, score, times, y, generator, CHUNK, sampler) for y in groups]
+        carried = [integrate(process, score, times, y, generator, CHUNK, sampler) for y in groups]
         yield torch.cat(carried)[:size]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ndsm.core.hashing import make_stamp
+from ndsm.core.hashing import fingerprint
 from ndsm.core.rng import torch_stream
 from ndsm.errors import InputError
 from ndsm.processes.integrators import INTEGRATORS, EulerMaruyama, IntegratorName
@@ -121,7 +121,7 @@ class RolloutSpec:
         """
         if device == self.device:
             return self
-        stamp = make_stamp(self.stamp, device.type)
+        stamp = fingerprint(self.stamp, device.type)
         return replace(self, process=self.process.to(device), device=device, stamp=stamp)
 
 

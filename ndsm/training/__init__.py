@@ -17,14 +17,20 @@ from ndsm.training.loop import (
 )
 from ndsm.training.replay import BlockSource, Replay, ThreadSource, counts_after_restart
 from ndsm.training.ring_buffer import Ring
-from ndsm.training.setup import Problem, fit_mixture, make_problem, make_process, pick_device, with_labels
+from ndsm.training.setup import (
+    TrainingSetup,
+    fit_mixture,
+    make_problem,
+    make_process,
+    pick_device,
+    with_labels,
+)
 from ndsm.training.step import Trainer
 
 __all__ = [
     "DECIDE_EVERY",
     "BlockSource",
     "Flags",
-    "Problem",
     "Record",
     "Replay",
     "Resume",
@@ -32,6 +38,7 @@ __all__ = [
     "SamplesPerInsert",
     "ThreadSource",
     "Trainer",
+    "TrainingSetup",
     "block_index",
     "counts_after_restart",
     "fit_mixture",

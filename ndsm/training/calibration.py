@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ndsm.simulation import rollout
-from ndsm.training.setup import Problem
+from ndsm.training.setup import TrainingSetup
 from ndsm.training.step import Trainer
 
 
@@ -29,7 +29,7 @@ class Costs:
 
 
 def measure_costs(
-    problem: Problem,
+    problem: TrainingSetup,
     data: np.ndarray,
     trainer: Trainer,
     world: int,

@@ -11,7 +11,7 @@ import torch
 from ndsm.simulation import rollout
 from ndsm.simulation.rollout import CPU
 from ndsm.training.replay import BlockSource, Replay, ThreadSource
-from ndsm.training.setup import Problem
+from ndsm.training.setup import TrainingSetup
 from ndsm.training.step import Trainer
 
 DECIDE_EVERY = 10
@@ -60,7 +60,7 @@ class Flags:
     stop: bool
 
 
-def resumed(saved: Resume, step: int, world: int, problem: Problem) -> Resume:
+def resumed(saved: Resume, step: int, world: int, problem: TrainingSetup) -> Resume:
     """`saved` continued by `world` workers; another number of workers starts a new era of blocks."""
     if world == saved.world:
         return saved
@@ -70,7 +70,7 @@ def resumed(saved: Resume, step: int, world: int, problem: Problem) -> Resume:
 
 
 def open_replay(
-    problem: Problem,
+    problem: TrainingSetup,
     resume: Resume,
     step: int,
     open_source: Callable[[int], BlockSource],
@@ -96,7 +96,7 @@ def block_index(resume: Resume, rank: int, number: int) -> int:
 
 
 def local_source(
-    problem: Problem,
+    problem: TrainingSetup,
     data: np.ndarray,
     resume: Resume,
     rank: int = 0,
@@ -120,7 +120,7 @@ def local_source(
 def train(
     trainer: Trainer,
     replay: Replay,
-    problem: Problem,
+    problem: TrainingSetup,
     resume: Resume,
     *,
     agree: Callable[[Flags], Flags] = lambda flags: flags,

@@ -9,7 +9,7 @@ import torch
 
 from ndsm.config import Config
 from ndsm.config import Objective as ObjectiveConfig
-from ndsm.core.hashing import make_stamp
+from ndsm.core.hashing import fingerprint
 from ndsm.core.rng import numpy_stream, stream_seed
 from ndsm.core.symmetry import GROUPS
 from ndsm.errors import InputError
@@ -35,7 +35,7 @@ from ndsm.training.weighting import Weight, time_weight
 
 
 @dataclass(frozen=True)
-class Problem:
+class TrainingSetup:
     """What every process of a run agrees on; travels by value, without the data."""
 
     config: Config
@@ -75,7 +75,7 @@ class Problem:
         """The score model with its initial weights."""
         return build_score_model(self.config, self.process, self.t_min, device)
 
-    def with_device(self, device: Literal["auto", "cpu", "cuda"]) -> "Problem":
+    def with_device(self, device: Literal["auto", "cpu", "cuda"]) -> "TrainingSetup":
         """The same problem in a process for which `train.device` has been decided."""
         train = self.config.train.model_copy(update={"device": device})
         return replace(self, config=self.config.model_copy(update={"train": train}))
@@ -189,7 +189,7 @@ def _largest_scale(config: Config, data: np.ndarray) -> float:
     return found
 
 
-def make_problem(config: Config, process: Process, dimension: int, *identity: Any) -> Problem:
+def make_problem(config: Config, process: Process, dimension: int, *identity: Any) -> TrainingSetup:
     """The problem of a configuration and a process whose data have `dimension` columns.
 
     Args:
@@ -222,7 +222,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     layout = RowLayout((*objective.records, *labels), dimension)
     k = config.train.times_per_path
     paths = paths_per_block(config.train.block_mb, layout, k)
-    stamp = make_stamp(
+    stamp = fingerprint(
         *identity,
         times,
         objective.rows_from,
@@ -237,7 +237,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         integrator, stamp, label_dropout=config.network.label_dropout,
     )  # fmt: skip
     end_dt = last_dt or float(times[1])
-    return Problem(
+    return TrainingSetup(
         config,
         process,
         objective,
@@ -260,7 +260,9 @@ def _check_dimension(process: Process, dimension: int) -> None:
         )
 
 
-def with_labels(problem: Problem, labels: np.ndarray | None, source: str | None = None) -> Problem:
+def with_labels(
+    problem: TrainingSetup, labels: np.ndarray | None, source: str | None = None
+) -> TrainingSetup:
     """The problem whose simulators know the labels (N,) of the training rows, if `network.classes` asks for them.
 
     Args:
@@ -280,7 +282,7 @@ def with_labels(problem: Problem, labels: np.ndarray | None, source: str | None 
             f"network.classes: expected at least {labels.max() + 1}, the number of labels in {source}, or auto, found {classes}"
         )
     known = labels.astype(np.int16)
-    stamp = make_stamp(spec.stamp, known, spec.label_dropout)
+    stamp = fingerprint(spec.stamp, known, spec.label_dropout)
     return replace(problem, spec=replace(spec, labels=known, stamp=stamp))
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ndsm.core.atomic_file import write_whole
 from ndsm.core.global_state import seeded, threads
-from ndsm.core.hashing import make_stamp
+from ndsm.core.hashing import fingerprint
 from ndsm.core.optimizer import Adam
 from ndsm.core.progress import stage
 from ndsm.core.rng import torch_stream
@@ -120,9 +120,9 @@ def autoencoder(
     return _kept(name, ["autoencoder", epochs], train, Autoencoder, fit)
 
 
-def kept_array(name: str, key: list[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+def cached_array(name: str, key: list[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
     """What `make` returns, computed once for a key and kept beside the networks."""
-    path = cache_folder() / f"{name}-{make_stamp(*key)}.safetensors"
+    path = cache_folder() / f"{name}-{fingerprint(*key)}.safetensors"
     try:
         return load_tensors(path.read_bytes())["rows"].numpy()
     except (OSError, SafetensorError, KeyError):
@@ -186,7 +186,7 @@ def _kept(
     fit: Callable[[Network], dict[str, Any]],
 ) -> Pretrained[Network]:
     """The network of this recipe and data, read or else trained and written."""
-    stem = cache_folder() / f"{name}-{make_stamp(*recipe, SEED, train.images, train.labels)}"
+    stem = cache_folder() / f"{name}-{fingerprint(*recipe, SEED, train.images, train.labels)}"
     weights, description = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
     with seeded(SEED):
         network = build()

@@ -12,7 +12,7 @@ import torch
 from ndsm.data import Dataset
 from ndsm.networks import IMAGE_SIDE
 from ndsm.objectives import ClosedFormEpsilon
-from ndsm.training import Problem, Trainer
+from ndsm.training import Trainer, TrainingSetup
 from ndsm.workflows.gradient_variance import FIFTHS, fresh_rows
 
 PROFILE_ROWS = 4000
@@ -68,7 +68,7 @@ class NearestRows:
 
 
 def diagnosis_rows(
-    problem: Problem, data: np.ndarray, device: torch.device, index: int = 0
+    problem: TrainingSetup, data: np.ndarray, device: torch.device, index: int = 0
 ) -> dict[str, torch.Tensor]:
     """Fresh recorded rows by name on `device`, in the run's own proportions of times."""
     n = PROFILE_IMAGES if problem.config.network.kind in IMAGE_SIDE else PROFILE_ROWS
@@ -90,7 +90,7 @@ def time_profile(trainer: Trainer, rows: dict[str, torch.Tensor]) -> TimeProfile
     return TimeProfile(times, loss, error, variance, len(rows["t"]))
 
 
-def epsilon_curve(trainer: Trainer, problem: Problem, rows: dict[str, torch.Tensor]) -> EpsilonCurve:
+def epsilon_curve(trainer: Trainer, problem: TrainingSetup, rows: dict[str, torch.Tensor]) -> EpsilonCurve:
     """ε(t) of the trainer on a grid of log t, and the best on these rows, by bins."""
     low, high = problem.t_min, problem.process.horizon
     best = ClosedFormEpsilon(low, high, memory=1.0)

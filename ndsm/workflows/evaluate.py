@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ndsm.core.hashing import make_stamp
+from ndsm.core.hashing import fingerprint
 from ndsm.core.progress import Stage, no_progress
 from ndsm.data import Dataset, load
 from ndsm.metrics import evaluate
 from ndsm.processes import Linear
 from ndsm.runs import Run
 from ndsm.runs.event_files import EventFiles
-from ndsm.training import Problem, Record
+from ndsm.training import Record, TrainingSetup
 from ndsm.workflows.figures import samples_figure
 from ndsm.workflows.prior_match import prior_match
 from ndsm.workflows.resuming import start
@@ -58,7 +58,9 @@ def compare(
     return metrics | prior_match(generator.problem, dataset.train)
 
 
-def evaluate_checkpoint(run: Run, problem: Problem, dataset: Dataset) -> tuple[dict[str, Any], bytes] | None:
+def evaluate_checkpoint(
+    run: Run, problem: TrainingSetup, dataset: Dataset
+) -> tuple[dict[str, Any], bytes] | None:
     """The metrics of the newest checkpoint's averaged weights with its `step`, and a PNG of the samples; None before the
     first checkpoint.
 
@@ -98,7 +100,7 @@ def evaluate_run(
     if dataset is None:
         dataset, known = load(config.data, seed, run.scaling()), run.data()
         # A search's trial learned from the first of these rows (`tuning.scoring.search_split`).
-        if known["fingerprint"] != make_stamp(dataset.stamp, "search", known["rows"]):
+        if known["fingerprint"] != fingerprint(dataset.stamp, "search", known["rows"]):
             check_rows(run, config, dataset.stamp)
     parts = []
     with stage(f"sampling {n} rows", n) as advance:
@@ -117,7 +119,9 @@ def evaluate_run(
     return metrics
 
 
-def evaluated(records: Iterator[Record], run: Run, problem: Problem, dataset: Dataset) -> Iterator[Record]:
+def with_evaluations(
+    records: Iterator[Record], run: Run, problem: TrainingSetup, dataset: Dataset
+) -> Iterator[Record]:
     """The same records; after a checkpoint, every `evaluate.seconds`, the run is evaluated before training goes on.
 
     At most half of the time goes into evaluations, however long they take.
@@ -133,12 +137,12 @@ def evaluated(records: Iterator[Record], run: Run, problem: Problem, dataset: Da
             started = time.monotonic()
             if record.checkpoint and not record.final and started - ended >= pause:
                 if found := evaluate_checkpoint(run, problem, dataset):
-                    note_evaluation(run, events, *found)
+                    log_evaluation(run, events, *found)
                 ended = time.monotonic()
                 pause = max(least, ended - started)
 
 
-def note_evaluation(run: Run, events: EventFiles, metrics: dict[str, Any], picture: bytes) -> None:
+def log_evaluation(run: Run, events: EventFiles, metrics: dict[str, Any], picture: bytes) -> None:
     """Add what `evaluate_checkpoint` found to `evaluations.jsonl` and TensorBoard."""
     events.evaluation(metrics, io.BytesIO(picture), metrics["step"])
     run.append_evaluation(metrics)

@@ -16,7 +16,7 @@ from ndsm.errors import InputError
 from ndsm.networks import IMAGE_SIDE
 from ndsm.objectives import ClosedFormEpsilon, ConstantEpsilon, Epsilon
 from ndsm.simulation import rollout
-from ndsm.training import Problem, Trainer, fit_mixture
+from ndsm.training import Trainer, TrainingSetup, fit_mixture
 from ndsm.workflows.resuming import start
 from ndsm.workflows.setup import training_problem, with_counted_labels
 from ndsm.workflows.train import training_in_memory
@@ -153,7 +153,7 @@ def _variance(trainer: Trainer, rows: dict[str, Tensor], epsilon: Epsilon) -> tu
 
 
 def fresh_rows(
-    problem: Problem, data: np.ndarray, n: int, index: int, device: torch.device
+    problem: TrainingSetup, data: np.ndarray, n: int, index: int, device: torch.device
 ) -> dict[str, Tensor]:
     """n fresh recorded rows by name on `device`; blocks far beyond those that training has seen, simulated on the CPU."""
     blocks, have, number = [], 0, 10**6 * (index + 1)
@@ -166,7 +166,7 @@ def fresh_rows(
     return problem.spec.layout.split(rows[chosen].to(device))
 
 
-def _trained(problem: Problem, data: np.ndarray, advance: Callable[[int], None]) -> torch.nn.Module:
+def _trained(problem: TrainingSetup, data: np.ndarray, advance: Callable[[int], None]) -> torch.nn.Module:
     """The model after `train.steps` steps, in this process."""
     done = 0
     with training_in_memory(problem, data) as (trainer, records):

@@ -16,7 +16,7 @@ from ndsm.metrics.wasserstein import sliced_wasserstein
 from ndsm.processes.integrators import INTEGRATORS
 from ndsm.processes.modes import Modes
 from ndsm.samplers.base import draw_prior
-from ndsm.training import Problem
+from ndsm.training import TrainingSetup
 
 ROWS = 2000
 """Of Y_T, and of the prior."""
@@ -31,7 +31,7 @@ SHARE = 0.1
 
 
 @torch.no_grad()
-def noised_to_the_end(problem: Problem, rows: np.ndarray, n: int, seed: int) -> Tensor:
+def noised_to_the_end(problem: TrainingSetup, rows: np.ndarray, n: int, seed: int) -> Tensor:
     """Y_T of n of the rows (N, d), drawn with replacement, (n, d): by the kernel or by the steps that training takes."""
     spec = problem.spec
     process, generator = spec.process.to("cpu"), torch_stream(seed, "prior match")
@@ -48,7 +48,7 @@ def noised_to_the_end(problem: Problem, rows: np.ndarray, n: int, seed: int) -> 
     return y.T
 
 
-def prior_match(problem: Problem, rows: np.ndarray) -> dict[str, Any]:
+def prior_match(problem: TrainingSetup, rows: np.ndarray) -> dict[str, Any]:
     """What `metrics.json` holds of the distance between Y_T and the prior.
 
     Keys:

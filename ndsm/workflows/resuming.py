@@ -11,11 +11,11 @@ from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.runs.directory import training_hash
 from ndsm.runs.event_files import EventFiles
-from ndsm.training import Problem, Record, Resume, Trainer, counts_after_restart, pick_device, resumed
+from ndsm.training import Record, Resume, Trainer, TrainingSetup, counts_after_restart, pick_device, resumed
 
 
 def start(
-    problem: Problem,
+    problem: TrainingSetup,
     checkpoint: tuple[dict[str, Any], Resume] | None,
     world: int = 1,
     wrap: Any = None,
@@ -56,7 +56,7 @@ def start(
     return trainer, replace(resume, restarts=resume.restarts + 1, counts=counts)
 
 
-def saved(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Record]:
+def save_records(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Record]:
     """The same records, each after the run directory has taken it up."""
     with EventFiles(run.tensorboard, trainer.steps) as events:
         for record in records:

@@ -26,7 +26,7 @@ FILE_ROWS = CHUNKS_PER_FILE * CHUNK
 
 
 @dataclass(frozen=True)
-class Request:
+class SampleRequest:
     """What `ndsm sample` was asked for."""
 
     n: int
@@ -40,7 +40,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Part:
+class Shard:
     """One of the folder's files."""
 
     file: str
@@ -48,7 +48,7 @@ class Part:
     rows: int
 
 
-class PartFolder:
+class ShardFolder:
     """A folder that is filled part by part, over several sittings.
 
     `_generation.json` in it (readers of Parquet folders pass over such a name) says what the rows are: the run, the hashes
@@ -62,11 +62,11 @@ class PartFolder:
         InputError: the folder holds something else.
     """
 
-    def __init__(self, path: Path, run: Run, request: Request) -> None:
+    def __init__(self, path: Path, run: Run, request: SampleRequest) -> None:
         self.path, self.run, self.request = path, run, request
         rows = request.chunks_per_file * CHUNK
         self.parts = [
-            Part(f"part-{k:05d}.parquet", k * request.chunks_per_file, min(rows, request.n - k * rows))
+            Shard(f"part-{k:05d}.parquet", k * request.chunks_per_file, min(rows, request.n - k * rows))
             for k in range(-(-request.n // rows))
         ]
         description = self._describe()
@@ -105,7 +105,7 @@ class PartFolder:
             "parts": [{**vars(part), "seed": request.seed} for part in self.parts],
         }
 
-    def missing(self) -> list[Part]:
+    def missing(self) -> list[Shard]:
         """Parts that have not been made."""
         return [part for part in self.parts if not (self.path / part.file).is_file()]
 
@@ -116,7 +116,7 @@ class PartFolder:
             with suppress(OSError):
                 self.path.rmdir()
 
-    def make(self, generator: Generator, part: Part) -> None:
+    def make(self, generator: Generator, part: Shard) -> None:
         """Generate a part's rows and write its file, holding one chunk in memory at a time."""
         request, scaling = self.request, self.run.scaling()
         with TableWriter(self.path / part.file, self.run.schema()) as out:

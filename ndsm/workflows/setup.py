@@ -13,19 +13,19 @@ from ndsm.mixture import GaussianMixture
 from ndsm.processes import Langevin
 from ndsm.runs import Run
 from ndsm.runs.directory import differing_fields
-from ndsm.training import Problem, fit_mixture, make_problem, make_process, with_labels
+from ndsm.training import TrainingSetup, fit_mixture, make_problem, make_process, with_labels
 from ndsm.training.own_drift import with_enough_steps, with_steps
 
 
 @dataclass
-class Experiment:
+class RunContext:
     """A run, and what it trains on."""
 
     run: Run
     dataset: Dataset
     mixture: GaussianMixture | None
     """None with a process of the caller's own."""
-    problem: Problem
+    problem: TrainingSetup
     fingerprint: str
     """Hash of the rows."""
     fresh: bool = False
@@ -63,7 +63,7 @@ def squeezed_columns(config: Config, dataset: Dataset) -> str | None:
     return outlier_notice(dataset.train, dataset.schema.dimension_names)
 
 
-def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | None = None) -> Experiment:
+def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | None = None) -> RunContext:
     """Check everything that can be wrong with the input, and find where the run stands; writes nothing.
 
     Args:
@@ -119,7 +119,7 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
         problem = with_labels(problem, dataset.train_labels)
     for workers in config.train.worker_range:
         problem.limiter(workers)
-    return Experiment(run, dataset, mixture, problem, identity, fresh)
+    return RunContext(run, dataset, mixture, problem, identity, fresh)
 
 
 def with_counted_labels(config: Config, dataset: Dataset) -> Config:
@@ -172,7 +172,7 @@ def check_rows(run: Run, config: Config, identity: str) -> None:
         )
 
 
-def begin(experiment: Experiment) -> None:
+def begin(experiment: RunContext) -> None:
     """Write what the run is; of one that is there already how it is executed and looked at from here on."""
     run = experiment.run
     if experiment.fresh:
@@ -182,7 +182,7 @@ def begin(experiment: Experiment) -> None:
         _begin(experiment, run)
 
 
-def _begin(experiment: Experiment, run: Run) -> None:
+def _begin(experiment: RunContext, run: Run) -> None:
     if run.mirror is not None and not experiment.fresh and run.mirror.changed():
         # Another machine has trained it since it was looked at.
         run.check_place()
@@ -222,7 +222,7 @@ def own_process(config: Config, process: Langevin) -> Config:
     return config.model_copy(update={"process": changed})
 
 
-def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> Problem:
+def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> TrainingSetup:
     """The problem of a configuration with its fitted mixture; `identity` is the data's fingerprint."""
     process = make_process(config, mixture)
     arrays = [t.numpy() for t in mixture.tensors().values()]
@@ -231,7 +231,7 @@ def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> Pr
 
 def training_problem(
     config: Config, mixture: GaussianMixture, identity: str, labels: np.ndarray | None
-) -> Problem:
+) -> TrainingSetup:
     """As `build_problem`, with the labels (N,) of the training rows: what can be simulated and trained.
 
     Raises:
@@ -258,7 +258,7 @@ def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
     }
 
 
-def describe_labels(problem: Problem, rows: np.ndarray) -> dict[str, Any]:
+def describe_labels(problem: TrainingSetup, rows: np.ndarray) -> dict[str, Any]:
     """What `data.json` holds of the labels of the training rows (N, d): nothing, if they are not learned.
 
     Where modes are far apart the noising never leaves them, and a label has to choose the mode that generation starts in:

@@ -5,14 +5,13 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ndsm.training import Problem, Record, Trainer, local_source, open_replay, train
-from ndsm.workflows.evaluate import evaluated
-from ndsm.workflows.resuming import saved, start
-from ndsm.workflows.setup import Experiment
+from ndsm.training import Record, Trainer, TrainingSetup, local_source, open_replay, train
+from ndsm.workflows.resuming import save_records, start
+from ndsm.workflows.setup import RunContext
 
 
 def train_locally(
-    experiment: Experiment,
+    experiment: RunContext,
     watch: Callable[[Record, Trainer], None] = lambda record, trainer: None,
     *,
     make_block: Callable[[int], np.ndarray] | None = None,
@@ -38,7 +37,9 @@ def train_locally(
         replay = open_replay(problem, resume, trainer.steps, source, device=device)
         records = train(trainer, replay, problem, resume, stop=run.stop_file.exists, milestones=milestones)
         try:
-            for record in evaluated(saved(records, trainer, run), run, problem, experiment.dataset):
+            for record in with_evaluations(
+                save_records(records, trainer, run), run, problem, experiment.dataset
+            ):
                 watch(record, trainer)
                 yield record
         finally:
@@ -46,7 +47,9 @@ def train_locally(
 
 
 @contextmanager
-def training_in_memory(problem: Problem, data: np.ndarray) -> Iterator[tuple[Trainer, Iterator[Record]]]:
+def training_in_memory(
+    problem: TrainingSetup, data: np.ndarray
+) -> Iterator[tuple[Trainer, Iterator[Record]]]:
     """A fresh trainer and the records of its training on rows (N, d), simulated on one thread; nothing is written."""
     trainer, resume = start(problem, None)
     device = trainer.device

@@ -32,7 +32,7 @@ from ndsm.samplers import (
     reverse_times,
     sample_prior,
 )
-from ndsm.training import Problem, make_problem, pick_device
+from ndsm.training import TrainingSetup, make_problem, pick_device
 from ndsm.workflows.setup import build_problem
 
 DENOISED_ROWS = 1024
@@ -54,7 +54,7 @@ class Denoised(NamedTuple):
 class Generator:
     """A trained run, ready to make rows."""
 
-    problem: Problem
+    problem: TrainingSetup
     model: nn.Module
     device: torch.device
     component_shares: list[list[float]] | None = None

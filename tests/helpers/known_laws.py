@@ -6,7 +6,7 @@ from scipy.stats import ks_2samp
 from ndsm.core.rng import torch_stream
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import OU, VE, VP, Langevin, SubVP
-from ndsm.samplers import carry, reverse_times
+from ndsm.samplers import integrate, reverse_times
 
 N = 20_000
 LEAST_P = 6e-5
@@ -106,5 +106,5 @@ class ThreeModes:
     def check(self, sampler, steps):
         times = reverse_times(self.process, sampler, steps, 1e-4)
         start = self.at(self.process.horizon).sample(N, torch_stream(0, "start"))
-        x = carry(self.process, self.score, times, start, torch_stream(0, "noise"), sampler=sampler)
+        x = integrate(self.process, self.score, times, start, torch_stream(0, "noise"), sampler=sampler)
         assert_same_law(x, self.data.sample(N, torch_stream(1, "truth")))

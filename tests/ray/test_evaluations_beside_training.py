@@ -16,7 +16,7 @@ pytestmark = pytest.mark.ray
 def begin(ray_cluster, tmp_path, monkeypatch):
     """Evaluations that are due at once, each of which calls a function."""
     noted = []
-    monkeypatch.setattr(evaluate, "note_evaluation", lambda run, events, found, picture: noted.append(found))
+    monkeypatch.setattr(evaluate, "log_evaluation", lambda run, events, found, picture: noted.append(found))
     monkeypatch.setattr(evaluate, "AGAIN_SECONDS", 0.1)
 
     class LightRun:

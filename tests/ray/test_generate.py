@@ -4,7 +4,7 @@ import pytest
 
 from ndsm.errors import InputError
 from ndsm.runs import Run
-from ndsm.workflows.sample_shards import PartFolder, Request
+from ndsm.workflows.sample_shards import SampleRequest, ShardFolder
 from ndsm.workflows.trained_model import Generator
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -21,8 +21,8 @@ def test_actors_write_the_files_of_one_process(ray_cluster, tmp_path, train_arcs
         "train.device": "cpu",
     }
     made = train_arcs(Run(tmp_path / "run"), settings)
-    request = Request(9000, steps=10, sampler="exponential", chunks_per_file=1)
-    here, there = (PartFolder(tmp_path / name, made.run, request) for name in ("here", "there"))
+    request = SampleRequest(9000, steps=10, sampler="exponential", chunks_per_file=1)
+    here, there = (ShardFolder(tmp_path / name, made.run, request) for name in ("here", "there"))
     for part in here.parts:
         here.make(Generator.of(made.run), part)
     # One is there from an earlier sitting.

@@ -13,7 +13,7 @@ from ndsm.cli import main
 from ndsm.errors import InputError, Unfinished
 from ndsm.reproduce import STUDIES
 from ndsm.runs import Run
-from ndsm.workflows.sample_shards import PartFolder, Request
+from ndsm.workflows.sample_shards import SampleRequest, ShardFolder
 from tuning.folder import SearchFolder, TrialRecord
 
 pytestmark = pytest.mark.ray
@@ -60,9 +60,9 @@ def test_sampling_names_the_node_for_the_folder_and_for_the_run(hidden, run, tmp
     from pipelines.generate import generate_on_ray
 
     with pytest.raises(InputError, match=f"node .* does not see {hidden}/rows:"):
-        generate_on_ray(PartFolder(hidden / "rows", run, Request(10)), lambda part: None)
+        generate_on_ray(ShardFolder(hidden / "rows", run, SampleRequest(10)), lambda part: None)
     with pytest.raises(InputError, match=f"node .* does not see {run.path}/config.yaml"):
-        generate_on_ray(PartFolder(tmp_path / "rows", run, Request(10)), lambda part: None)
+        generate_on_ray(ShardFolder(tmp_path / "rows", run, SampleRequest(10)), lambda part: None)
     assert not (hidden / "rows").exists()
 
 

@@ -96,11 +96,11 @@ class Lines:
 
 
 def adapt(ray, pool, lines, times, stall, busy):
-    """Counts after each of so many lines, as the board has them."""
+    """Counts after each of so many lines, as the coordinator has them."""
     counts = []
     for _ in range(times):
         pool.adapt(lines.next(len(pool.handles), stall, busy))
-        (shown,) = ray.get(pool.board.simulators.remote())
+        (shown,) = ray.get(pool.coordinator.simulators.remote())
         counts.append(len(ray.get(shown)))
     return counts
 

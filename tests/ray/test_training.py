@@ -27,7 +27,7 @@ from ndsm.runs import Run
 from ndsm.simulation import rollout
 from ndsm.training import Resume, block_index, open_replay
 from ndsm.workflows.resuming import start
-from ndsm.workflows.setup import Experiment, begin, prepare
+from ndsm.workflows.setup import RunContext, begin, prepare
 from ndsm.workflows.train import train_locally
 from pipelines.cluster import metrics_address
 from pipelines.instruments import GAUGES
@@ -51,14 +51,14 @@ TINY = {
 }
 
 
-def experiment(folder: Path, name: str, **overrides: object) -> Experiment:
+def experiment(folder: Path, name: str, **overrides: object) -> RunContext:
     config = load_config("toy-arcs", {**TINY, **overrides})
     made = prepare(config, Run(folder / name))
     begin(made)
     return made
 
 
-def train_with_ray(ray, made: Experiment) -> list[dict]:
+def train_with_ray(ray, made: RunContext) -> list[dict]:
     lines: list[dict] = []
     train_on(ray, made.problem, made.run, made.dataset.train, lines.append)
     return lines
@@ -318,7 +318,7 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 class Rollouts:
     """Blocks of worker `rank` of two, made when asked for."""
 
-    def __init__(self, made: Experiment, rank: int) -> None:
+    def __init__(self, made: RunContext, rank: int) -> None:
         self._made, self._rank = made, rank
 
     def take(self, number: int) -> np.ndarray:
@@ -417,19 +417,19 @@ def test_a_simulator_that_never_answers_is_worked_around(ray_cluster, tmp_path, 
 
 def test_simulators_may_come_and_go(ray_cluster, tmp_path):
     """Blocks stay those of their numbers while the list of simulators changes under the worker."""
-    from pipelines.board import Membership, open_board, sealed
+    from pipelines.coordinator import Membership, open_coordinator, sealed
     from pipelines.ingest import Ingest
     from pipelines.simulators import start_simulators
 
     made = experiment(tmp_path, "changing")
     data = ray_cluster.put(made.dataset.train)
     first, second = (start_simulators(1, made.problem.spec, data) for _ in range(2))
-    board = open_board(first)
-    members = Membership(board, 0, 1)
+    coordinator = open_coordinator(first)
+    members = Membership(coordinator, 0, 1)
     ingest = Ingest(members.look, lambda number: number, 0, 2, made.problem.spec.stamp)
     try:
         ingest.take(0)
-        ray_cluster.get(board.set_simulators.remote(sealed(second)))
+        ray_cluster.get(coordinator.set_simulators.remote(sealed(second)))
         number = 1
         while members.mine[0].actor != second[0].actor:
             ingest.take(number)
@@ -438,12 +438,14 @@ def test_simulators_may_come_and_go(ray_cluster, tmp_path):
         first[0].stop()
         for n in range(number, number + 8):
             np.testing.assert_array_equal(ingest.take(n), rollout(made.problem.spec, made.dataset.train, n))
-        # A handle loads its actor's class, and with it PyTorch, of which the board has no use.
-        assert not ray_cluster.get(board.__ray_call__.remote(lambda board: "torch" in sys.modules))
+        # A handle loads its actor's class, and with it PyTorch, of which the coordinator has no use.
+        assert not ray_cluster.get(
+            coordinator.__ray_call__.remote(lambda coordinator: "torch" in sys.modules)
+        )
     finally:
         ingest.close()
         second[0].stop()
-        ray_cluster.kill(board)
+        ray_cluster.kill(coordinator)
 
 
 def test_a_simulator_with_other_software_says_so(ray_cluster, tmp_path, monkeypatch):

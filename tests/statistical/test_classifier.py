@@ -9,7 +9,7 @@ from ndsm.inference.guidance import Classified
 from ndsm.inference.noisy_classifier import fit_classifier
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import VP, Langevin
-from ndsm.samplers import carry, reverse_times
+from ndsm.samplers import integrate, reverse_times
 
 pytestmark = pytest.mark.statistical
 
@@ -68,7 +68,7 @@ def test_an_exact_classifier_gives_the_labels_own_law(make, sampler):
     times = reverse_times(process, sampler, 100, 1e-3)
     generator = torch.Generator().manual_seed(0)
     start = process.prior.sample(20_000, generator)
-    x = carry(process, guided, times, start, generator, sampler=sampler)
+    x = integrate(process, guided, times, start, generator, sampler=sampler)
     standard_error = (VARIANCE / len(x)) ** 0.5
     assert (x.mean(0) - MEANS[1]).abs().max() <= 4 * standard_error + 0.02
     assert (x.var(0) - VARIANCE).abs().max() <= 4 * VARIANCE * (2 / len(x)) ** 0.5 + 0.02

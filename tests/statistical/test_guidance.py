@@ -20,7 +20,7 @@ from ndsm.inference.guidance import (
 from ndsm.inference.posterior import Posterior
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import VE, VP, Langevin
-from ndsm.samplers import carry, reverse_times
+from ndsm.samplers import integrate, reverse_times
 
 pytestmark = pytest.mark.statistical
 
@@ -99,7 +99,7 @@ def test_moment_matched_guidance_samples_the_posterior_of_gaussian_data(
     guided = MomentMatched(process, score, operator, y, noise, moments)
     times = reverse_times(process, sampler, 250, 1e-3)
     generator = torch.Generator().manual_seed(1)
-    x = carry(process, guided, times, process.prior.sample(3000, generator), generator, sampler=sampler)
+    x = integrate(process, guided, times, process.prior.sample(3000, generator), generator, sampler=sampler)
     z = (x.double() - mean) / std
     mean_within(z, 0.0, 0.06)
     mean_within(z**2, 1.0, 0.12)
@@ -130,7 +130,7 @@ def test_projection_meets_the_measurements():
     guided = Projected(process, score, operator, y)
     generator = torch.Generator().manual_seed(1)
     times = reverse_times(process, "ddim", 40, 1e-3)
-    x = carry(process, guided, times, process.prior.sample(50, generator), generator, sampler="ddim")
+    x = integrate(process, guided, times, process.prior.sample(50, generator), generator, sampler="ddim")
     torch.testing.assert_close(operator(x), y, rtol=0, atol=1e-3)
     torch.testing.assert_close(
         Projected(process, score, operator, y, 0.0)(x, torch.full((50,), 0.3)),

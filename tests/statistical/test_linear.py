@@ -8,7 +8,7 @@ import torch
 
 from ndsm.objectives import DSM, NDSM
 from ndsm.processes import OU, VE, VP, SubVP, uniform_grid
-from ndsm.samplers import carry
+from ndsm.samplers import integrate
 from ndsm.simulation import RolloutSpec, RowLayout, rollout
 
 pytestmark = pytest.mark.statistical
@@ -88,6 +88,6 @@ def test_reverse_process_with_exact_score_returns_the_data_law(process):
     generator = torch.Generator().manual_seed(0)
     start = alpha * m + math.hypot(alpha * tau, std) * torch.randn(n, 1, generator=generator)
     times = process.horizon * np.linspace(1, 0, 801) ** 2
-    x = carry(process, score, times, start, generator).double()
+    x = integrate(process, score, times, start, generator).double()
     assert abs(float(x.mean()) - m) <= 4 * tau / math.sqrt(n) + 0.01
     assert abs(float(x.var()) - tau**2) <= 4 * tau**2 * math.sqrt(2 / n) + 0.015

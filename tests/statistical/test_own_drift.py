@@ -22,7 +22,7 @@ from ndsm.inference.posterior import Posterior
 from ndsm.mixture import GaussianMixture
 from ndsm.objectives import Sliced
 from ndsm.processes import Langevin, forward_grid
-from ndsm.samplers import carry, find_sampler, reverse_times
+from ndsm.samplers import find_sampler, integrate, reverse_times
 from ndsm.simulation import RolloutSpec, RowLayout, rollout
 
 pytestmark = pytest.mark.statistical
@@ -63,7 +63,7 @@ def test_samplers_of_any_process_return_the_datas_law(sampler, steps):
     process = own_process()
     times = reverse_times(process, sampler, steps, 1e-3)
     start = process.prior.sample(N, torch_stream(0, "start"))
-    x = carry(process, score, times, start, torch_stream(0, "noise"), sampler=sampler)
+    x = integrate(process, score, times, start, torch_stream(0, "noise"), sampler=sampler)
     assert_same_law(x.double(), rows_of_data(N, 1))
 
 

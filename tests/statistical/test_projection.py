@@ -11,7 +11,7 @@ from ndsm.inference.guidance import Operator, mask
 from ndsm.inference.projection import ProjectedSampler, noised_measurements
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import VP, Langevin
-from ndsm.samplers import carry, reverse_times
+from ndsm.samplers import integrate, reverse_times
 
 pytestmark = pytest.mark.statistical
 
@@ -58,7 +58,7 @@ def reconstructed(process, score, operator, y, sampler, steps, strength=1.0, exa
     times = reverse_times(process, sampler, steps, 1e-3)
     measured, x = noised_measurements(process, operator, y, 0.0, times, generator)
     projected = ProjectedSampler(sampler, operator, measured, strength, exact)
-    return carry(process, score, times, x, generator, sampler=projected), times
+    return integrate(process, score, times, x, generator, sampler=projected), times
 
 
 @pytest.mark.parametrize(
@@ -142,10 +142,10 @@ def test_without_strength_it_is_the_sampler_itself():
     generator = torch.Generator().manual_seed(0)
     measured, x = noised_measurements(process, operator, torch.ones(10, 1), 0.0, times, generator)
     state = generator.get_state()
-    plain = carry(process, score, times, x, generator, sampler="em")
+    plain = integrate(process, score, times, x, generator, sampler="em")
     generator.set_state(state)
     projected = ProjectedSampler("em", operator, measured, 0.0)
-    assert torch.equal(carry(process, score, times, x, generator, sampler=projected), plain)
+    assert torch.equal(integrate(process, score, times, x, generator, sampler=projected), plain)
 
 
 def test_what_cannot_be_projected_is_one_sentence():
@@ -156,7 +156,7 @@ def test_what_cannot_be_projected_is_one_sentence():
     with pytest.raises(InputError, match=r"expected a strength from 0 to 1, found 1\.5"):
         ProjectedSampler("em", operator, [y], 1.5)
     with pytest.raises(InputError, match="expected measurements at each of 3 times, found 1"):
-        carry(
+        integrate(
             process,
             score,
             np.array([1.0, 0.5, 0.0]),

@@ -9,7 +9,7 @@ from scipy.linalg import eigh_tridiagonal
 from ndsm.core.rng import torch_stream
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import Langevin
-from ndsm.samplers import carry, find_sampler, generate, reverse_times
+from ndsm.samplers import find_sampler, generate, integrate, reverse_times
 
 pytestmark = pytest.mark.statistical
 
@@ -93,7 +93,7 @@ def overlapping():
 )
 def test_nonlinear_noising_overlapping_modes(sampler, steps, overlapping):
     times = reverse_times(overlapping.process, sampler, steps, 1e-4)
-    x = carry(
+    x = integrate(
         overlapping.process, overlapping.score, times, overlapping.start(), torch_stream(0, "noise"),
         sampler=sampler,
     )  # fmt: skip
@@ -107,7 +107,7 @@ def test_a_known_score_leaves_no_bias_that_more_steps_keep(sampler, steps, bound
     case, exact = overlapping, find_sampler(sampler, slope_error=0.0)
     ranks = (np.arange(N) + 0.5) / N
     times = reverse_times(case.process, exact, steps, 1e-4)
-    x = carry(case.process, case.score, times, case.start(ranks), torch_stream(0, "noise"), sampler=exact)
+    x = integrate(case.process, case.score, times, case.start(ranks), torch_stream(0, "noise"), sampler=exact)
     cdf = np.cumsum(case.density)
     assert np.abs(np.interp(np.sort(x[:, 0].numpy()), case.x, cdf / cdf[-1]) - ranks).max() < bound
 

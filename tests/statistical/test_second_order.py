@@ -10,7 +10,7 @@ from ndsm.inference.posterior import Posterior
 from ndsm.inference.second_order import fit_second_order, second_order_loss
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import VP, Langevin
-from ndsm.samplers import SAMPLERS, carry, reverse_times
+from ndsm.samplers import SAMPLERS, integrate, reverse_times
 from ndsm.samplers.final_step import FinalDraw
 from ndsm.simulation import one_step_batches
 
@@ -158,7 +158,7 @@ def test_a_final_draw_keeps_the_spread_that_the_mean_loses(mean_within, make, sa
     for way, spread in ((final, 1.0), (SAMPLERS[sampler], 0.0)):
         times = reverse_times(process, way, 60, end)
         start = process.prior.sample(2000, generator)
-        x = carry(process, evolved.score, times, start, generator, sampler=way)
+        x = integrate(process, evolved.score, times, start, generator, sampler=way)
         squares = (x - MEANS[0]) ** 2 / VARIANCES[0]
         if spread:
             mean_within(squares, 1.0, 0.06)

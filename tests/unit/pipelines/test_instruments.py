@@ -79,10 +79,10 @@ def test_a_worker_that_starts_again_counts_what_is_new():
 
 def test_the_dashboard_shows_every_number_by_the_name_that_prometheus_sees():
     """Ray puts `ray_` before a name and `_total` after a counter's."""
-    board = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text(encoding="utf-8"))
+    coordinator = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text(encoding="utf-8"))
     shown = {
         name
-        for panel in board["panels"]
+        for panel in coordinator["panels"]
         for target in panel["targets"]
         for name in re.findall(r"ray_\w+", target["expr"])
     }

@@ -1,6 +1,6 @@
 """What a Ray Train worker does about what goes wrong: ends the run for good, or asks to be started again.
 
-Without a cluster: the board is called directly, and what fails is raised in place of training.
+Without a cluster: the coordinator is called directly, and what fails is raised in place of training.
 """
 
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ import pytest
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from pipelines import worker
-from pipelines.board import Board
+from pipelines.coordinator import Coordinator
 from pipelines.versions import software
 
 
@@ -26,15 +26,21 @@ class Direct:
 
 
 @pytest.fixture
-def board(monkeypatch):
+def coordinator(monkeypatch):
     monkeypatch.setattr(worker.ray, "get", lambda answer: answer)
     alone = SimpleNamespace(get_world_size=lambda: 1, get_world_rank=lambda: 0)
     monkeypatch.setattr(worker.ray.train, "get_context", lambda: alone)
-    return Board([])
+    return Coordinator([])
 
 
-def settings(board, run):
-    return {"board": Direct(board), "run": run, "software": software(), "problem": None, "data": []}
+def settings(coordinator, run):
+    return {
+        "coordinator": Direct(coordinator),
+        "run": run,
+        "software": software(),
+        "problem": None,
+        "data": [],
+    }
 
 
 def here(tmp_path):
@@ -56,36 +62,36 @@ def far(tmp_path):
         (here, RuntimeError("a collective was aborted"), False),
     ],
 )
-def test_only_what_a_restart_may_mend_is_raised(board, tmp_path, monkeypatch, place, error, final):
+def test_only_what_a_restart_may_mend_is_raised(coordinator, tmp_path, monkeypatch, place, error, final):
     def fail(given):
         raise error
 
     monkeypatch.setattr(worker, "train_as_worker", fail)
-    given = settings(board, place(tmp_path))
+    given = settings(coordinator, place(tmp_path))
     if final:
         worker.worker(given)
-        assert board.failure() is error
+        assert coordinator.failure() is error
         # Those that are started again because this one went find that it is over.
         monkeypatch.setattr(worker, "train_as_worker", lambda given: pytest.fail("trained on"))
         worker.worker(given)
     else:
         with pytest.raises(type(error), match=str(error)):
             worker.worker(given)
-        assert board.failure() is None
-    _, said = board.take_news()
+        assert coordinator.failure() is None
+    _, said = coordinator.take_news()
     assert [words.split(";")[0] for words in said] == (["no answer"] if str(error) == "no answer" else [])
 
 
-def test_a_worker_on_a_node_with_other_software_ends_the_run(board, tmp_path):
-    worker.worker({**settings(board, here(tmp_path)), "software": {"ndsm": "0.0.1"}})
-    assert isinstance(board.failure(), InputError)
-    assert "expected the driver's 0.0.1" in str(board.failure())
+def test_a_worker_on_a_node_with_other_software_ends_the_run(coordinator, tmp_path):
+    worker.worker({**settings(coordinator, here(tmp_path)), "software": {"ndsm": "0.0.1"}})
+    assert isinstance(coordinator.failure(), InputError)
+    assert "expected the driver's 0.0.1" in str(coordinator.failure())
 
 
-def test_a_node_that_does_not_share_the_folder_is_named(board, tmp_path):
+def test_a_node_that_does_not_share_the_folder_is_named(coordinator, tmp_path):
     run = here(tmp_path)
-    worker.worker(settings(board, run))
-    assert isinstance(board.failure(), InputError)
+    worker.worker(settings(coordinator, run))
+    assert isinstance(coordinator.failure(), InputError)
     assert f"does not see the run in {run.path}: expected a folder that all nodes share" in str(
-        board.failure()
+        coordinator.failure()
     )

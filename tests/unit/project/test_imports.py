@@ -75,9 +75,9 @@ def test_pipelines_do_not_import_tuning():
     assert [m for m, name, _ in found if name == "tuning"] == []
 
 
-def test_the_board_does_without_torch():
+def test_the_coordinator_does_without_torch():
     """It is started with every run, beside workers that are: its process is to be small and quickly there."""
-    program = "import pipelines.board, sys; print('torch' in sys.modules)"
+    program = "import pipelines.coordinator, sys; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )

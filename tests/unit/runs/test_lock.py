@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ndsm.errors import InputError, LeaseLost
-from ndsm.runs.lock import OwnerFile
+from ndsm.runs.lock import RunLock
 
 ROOT = Path(__file__).parents[3]
 READER = """
@@ -37,8 +37,8 @@ from pathlib import Path
 def flock(*args):
     raise OSError(37, "No locks available")
 fcntl.flock = flock
-from ndsm.owner import OwnerFile
-with OwnerFile(Path(sys.argv[1]), "mine is being trained", "go").hold():
+from ndsm.owner import RunLock
+with RunLock(Path(sys.argv[1]), "mine is being trained", "go").hold():
     print("held", flush=True)
     time.sleep(100)
 """
@@ -46,7 +46,7 @@ with OwnerFile(Path(sys.argv[1]), "mine is being trained", "go").hold():
 
 @pytest.fixture
 def owner(tmp_path):
-    return OwnerFile(tmp_path / "mine" / "owner.json", "mine is being trained", "give another --name")
+    return RunLock(tmp_path / "mine" / "owner.json", "mine is being trained", "give another --name")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ndsm.cli import main
 from ndsm.config import load_config
 from ndsm.errors import InputError, LeaseLost
 from ndsm.runs import Run
-from ndsm.runs.mirror import LEASE, Mirror
+from ndsm.runs.mirror import LEASE, RemoteCopy
 from ndsm.runs.status import status
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally
@@ -57,7 +57,7 @@ def test_another_machine_goes_on_bitwise_from_the_copy(storage, tmp_path, train_
     assert not second.stop_file.exists()
     train_arcs(second, TINY)
     assert (second.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
-    names = Mirror.under(storage, "mine").names()
+    names = RemoteCopy.under(storage, "mine").names()
     kept = sorted(p.name for p in (second.path / "checkpoints").glob("step-*"))
     assert sorted(n.removeprefix("checkpoints/") for n in names if "/step-" in n) == kept
     assert {"config.yaml", "data.json", "metrics.jsonl", "model.safetensors", "reference.json"} <= names
@@ -79,13 +79,13 @@ def test_starting_over_deletes_the_copy(storage, tmp_path, train_arcs):
     run = Run.at(tmp_path, storage, "mine")
     train_arcs(run, TINY)
     begin(prepare(config(), run, fresh=True))
-    assert not any("/step-" in name for name in Mirror.under(storage, "mine").names())
+    assert not any("/step-" in name for name in RemoteCopy.under(storage, "mine").names())
     assert Run.at(tmp_path / "there", storage, "mine").last_step() == 0
 
 
 @pytest.mark.parametrize("names", [("config.yaml", "thesis.txt"), ("thesis.txt",), ("data.json",)])
 def test_a_folder_at_a_uri_that_is_no_run_is_left_alone(storage, tmp_path, names):
-    mirror, aside = Mirror.under(storage, "mine"), tmp_path / "aside"
+    mirror, aside = RemoteCopy.under(storage, "mine"), tmp_path / "aside"
     aside.mkdir()
     for name in names:
         (aside / name).write_text('{"mine": true}')
@@ -103,7 +103,7 @@ def test_starting_over_refuses_a_copy_with_somebody_elses_file(storage, tmp_path
     train_arcs(run, {**TINY, "train.steps": 10})
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "thesis.txt").write_text("years of work")
-    Mirror.under(storage, "mine").push_files(tmp_path, "checkpoints/thesis.txt")
+    RemoteCopy.under(storage, "mine").push_files(tmp_path, "checkpoints/thesis.txt")
     before = files_of(storage)
     with pytest.raises(
         InputError, match=r"starts over, found one with other files in it: checkpoints/thesis"
@@ -196,7 +196,7 @@ def test_a_place_that_cannot_be_written_to_is_bad_input(tmp_path):
 
 def files_of(storage):
     """Name and content of every file of the copy."""
-    mirror = Mirror.under(storage, "mine")
+    mirror = RemoteCopy.under(storage, "mine")
     fs, root = mirror.arrow
     return {name: fs.open_input_stream(f"{root}/{name}").read() for name in mirror.names()}
 
@@ -255,7 +255,7 @@ def test_an_interrupted_upload_leaves_the_file_that_was_there(storage, tmp_path,
                 raise OSError("torn")
             return super().read(size)
 
-    mirror, file = Mirror.under(storage, "mine"), tmp_path / "metrics.json"
+    mirror, file = RemoteCopy.under(storage, "mine"), tmp_path / "metrics.json"
     file.write_bytes(b"whole")
     mirror.push_files(tmp_path, file.name)
     file.write_bytes(b"this is the longer successor")
@@ -325,7 +325,7 @@ with Run.at(Path(sys.argv[1]), sys.argv[2], "mine").hold():
 
 def leased(storage):
     """The content of the lease of the copy, and what replaces parts of it."""
-    mirror = Mirror.under(storage, "mine")
+    mirror = RemoteCopy.under(storage, "mine")
     fs, root = mirror.arrow
     with fs.open_input_stream(f"{root}/{LEASE}") as stream:
         found = json.loads(stream.read())
@@ -388,7 +388,7 @@ def test_a_driver_whose_lease_was_taken_over_writes_nothing_more(storage, tmp_pa
 def test_of_two_that_take_a_lease_at_once_one_can_write(storage, tmp_path, monkeypatch):
     """However late the other one writes its own: only one of them is then in the file."""
     monkeypatch.setattr("ndsm.runs.lease.SETTLE_SECONDS", 0.0)
-    mirrors, meet, answers = [Mirror.under(storage, "mine") for _ in range(2)], threading.Barrier(2), []
+    mirrors, meet, answers = [RemoteCopy.under(storage, "mine") for _ in range(2)], threading.Barrier(2), []
     (tmp_path / "metrics.json").write_text("{}")
 
     def contend(mirror):
@@ -418,8 +418,8 @@ def test_all_leases_have_one_size(storage, monkeypatch):
     sizes = set()
     for now in (1.5, 1796021111.1234567):
         monkeypatch.setattr("ndsm.runs.lease.time.time", lambda now=now: now)
-        with Mirror.under(storage, "mine").hold():
-            fs, root = Mirror.under(storage, "mine").arrow
+        with RemoteCopy.under(storage, "mine").hold():
+            fs, root = RemoteCopy.under(storage, "mine").arrow
             sizes.add(fs.get_file_info(f"{root}/{LEASE}").size)
             assert leased(storage)[0]["started"] == now
     assert len(sizes) == 1
@@ -427,7 +427,7 @@ def test_all_leases_have_one_size(storage, monkeypatch):
 
 def test_a_lease_is_renewed_while_it_is_held(storage, monkeypatch):
     monkeypatch.setattr("ndsm.runs.lease.RENEWAL_SECONDS", 0.05)
-    with Mirror.under(storage, "mine").hold():
+    with RemoteCopy.under(storage, "mine").hold():
         first = leased(storage)[0]
         while (now := leased(storage)[0])["expires"] == first["expires"]:
             time.sleep(0.05)

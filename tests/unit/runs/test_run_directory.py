@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ndsm.config import load_config
-from ndsm.core.hashing import make_stamp
+from ndsm.core.hashing import fingerprint
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.runs.checkpoints import newest_readable
@@ -346,14 +346,14 @@ def test_changed_data_are_refused(tmp_path):
 def test_a_run_is_not_evaluated_against_other_rows(run):
     """But a search's trial, which learned from a part of them, is."""
     data = run.data()
-    for fingerprint in ("another", make_stamp(data["fingerprint"], "search", data["rows"])):
-        (run.path / "data.json").write_text(json.dumps({**data, "fingerprint": fingerprint}))
+    for found in ("another", fingerprint(data["fingerprint"], "search", data["rows"])):
+        (run.path / "data.json").write_text(json.dumps({**data, "fingerprint": found}))
         refused = pytest.raises(
             InputError, match="other data: the rows of arcs have changed since; bring them"
         )
-        with refused if fingerprint == "another" else contextlib.nullcontext():
+        with refused if found == "another" else contextlib.nullcontext():
             evaluate_run(run, 50)
-        assert run.samples_png.is_file() == (fingerprint != "another")
+        assert run.samples_png.is_file() == (found != "another")
 
 
 def test_preparing_writes_nothing(tmp_path):

@@ -13,11 +13,11 @@ from ndsm.mixture import GaussianMixture
 from ndsm.processes import VE, VP, Langevin, reverse_grid
 from ndsm.samplers import (
     SAMPLERS,
-    carry,
     chunk_sizes,
     configured_sampler,
     find_sampler,
     generate,
+    integrate,
     reverse_times,
     sample_prior,
 )
@@ -151,13 +151,13 @@ def test_the_last_step_adds_no_noise():
     t = torch.full((20,), 0.01)
     expected = x + 0.01 * (process.drift(x, 0.01) + 2 * exact_score(x, t))
     for index in range(2):
-        moved = carry(process, exact_score, times, x.clone(), torch_stream(0, "noise", index))
+        moved = integrate(process, exact_score, times, x.clone(), torch_stream(0, "noise", index))
         torch.testing.assert_close(moved, expected)
 
 
 def test_sampling_does_not_change_its_start():
     x = torch.ones(5, 2)
-    carry(ornstein_uhlenbeck(), exact_score, np.array([0.1, 0.05, 0.0]), x, torch_stream(0, "start"))
+    integrate(ornstein_uhlenbeck(), exact_score, np.array([0.1, 0.05, 0.0]), x, torch_stream(0, "start"))
     assert torch.equal(x, torch.ones(5, 2))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ndsm.config import load_config
-from ndsm.core.hashing import make_stamp
+from ndsm.core.hashing import fingerprint
 from ndsm.core.rng import numpy_stream, torch_stream
 from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
@@ -281,12 +281,12 @@ def test_blocks_have_about_the_size_asked_for():
 def test_a_stamp_tells_every_part_apart():
     x = np.arange(6.0)
     stamps = [
-        make_stamp(x, {"a": 1, "b": 2}),
-        make_stamp(x + 1, {"a": 1, "b": 2}),
-        make_stamp(x, {"a": 1, "b": 3}),
+        fingerprint(x, {"a": 1, "b": 2}),
+        fingerprint(x + 1, {"a": 1, "b": 2}),
+        fingerprint(x, {"a": 1, "b": 3}),
     ]
     assert len(set(stamps)) == 3
-    assert stamps[0] == make_stamp(x.copy(), {"b": 2, "a": 1})
+    assert stamps[0] == fingerprint(x.copy(), {"b": 2, "a": 1})
 
 
 def test_a_thin_axis_that_asks_for_millions_of_steps_is_one_sentence():

@@ -18,7 +18,7 @@ from torch import nn
 from ndsm.config import load_config
 from ndsm.mixture import GaussianMixture
 from ndsm.simulation import rollout
-from ndsm.training import Problem, Trainer
+from ndsm.training import Trainer, TrainingSetup
 from ndsm.workflows.resuming import start
 from ndsm.workflows.setup import build_problem
 
@@ -62,7 +62,7 @@ class History(NamedTuple):
     """Of the gradient, before clipping."""
 
 
-def problem_of(kind: str, accumulate: int) -> Problem:
+def problem_of(kind: str, accumulate: int) -> TrainingSetup:
     config = load_config("toy-arcs", {**TINY, **EPSILONS[kind], "train.accumulate": accumulate})
     means = torch.tensor([[-1.0, 0.0], [1.0, 0.5]])
     mixture = GaussianMixture(torch.tensor([0.4, 0.6]), means, torch.tensor([0.3, 0.5]))

@@ -7,7 +7,7 @@ import pytest
 
 from ndsm.core.rng import numpy_stream
 from ndsm.errors import InputError
-from ndsm.vision.pretrained import LabelledImages, autoencoder, cache_folder, classifier, kept_array
+from ndsm.vision.pretrained import LabelledImages, autoencoder, cache_folder, cached_array, classifier
 
 
 @pytest.fixture
@@ -84,14 +84,14 @@ def test_an_array_is_made_once_and_again_when_it_is_damaged(cache):
         made.append(1)
         return np.arange(6, dtype=np.float32).reshape(2, 3)
 
-    rows = [kept_array("rows", ["a", np.ones(2)], make) for _ in range(2)]
+    rows = [cached_array("rows", ["a", np.ones(2)], make) for _ in range(2)]
     np.testing.assert_array_equal(*rows)
     assert len(made) == 1
     (file,) = cache.glob("rows-*.safetensors")
     file.write_bytes(b"not one")
-    kept_array("rows", ["a", np.ones(2)], make)
+    cached_array("rows", ["a", np.ones(2)], make)
     assert len(made) == 2
-    kept_array("rows", ["b", np.ones(2)], make)
+    cached_array("rows", ["b", np.ones(2)], make)
     assert len(made) == 3
 
 

@@ -13,11 +13,11 @@ from ndsm.config import Sample
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.samplers import CHUNK
-from ndsm.workflows.sample_shards import PartFolder, Request
+from ndsm.workflows.sample_shards import SampleRequest, ShardFolder
 from ndsm.workflows.trained_model import Generator
 
 N = 2 * CHUNK + 100
-REQUEST = Request(N, seed=3, steps=10, sampler="exponential", chunks_per_file=1)
+REQUEST = SampleRequest(N, seed=3, steps=10, sampler="exponential", chunks_per_file=1)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def make_missing(folder):
 
 
 def test_the_parts_are_the_rows_of_one_file_in_any_order_of_making(run, tmp_path):
-    folder = PartFolder(tmp_path / "parts", run, REQUEST)
+    folder = ShardFolder(tmp_path / "parts", run, REQUEST)
     assert [part.rows for part in folder.parts] == [CHUNK, CHUNK, 100]
     make_missing(folder)
     one = tmp_path / "one.parquet"
@@ -55,12 +55,12 @@ def test_the_parts_are_the_rows_of_one_file_in_any_order_of_making(run, tmp_path
 
 
 def test_only_what_is_missing_is_made_and_comes_out_the_same(run, tmp_path):
-    folder = PartFolder(tmp_path, run, REQUEST)
+    folder = ShardFolder(tmp_path, run, REQUEST)
     make_missing(folder)
     lost, kept = tmp_path / "part-00002.parquet", tmp_path / "part-00000.parquet"
     content, written = lost.read_bytes(), kept.stat().st_mtime_ns
     lost.unlink()
-    again = PartFolder(tmp_path, run, REQUEST)
+    again = ShardFolder(tmp_path, run, REQUEST)
     assert [part.file for part in again.missing()] == [lost.name]
     make_missing(again)
     assert lost.read_bytes() == content
@@ -68,7 +68,7 @@ def test_only_what_is_missing_is_made_and_comes_out_the_same(run, tmp_path):
 
 
 def test_the_folder_says_what_its_rows_are(run, tmp_path):
-    PartFolder(tmp_path, run, REQUEST)
+    ShardFolder(tmp_path, run, REQUEST)
     found = json.loads((tmp_path / "_generation.json").read_text())
     assert (found["run"], found["n"], found["seed"], found["steps"], found["sampler"]) == (
         "mine", N, 3, 10, "exponential",
@@ -77,19 +77,19 @@ def test_the_folder_says_what_its_rows_are(run, tmp_path):
 
 
 def test_another_request_or_another_folder_is_refused(run, tmp_path):
-    PartFolder(tmp_path / "parts", run, REQUEST)
+    ShardFolder(tmp_path / "parts", run, REQUEST)
     with pytest.raises(InputError, match=r"holds other rows: seed \(3 before, 4 now\); give another --out"):
-        PartFolder(tmp_path / "parts", run, Request(N, 4, 10, "exponential", 1))
+        ShardFolder(tmp_path / "parts", run, SampleRequest(N, 4, 10, "exponential", 1))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(InputError, match="expected a new or empty folder"):
-        PartFolder(tmp_path / "mine", run, REQUEST)
+        ShardFolder(tmp_path / "mine", run, REQUEST)
     # What a killed process was writing is no one else's.
     (tmp_path / "mine" / "notes.txt").rename(tmp_path / "mine" / "._generation.json.12345.partial")
-    assert len(PartFolder(tmp_path / "mine", run, REQUEST).missing()) == 3
+    assert len(ShardFolder(tmp_path / "mine", run, REQUEST).missing()) == 3
     (tmp_path / "parts" / "_generation.json").write_text("[]")
     with pytest.raises(InputError, match=r"_generation\.json: expected what `ndsm sample` wrote"):
-        PartFolder(tmp_path / "parts", run, REQUEST)
+        ShardFolder(tmp_path / "parts", run, REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -114,30 +114,30 @@ def test_a_setting_of_the_run_that_decides_rows_makes_another_request(
         mine.update(config.model_copy(update={"sample": Sample(sampler=sampler, **settings)}))
 
     set_sample(**{field: before})
-    PartFolder(tmp_path / "parts", mine, Request(50))
+    ShardFolder(tmp_path / "parts", mine, SampleRequest(50))
     set_sample(**{field: now})
     with pytest.raises(InputError, match=rf"holds other rows: {field} \({before} before, {now} now\)"):
-        PartFolder(tmp_path / "parts", mine, Request(50))
+        ShardFolder(tmp_path / "parts", mine, SampleRequest(50))
     # The run's settings of its own sampler do not go with another one.
-    asked = Request(50, steps=10, sampler="exponential")
-    PartFolder(tmp_path / "others", mine, asked)
+    asked = SampleRequest(50, steps=10, sampler="exponential")
+    ShardFolder(tmp_path / "others", mine, asked)
     set_sample(**{field: before})
-    PartFolder(tmp_path / "others", mine, asked)
+    ShardFolder(tmp_path / "others", mine, asked)
 
 
 def test_a_folder_of_an_earlier_version_is_gone_on_with(run, tmp_path):
     """Its description has fewer settings; those it does not have are at their defaults."""
-    PartFolder(tmp_path, run, REQUEST)
+    ShardFolder(tmp_path, run, REQUEST)
     file = tmp_path / "_generation.json"
     description = json.loads(file.read_text())
     for later in ("training", "noise", "power", "signal", "end"):
         del description[later]
     file.write_text(json.dumps(description))
-    assert len(PartFolder(tmp_path, run, REQUEST).missing()) == 3
+    assert len(ShardFolder(tmp_path, run, REQUEST).missing()) == 3
     description["weights"] = "others"
     file.write_text(json.dumps(description))
     with pytest.raises(InputError, match=r"holds other rows: weights \(others before"):
-        PartFolder(tmp_path, run, REQUEST)
+        ShardFolder(tmp_path, run, REQUEST)
 
 
 def test_the_command_fills_a_folder(run, tmp_path, capsys):
@@ -167,7 +167,7 @@ def test_a_head_without_work_is_one_sentence(run, tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match="the cluster has 0 CPUs, but sampling needs at least 1; add nodes, or"
     ):
-        generate.generate_on_ray(PartFolder(tmp_path / "mine", run, REQUEST), lambda part: None)
+        generate.generate_on_ray(ShardFolder(tmp_path / "mine", run, REQUEST), lambda part: None)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines import board
+from pipelines import coordinator
 from pipelines.handles import SimulatorHandle
 
 
@@ -11,16 +11,16 @@ def handles(count, first=0):
 
 
 class Remote:
-    """In Ray's place: a board in this process, whose answers come when the test says so."""
+    """In Ray's place: a coordinator in this process, whose answers come when the test says so."""
 
     def __init__(self, simulators):
-        self.board, self.ready = board.Board([simulators]), True
+        self.coordinator, self.ready = coordinator.Coordinator([simulators]), True
         self.simulators = self
         self.asked = 0
 
     def remote(self):
         self.asked += 1
-        return self.board.simulators()
+        return self.coordinator.simulators()
 
     def get(self, ref):
         return ref
@@ -32,13 +32,13 @@ class Remote:
 @pytest.fixture
 def remote(monkeypatch):
     made = Remote(handles(5))
-    monkeypatch.setattr(board, "ray", made)
-    monkeypatch.setattr(board, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(coordinator, "ray", made)
+    monkeypatch.setattr(coordinator, "ASK_SECONDS", 0.0)
     return made
 
 
 def members(remote, world):
-    return [board.Membership(remote, rank, world) for rank in range(world)]
+    return [coordinator.Membership(remote, rank, world) for rank in range(world)]
 
 
 def names(simulators):
@@ -58,22 +58,22 @@ def test_every_simulator_is_one_workers_and_the_others_know_of_it(remote, world)
 
 
 def test_workers_without_a_simulator_of_their_own_share_one(remote):
-    remote.board.set_simulators([handles(2)])
+    remote.coordinator.set_simulators([handles(2)])
     found = members(remote, 5)
     assert [names(m.mine) for m in found] == [[f"actor {rank % 2}"] for rank in range(5)]
     assert [names(m.others) for m in found] == [[f"actor {1 - rank % 2}"] for rank in range(5)]
 
 
 def test_without_simulators_nobody_has_one(remote):
-    remote.board.set_simulators([[]])
+    remote.coordinator.set_simulators([[]])
     for m in members(remote, 2):
         assert (m.mine, m.others, m.total) == ([], [], 0)
 
 
 def test_another_list_is_divided_anew_once_it_is_there(remote):
-    """After a resize and after simulators came or went; while the board does not answer, the last list holds."""
+    """After a resize and after simulators came or went; while the coordinator does not answer, the last list holds."""
     first, second = members(remote, 2)
-    remote.board.set_simulators([handles(4, first=3)])
+    remote.coordinator.set_simulators([handles(4, first=3)])
     remote.ready = False
     for _ in range(3):
         assert names(first.look()) == ["actor 0", "actor 2", "actor 4"]
@@ -87,7 +87,7 @@ def test_another_list_is_divided_anew_once_it_is_there(remote):
 
 
 def test_news_are_told_once():
-    made = board.Board([])
+    made = coordinator.Coordinator([])
     made.post({"step": 1})
     made.warn("slow")
     assert made.post({"step": 2}) is False

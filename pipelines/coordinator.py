@@ -16,7 +16,7 @@ ASK_SECONDS = 1.0
 """Between a worker's looks at the list of simulators."""
 
 
-class Board:
+class Coordinator:
     """The actor.
 
     Args:
@@ -80,24 +80,24 @@ def sealed(what: Any) -> list[Any]:
     return [ray.put(what)]
 
 
-def open_board(simulators: list[SimulatorHandle]) -> Any:
+def open_coordinator(simulators: list[SimulatorHandle]) -> Any:
     """The actor's handle; it lives on this node, and no longer than the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote(sealed(simulators))
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote(sealed(simulators))
 
 
 class Membership:
-    """A worker's share of the simulators on the board, asked for without waiting.
+    """A worker's share of the simulators on the coordinator, asked for without waiting.
 
     Args:
-        board: its handle.
+        coordinator: its handle.
         rank, world: worker `rank` of `world` takes every world-th simulator, or shares one if there are too few.
     """
 
-    def __init__(self, board: Any, rank: int, world: int) -> None:
-        self._board, self._rank, self._world = board, rank, world
+    def __init__(self, coordinator: Any, rank: int, world: int) -> None:
+        self._coordinator, self._rank, self._world = coordinator, rank, world
         self.total = 0
-        """Simulators on the board."""
+        """Simulators on the coordinator."""
         self.others: list[SimulatorHandle] = []
         """Those of the other workers."""
         self._asked: Any = None
@@ -106,13 +106,13 @@ class Membership:
         """Those of this worker."""
         self._known: Any = None
         """The reference that the last answer was."""
-        self._divide(ray.get(board.simulators.remote()))
+        self._divide(ray.get(coordinator.simulators.remote()))
 
     def look(self) -> list[SimulatorHandle]:
-        """This worker's simulators, as the board's last answer has them."""
+        """This worker's simulators, as the coordinator's last answer has them."""
         if self._asked is None:
             if time.monotonic() - self._asked_at > ASK_SECONDS:
-                self._asked, self._asked_at = self._board.simulators.remote(), time.monotonic()
+                self._asked, self._asked_at = self._coordinator.simulators.remote(), time.monotonic()
         elif ray.wait([self._asked], timeout=0)[0]:
             self._divide(ray.get(self._asked))
             self._asked = None
