@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ndsm.training import Record, Trainer, TrainingSetup, local_source, open_replay, train
+from ndsm.workflows.evaluate import with_evaluations
 from ndsm.workflows.resuming import save_records, start
 from ndsm.workflows.setup import RunContext
 
