@@ -37,8 +37,8 @@ from ndsm.inference.guidance import (
 from ndsm.inference.projection import ProjectedSampler, noised_measurements
 from ndsm.objectives import Score
 from ndsm.processes import Process
+from ndsm.processes.transitions import KnownKernel
 from ndsm.samplers import integrate, reverse_times
-from ndsm.samplers.base import KnownKernel
 from ndsm.workflows.trained_model import Generator
 
 PEAK = {"digits": 16.0, "mnist": 1.0}

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ndsm.core.rng import torch_stream
 from ndsm.data import Dataset, load
+from ndsm.inference.final_step import FinalDraw
 from ndsm.inference.imputation import noised
 from ndsm.inference.posterior import Posterior
 from ndsm.inference.second_order import SecondOrderScore, fit_second_order
@@ -34,7 +35,6 @@ from ndsm.objectives import Score
 from ndsm.processes import Process, geometric_grid
 from ndsm.processes.transitions import kernel_of
 from ndsm.runs import Run
-from ndsm.samplers.final_step import FinalDraw
 from ndsm.samplers.registry import SAMPLERS, generate, reverse_times
 from ndsm.workflows.trained_model import Generator
 

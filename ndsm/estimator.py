@@ -22,6 +22,7 @@ from ndsm.data.dataset import scale_, scaled_batches
 from ndsm.data.frames import LIBRARIES, Frame, chosen_library, is_frame, label_column, numbers
 from ndsm.data.scaling import check_resolution, chunks, mean_and_variance, varying
 from ndsm.errors import InputError
+from ndsm.inference.final_step import FinalDraw
 from ndsm.inference.guidance import Operator
 from ndsm.inference.reconstruction import Method
 from ndsm.inference.second_order import fit_second_order
@@ -30,7 +31,6 @@ from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.runs import Run
 from ndsm.samplers import configured_sampler
-from ndsm.samplers.final_step import FinalDraw
 from ndsm.training import fit_mixture, make_problem, with_labels
 from ndsm.training.own_drift import with_enough_steps
 from ndsm.workflows.prior_match import prior_match, prior_warning

@@ -39,14 +39,13 @@ from ndsm.objectives import Score
 from ndsm.processes import Langevin, Process
 from ndsm.processes.integrators import INTEGRATORS
 from ndsm.processes.modes import Modes
+from ndsm.processes.transitions import KnownKernel, transition
 from ndsm.samplers.base import (
-    KnownKernel,
     Spacing,
     draw_prior,
     level_grid,
     posterior_mean,
     score_at,
-    transition,
 )
 from ndsm.samplers.ode import velocity
 

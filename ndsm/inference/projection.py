@@ -27,7 +27,8 @@ from ndsm.inference.guidance import Operator, draw_from_mixture, has_modes
 from ndsm.inference.imputation import noised
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.samplers.base import Draw, KnownKernel, Sampler, draw_prior
+from ndsm.processes.transitions import KnownKernel
+from ndsm.samplers.base import Draw, Sampler, draw_prior
 from ndsm.samplers.registry import find_sampler
 
 NOT_STEPWISE = ("annealed", "ode-adaptive", "flow2", "dpmpp-2m")

@@ -12,7 +12,8 @@ from ndsm.inference.imputation import CHUNK_VALUES
 from ndsm.inference.projection import ProjectedSampler, noised_measurements
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.samplers.base import KnownKernel, Sampler
+from ndsm.processes.transitions import KnownKernel
+from ndsm.samplers.base import Sampler
 from ndsm.samplers.registry import integrate, reverse_times
 
 Method = Literal["moment-matched", "projection"]

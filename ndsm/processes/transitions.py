@@ -9,18 +9,70 @@ Tables of numbers per axis and mode have the shape (r, K) or (1, 1), as in `ndsm
 """
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ndsm.processes import Process
+from ndsm.errors import InputError
+from ndsm.processes.langevin import Process
 from ndsm.processes.modes import Modes
-from ndsm.samplers.base import KnownKernel, check_nonlinear_mixture, known_kernel
 
 SLOPE_ERROR = 0.02
 """ε, error of a learned probability flow within a mode relative to its size near the data."""
 ROUNDING = 1e-6
 """Least ε: that of a flow that is known, in float32."""
+
+
+@runtime_checkable
+class KnownKernel(Protocol):
+    """A process with Y_t = α(t) Y_0 + σ(t) Z whatever Y_0."""
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log α(t), (B,)."""
+        ...
+
+    def std(self, t: Tensor) -> Tensor:
+        """σ(t), (B,)."""
+        ...
+
+
+def known_kernel(process: Process, sampler: str) -> KnownKernel:
+    """The process, if its transition law is known.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(process, KnownKernel):
+        return process
+    raise InputError(
+        f"sample.sampler {sampler!r}: expected a process whose transition law is known (vp, subvp, ve or ou), found "
+        f"{type(process).__name__}"
+    )
+
+
+def check_nonlinear_mixture(process: Process, sampler: str) -> None:
+    """Nothing, if the noising is the Langevin process of a mixture.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(process, KnownKernel):
+        raise InputError(
+            f"sample.sampler {sampler!r}: expected the Langevin process of a mixture, found {type(process).__name__}"
+        )
+    if process.mixture is None:
+        raise InputError(
+            f"sample.sampler {sampler!r}: expected a process with a mixture, found a drift without one"
+        )
+
+
+def transition(kernel: KnownKernel, u: float, t: float) -> tuple[float, float]:
+    """a and q of Y_t = a Y_u + sqrt(q) Z for u < t."""
+    times = torch.tensor([u, t], dtype=torch.float64)
+    log_alpha, variance = kernel.log_alpha(times), kernel.std(times) ** 2
+    a = float((log_alpha[1] - log_alpha[0]).exp())
+    return a, float(variance[1]) - a * a * float(variance[0])
 
 
 @dataclass(frozen=True)

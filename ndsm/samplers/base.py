@@ -3,16 +3,16 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ndsm.errors import InputError
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.processes.grids import power_grid
+from ndsm.processes.transitions import KnownKernel
 
 LEVEL_POWER = 7.0
 """Exponent of a linear process's grid (Karras et al. 2022)."""
@@ -66,49 +66,6 @@ class Sampler(Protocol):
         ...
 
 
-@runtime_checkable
-class KnownKernel(Protocol):
-    """A process with Y_t = α(t) Y_0 + σ(t) Z whatever Y_0."""
-
-    def log_alpha(self, t: Tensor) -> Tensor:
-        """log α(t), (B,)."""
-        ...
-
-    def std(self, t: Tensor) -> Tensor:
-        """σ(t), (B,)."""
-        ...
-
-
-def known_kernel(process: Process, sampler: str) -> KnownKernel:
-    """The process, if its transition law is known.
-
-    Raises:
-        InputError: it is not.
-    """
-    if isinstance(process, KnownKernel):
-        return process
-    raise InputError(
-        f"sample.sampler {sampler!r}: expected a process whose transition law is known (vp, subvp, ve or ou), found "
-        f"{type(process).__name__}"
-    )
-
-
-def check_nonlinear_mixture(process: Process, sampler: str) -> None:
-    """Nothing, if the noising is the Langevin process of a mixture.
-
-    Raises:
-        InputError: it is not.
-    """
-    if isinstance(process, KnownKernel):
-        raise InputError(
-            f"sample.sampler {sampler!r}: expected the Langevin process of a mixture, found {type(process).__name__}"
-        )
-    if process.mixture is None:
-        raise InputError(
-            f"sample.sampler {sampler!r}: expected a process with a mixture, found a drift without one"
-        )
-
-
 def draw_prior(process: Process, n: int, generator: torch.Generator) -> Tensor:
     """n rows of the prior, (n, d) on the CPU, wherever the process is: a prior of one's own may know no other device.
 
@@ -116,14 +73,6 @@ def draw_prior(process: Process, n: int, generator: torch.Generator) -> Tensor:
         generator: on the CPU.
     """
     return process.to("cpu").prior.sample(n, generator)
-
-
-def transition(kernel: KnownKernel, u: float, t: float) -> tuple[float, float]:
-    """a and q of Y_t = a Y_u + sqrt(q) Z for u < t."""
-    times = torch.tensor([u, t], dtype=torch.float64)
-    log_alpha, variance = kernel.log_alpha(times), kernel.std(times) ** 2
-    a = float((log_alpha[1] - log_alpha[0]).exp())
-    return a, float(variance[1]) - a * a * float(variance[0])
 
 
 def score_at(score: Score, x: Tensor, t: float) -> Tensor:

@@ -18,7 +18,8 @@ from ndsm.errors import InputError
 from ndsm.objectives import Score
 from ndsm.processes import Process, reverse_grid
 from ndsm.processes.modes import Modes
-from ndsm.samplers.base import Draw, check_nonlinear_mixture, known_kernel, score_at, transition
+from ndsm.processes.transitions import check_nonlinear_mixture, known_kernel, transition
+from ndsm.samplers.base import Draw, score_at
 
 LARGEST_EXPONENT = 10.0
 """Of a step's growth exp(h/v): an axis that would grow by more has nothing left of the data, and a longer step would only

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from ndsm.errors import InputError
+from ndsm.inference.final_step import FinalDraw
 from ndsm.inference.posterior import Posterior
 from ndsm.inference.second_order import fit_second_order, second_order_loss
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import VP, Langevin
 from ndsm.samplers import SAMPLERS, integrate, reverse_times
-from ndsm.samplers.final_step import FinalDraw
 from ndsm.simulation import one_step_batches
 
 pytestmark = pytest.mark.statistical
