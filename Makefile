@@ -5,7 +5,7 @@ READY := $(VENV)/.installed
 # Packages are compiled when they are first imported, and what was compiled is kept: most files never are imported.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test chaos nightly lint docs package wheel lowest clean
+.PHONY: demo test chaos nightly lint same docs package wheel lowest clean
 
 demo: $(READY)
 	$(VENV)/bin/ndsm train digits
@@ -23,6 +23,10 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Whether a change leaves all results as they are: make same BASE=main [ONLY="objective*"] [RAY=1]
+same: $(READY)
+	$(VENV)/bin/python tests/same $(or $(BASE),$(error make same BASE=COMMIT)) $(if $(ONLY),--only "$(ONLY)") $(if $(RAY),--ray)
 
 # What the documentation and the packages are built with.
 $(VENV)/.tools: $(READY)
