@@ -34,7 +34,7 @@ def presets_command(args: Sequence[str]) -> None:
     from importlib import resources
 
     for name in preset_names():
-        text = (resources.files("ndsm") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (resources.files("ndsm.config") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
         print(f"{name:12} {text.splitlines()[0].removeprefix('# ')}")
 
 

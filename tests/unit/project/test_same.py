@@ -9,7 +9,7 @@ import pytest
 
 import ndsm
 
-FOLDER = Path(__file__).parents[1] / "same"
+FOLDER = Path(__file__).parents[2] / "same"
 
 LEFT_OUT = {
     "train.device": {"auto", "cuda"},
