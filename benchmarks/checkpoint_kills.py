@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -36,12 +37,12 @@ SETTINGS = {
 
 def save_for_ever(experiment: RunContext, safe: int) -> None:
     """Save a checkpoint per step, and write its number to the file descriptor `safe` afterwards."""
-    trainer, resume = start(experiment.problem, experiment.run.load_checkpoint())
+    trainer, resume = start(experiment.problem, experiment.run.find_checkpoint())
     while True:
         trainer.steps += 1
         for parameter in trainer.model.parameters():
             torch.nn.init.constant_(parameter, trainer.steps % 1000)
-        experiment.run.save_checkpoint(trainer, resume)
+        experiment.run.save_checkpoint(trainer.state(), asdict(resume))
         os.write(safe, f"{trainer.steps}\n".encode())
 
 
@@ -82,10 +83,10 @@ def main() -> None:
             safe = kill_once(experiment, random.uniform(0, 0.05))
             partial += any((experiment.run.path / "checkpoints").glob(".*.partial"))
             try:
-                saved = experiment.run.load_checkpoint()
+                saved = experiment.run.find_checkpoint()
             except Warning as damage:
                 sys.exit(f"kill {kill}: {damage}")
-            step = saved[0]["steps"] if saved else 0
+            step = saved.state["steps"] if saved else 0
             weights = (
                 {float(w.flatten()[0]) for n, w in saved[0]["model"].items() if "layers" in n}
                 if saved

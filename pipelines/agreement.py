@@ -10,7 +10,6 @@ import torch.distributed as dist
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.runs.checkpoints import Checkpoint
-from ndsm.training import TrainingSetup
 
 PATIENCE = 75.0
 """Seconds in which a file that rank 0 has has to appear: beyond the 60 s that an NFS client may keep an old list of a folder."""
@@ -19,7 +18,7 @@ AGAIN_SECONDS = 0.5
 
 def agreed_checkpoint(
     run: Run,
-    problem: TrainingSetup,
+    identity: dict[str, str],
     rank: int,
     world: int,
     device: torch.device | str,
@@ -32,6 +31,7 @@ def agreed_checkpoint(
     train on from different weights.
 
     Args:
+        identity: see `Run.find_checkpoint`.
         device: of a tensor that the process group broadcasts.
         warn: told of a damaged file, and of a file that is waited for.
         patience: seconds to wait for rank 0's file.
@@ -39,7 +39,7 @@ def agreed_checkpoint(
     Raises:
         InputError: this worker does not see rank 0's file; or rank 0 finds no readable one, see `Run.find_checkpoint`.
     """
-    found = run.find_checkpoint(problem, warn) if rank == 0 else None
+    found = run.find_checkpoint(identity, warn) if rank == 0 else None
     if world == 1:
         return found
     decision = torch.zeros(66, dtype=torch.int64, device=device)

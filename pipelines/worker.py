@@ -14,7 +14,7 @@ from ndsm.errors import InputError, LeaseLost
 from ndsm.runs import Run
 from ndsm.training import BlockSource, Flags, Record, TrainingSetup, block_index, local_source, open_replay
 from ndsm.training import train as training
-from ndsm.workflows.resuming import save_records, start
+from ndsm.workflows.resuming import save_records, start, training_identity
 from pipelines.agreement import agreed_checkpoint
 from pipelines.coordinator import Membership
 from pipelines.ingest import Ingest, NoAnswer
@@ -72,11 +72,9 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     found = agreed_checkpoint(
-        run, problem, rank, world, get_device(), lambda text: coordinator.warn.remote(text)
+        run, training_identity(problem), rank, world, get_device(), lambda text: coordinator.warn.remote(text)
     )
-    trainer, resume = start(
-        problem, found and (found.state, found.resume), world, prepare_model, sum_over_workers(world)
-    )
+    trainer, resume = start(problem, found, world, prepare_model, sum_over_workers(world))
     if trainer.steps >= problem.config.train.steps:
         return
     device = trainer.device

@@ -39,7 +39,7 @@ def train_nested(
 
     def weights() -> torch.nn.Module:
         # The trial's own process holds no GPU.
-        trainer, _ = start(problem.with_device("cpu"), run.load_checkpoint())
+        trainer, _ = start(problem.with_device("cpu"), run.find_checkpoint())
         return trainer.ema
 
     def line(metrics: dict[str, Any]) -> None:

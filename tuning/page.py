@@ -189,7 +189,7 @@ def _epsilon(summary: "Summary") -> Iterable[Markup]:
         return
     problem = Generator.of(trial.run).problem
     # The driver's machine need not have the GPU that the run was trained on.
-    trainer, _ = start(problem.with_device("cpu"), trial.run.load_checkpoint())
+    trainer, _ = start(problem.with_device("cpu"), trial.run.find_checkpoint())
     t = np.geomspace(problem.t_min, problem.process.horizon, 200)
     values = trainer.epsilon(torch.from_numpy(t).float()).tolist()
     figure = go.Figure(go.Scatter(x=t, y=values, mode="lines"))

@@ -252,7 +252,7 @@ def _across_times(
     import plotly.graph_objects as go
 
     try:
-        saved = run.load_checkpoint()
+        saved = run.find_checkpoint()
     except InputError as error:
         return [note(str(error))]
     if dataset is None or saved is None or mixture is None:

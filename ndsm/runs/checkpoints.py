@@ -7,7 +7,6 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,29 +14,35 @@ import torch
 
 from ndsm.core.versions import version_of
 from ndsm.errors import InputError
-from ndsm.training import Resume
 
 
 class Checkpoint(NamedTuple):
     """What a checkpoint file holds."""
 
     state: dict[str, Any]
-    """`Trainer.state()`."""
-    resume: Resume
+    """Weights, optimiser and `steps`, the number of steps taken."""
+    resume: dict[str, Any]
+    """Which training it belongs to (the keys of `IDENTITY`), and where its data and clock stand."""
     name: str
-    """Of the file."""
+    """File name."""
     digest: str
     """BLAKE2 hash of the file's bytes, hexadecimal."""
+    version: str
+    """Version of ndsm that wrote it."""
 
 
 class DamagedCheckpoint(Exception):
-    """A file that is no whole checkpoint."""
+    """The file is not a whole checkpoint."""
 
 
-def checkpoint_bytes(state: dict[str, Any], resume: Resume) -> bytes:
-    """The content of a checkpoint file."""
+IDENTITY = {"config": "configuration", "stamp": "data, mixture, process and time grid"}
+"""Keys of `Checkpoint.resume` that say which training a checkpoint belongs to, and what each is a hash of."""
+
+
+def checkpoint_bytes(state: dict[str, Any], resume: dict[str, Any]) -> bytes:
+    """Return the content of a checkpoint file: tensors and plain Python types only, read back without unpickling."""
     buffer = io.BytesIO()
-    torch.save({"trainer": state, "resume": asdict(resume), "ndsm": version_of("ndsm")}, buffer)
+    torch.save({"trainer": state, "resume": resume, "ndsm": version_of("ndsm")}, buffer)
     return buffer.getvalue()
 
 
@@ -66,11 +71,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 raise
             raise DamagedCheckpoint(f"{path.name} ({type(error).__name__}: {_line(error)})") from None
     try:
-        state, resume = saved["trainer"], Resume(**saved["resume"])
+        state, resume = saved["trainer"], dict(saved["resume"])
         int(state["steps"])
     except (TypeError, KeyError, ValueError) as error:
         raise _of_another_version(path, saved, error) from None
-    return Checkpoint(state, resume, path.name, digest)
+    return Checkpoint(state, resume, path.name, digest, _writer(saved))
+
+
+def check_identity(checkpoint: Checkpoint, folder: Path, identity: dict[str, str]) -> None:
+    """Raise an error if a checkpoint belongs to another training; one without a hash is taken for any.
+
+    Args:
+        identity: the hashes of this training, by the keys of `IDENTITY`.
+
+    Raises:
+        InputError: a hash differs.
+    """
+    for key, what in IDENTITY.items():
+        found, expected = checkpoint.resume.get(key), identity[key]
+        if found and found != expected:
+            raise InputError(
+                f"{folder / checkpoint.name}: expected a checkpoint of this run's {what} ({expected}), found one of another "
+                f"run's ({found}); bring back the run's own, or start it over with --fresh"
+            )
 
 
 def newest_readable(
@@ -114,11 +137,14 @@ def newest_readable(
 
 
 def _of_another_version(path: Path, saved: Any, error: Exception) -> InputError:
-    writer = saved.get("ndsm", "an earlier version") if isinstance(saved, dict) else "an unknown version"
     return InputError(
-        f"{path}: expected a checkpoint of ndsm {version_of('ndsm')}, found a whole one of {writer} with other content "
+        f"{path}: expected a checkpoint of ndsm {version_of('ndsm')}, found a whole one of {_writer(saved)} with other content "
         f"({type(error).__name__}: {_line(error)}); install the version that wrote it, or start the run over with --fresh"
     )
+
+
+def _writer(saved: Any) -> str:
+    return saved.get("ndsm", "an earlier version") if isinstance(saved, dict) else "an unknown version"
 
 
 def _line(error: Exception) -> str:

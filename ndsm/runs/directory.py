@@ -23,7 +23,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,13 @@ from ndsm.mixture import GaussianMixture
 from ndsm.runs.checkpoints import (
     Checkpoint,
     DamagedCheckpoint,
+    check_identity,
     checkpoint_bytes,
     newest_readable,
     read_checkpoint,
 )
 from ndsm.runs.lock import LOCK_FILES, RunLock
 from ndsm.runs.mirror import RemoteCopy
-from ndsm.training import Resume, Trainer, TrainingSetup
 
 FORMAT: dict[str, Any] = {"format": "ndsm-run", "format_version": 1}
 """What `data.json` begins with: it tells a run from another folder with files of the same names."""
@@ -494,15 +494,19 @@ class Run:
 
     # ---- checkpoints ----
 
-    def save_checkpoint(self, trainer: Trainer, resume: Resume) -> None:
-        """Save what resuming needs; the newest two are kept, not counting damaged ones."""
+    def save_checkpoint(self, state: dict[str, Any], resume: dict[str, Any]) -> None:
+        """Save what resuming needs; the newest two checkpoints are kept, not counting damaged ones.
+
+        Args:
+            state: tensors and plain Python types, with the number of `steps` taken.
+            resume: plain Python types, see `Checkpoint.resume`.
+        """
         self.check_there()
-        self._write_checkpoint(trainer.state(), resume)
+        steps = int(state["steps"])
+        self._write_checkpoint(state, resume)
         # One of a later step is none that this training has come from: it was damaged when training went on before it.
-        self._damaged.discard(_checkpoint_name(trainer.steps))
-        whole = [
-            p for p in self._checkpoints() if _step_of(p) <= trainer.steps and p.name not in self._damaged
-        ]
+        self._damaged.discard(_checkpoint_name(steps))
+        whole = [p for p in self._checkpoints() if _step_of(p) <= steps and p.name not in self._damaged]
         kept = {path.name for path in whole[-2:]}
         for path in self._checkpoints():
             if path.name not in kept:
@@ -513,28 +517,23 @@ class Run:
         self.push()
 
     def find_checkpoint(
-        self, problem: TrainingSetup | None = None, warn: Callable[[str], object] | None = None
+        self, identity: dict[str, str] | None = None, warn: Callable[[str], object] | None = None
     ) -> Checkpoint | None:
-        """The newest whole checkpoint; None if there is none at all.
+        """Return the newest whole checkpoint, None if there is none at all.
 
         Args:
-            problem: what the checkpoint is to be trained on with, if it is.
+            identity: hashes of the training that is to go on from it, by the keys of `IDENTITY`; not compared if None.
             warn: told if the newest file is damaged; a Python warning if not given.
 
         Raises:
             InputError: all are damaged; or the one found is another version's, of another configuration or of other
-                blocks than the problem.
+                blocks than `identity` says.
             OSError: the disk or the network fails.
         """
         found, self._damaged = newest_readable(self._checkpoints, warn)
-        if found is not None and problem is not None:
-            _check_identity(self._checkpoint_folder / found.name, found.resume, problem)
+        if found is not None and identity is not None:
+            check_identity(found, self._checkpoint_folder, identity)
         return found
-
-    def load_checkpoint(self, problem: TrainingSetup | None = None) -> tuple[dict[str, Any], Resume] | None:
-        """As `find_checkpoint`: the trainer's state, and where the run stands."""
-        found = self.find_checkpoint(problem)
-        return found and (found.state, found.resume)
 
     def checkpoint_of(self, step: int, digest: str) -> Checkpoint | None:
         """The checkpoint of a step whose file has this hash, fetched from the copy if it is not here; None if there is none.
@@ -554,16 +553,16 @@ class Run:
 
     def adopt_checkpoint(self) -> None:
         """Make the newest checkpoint, which another run left here, one of this run's configuration."""
-        if saved := self.load_checkpoint():
-            self._write_checkpoint(saved[0], replace(saved[1], config=training_hash(self.config())))
+        if saved := self.find_checkpoint():
+            self._write_checkpoint(saved.state, saved.resume | {"config": training_hash(self.config())})
 
-    def _write_checkpoint(self, state: dict[str, Any], resume: Resume) -> None:
+    def _write_checkpoint(self, state: dict[str, Any], resume: dict[str, Any]) -> None:
         self._write(f"checkpoints/{_checkpoint_name(state['steps'])}", checkpoint_bytes(state, resume))
 
     def last_step(self) -> int:
         """Step of the newest readable checkpoint, 0 without one."""
-        saved = self.load_checkpoint()
-        return int(saved[0]["steps"]) if saved else 0
+        saved = self.find_checkpoint()
+        return int(saved.state["steps"]) if saved else 0
 
     def newest_checkpoint(self) -> tuple[int, float] | None:
         """Step and Unix time of the newest checkpoint, not read; None without one."""
@@ -769,20 +768,3 @@ def _checkpoint_name(step: int) -> str:
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.stem.removeprefix("step-"))
-
-
-def _check_identity(path: Path, resume: Resume, problem: TrainingSetup) -> None:
-    """Nothing, if a checkpoint is this problem's, or of before checkpoints said what they are of.
-
-    Raises:
-        InputError: it is another one's.
-    """
-    for what, found, expected in (
-        ("configuration", resume.config, training_hash(problem.config)),
-        ("data, mixture, process and time grid", resume.stamp, problem.spec.stamp),
-    ):
-        if found and found != expected:
-            raise InputError(
-                f"{path}: expected a checkpoint of this run's {what} ({expected}), found one of another run's ({found}); "
-                "bring back the run's own, or start it over with --fresh"
-            )

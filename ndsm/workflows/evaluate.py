@@ -66,7 +66,7 @@ def evaluate_checkpoint(
 
     Writes nothing: the run may be training.
     """
-    checkpoint = run.load_checkpoint()
+    checkpoint = run.find_checkpoint()
     if checkpoint is None:
         return None
     trainer, _ = start(problem, checkpoint)

@@ -1,7 +1,7 @@
 """The trainer of a run where its checkpoint left it, and what the run keeps of its records."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -9,19 +9,25 @@ from torch import nn
 
 from ndsm.errors import InputError
 from ndsm.runs import Run
+from ndsm.runs.checkpoints import Checkpoint
 from ndsm.runs.directory import training_hash
 from ndsm.runs.event_files import EventFiles
 from ndsm.training import Record, Resume, Trainer, TrainingSetup, counts_after_restart, pick_device, resumed
 
 
+def training_identity(problem: TrainingSetup) -> dict[str, str]:
+    """Return the hashes by which a checkpoint is known as one of this training, see `Run.find_checkpoint`."""
+    return {"config": training_hash(problem.config), "stamp": problem.spec.stamp}
+
+
 def start(
     problem: TrainingSetup,
-    checkpoint: tuple[dict[str, Any], Resume] | None,
+    checkpoint: Checkpoint | None,
     world: int = 1,
     wrap: Any = None,
     reduce: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
 ) -> tuple[Trainer, Resume]:
-    """The trainer of one worker of `world`, where the checkpoint left it, and what blocks come next.
+    """Return the trainer of one worker of `world`, where the checkpoint left it, and which blocks come next.
 
     Args:
         wrap: makes the data-parallel module from the model, e.g. `ray.train.torch.prepare_model`.
@@ -38,19 +44,19 @@ def start(
         model, problem.objective, problem.spec.layout, config.train, problem.weight(device), problem.epsilon(),
         config.objective.epsilon.every, wrapped, reduce,
     )  # fmt: skip
-    begun = Resume(world, config=training_hash(config), stamp=problem.spec.stamp)
+    identity: dict[str, Any] = training_identity(problem)
     if checkpoint is None:
-        return trainer, begun
+        return trainer, Resume(world, **identity)
     try:
-        trainer.load_state(checkpoint[0])
+        trainer.load_state(checkpoint.state)
+        saved = Resume(**checkpoint.resume | identity)
     # Its configuration is this one, so that only another version has saved other things.
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(
-            f"checkpoint of step {checkpoint[0]['steps']}: expected what this version of ndsm saves, found other content "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); install the version that the run's "
+            f"checkpoint of step {checkpoint.state['steps']}: expected what this version of ndsm saves, found other content of "
+            f"ndsm {checkpoint.version} ({type(error).__name__}: {' '.join(str(error).split())[:200]}); install the version that the run's "
             "versions.json names, or start the run over with --fresh"
         ) from None
-    saved = replace(checkpoint[1], config=begun.config, stamp=begun.stamp)
     counts = counts_after_restart(saved.counts)
     resume = resumed(saved, trainer.steps, world, problem)
     return trainer, replace(resume, restarts=resume.restarts + 1, counts=counts)
@@ -68,5 +74,5 @@ def save_records(records: Iterator[Record], trainer: Trainer, run: Run) -> Itera
                 # Before the checkpoint: a run that has its last one is complete and trains no further.
                 run.save_weights(trainer.ema, trainer.model)
             if record.checkpoint:
-                run.save_checkpoint(trainer, record.resume)
+                run.save_checkpoint(trainer.state(), asdict(record.resume))
             yield record

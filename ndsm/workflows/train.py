@@ -7,7 +7,7 @@ import numpy as np
 
 from ndsm.training import Record, Trainer, TrainingSetup, local_source, open_replay, train
 from ndsm.workflows.evaluate import with_evaluations
-from ndsm.workflows.resuming import save_records, start
+from ndsm.workflows.resuming import save_records, start, training_identity
 from ndsm.workflows.setup import RunContext
 
 
@@ -29,7 +29,7 @@ def train_locally(
     """
     problem, run = experiment.problem, experiment.run
     with run.hold():
-        trainer, resume = start(problem, run.load_checkpoint(problem))
+        trainer, resume = start(problem, run.find_checkpoint(training_identity(problem)))
         if trainer.steps >= problem.config.train.steps:
             return
         device = trainer.device

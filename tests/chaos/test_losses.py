@@ -13,6 +13,7 @@ import pytest
 
 from ndsm.config import load_config
 from ndsm.runs import Run
+from ndsm.training import Resume
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally
 
@@ -204,7 +205,7 @@ def was_watched(lines: list[dict], when: float) -> bool:
 
 def check_counters(made, lines: list[dict]) -> None:
     """What was sent came back, is under way, was lost or dropped; what was kept was used once; no block twice."""
-    _, resume = made.run.load_checkpoint()
+    resume = Resume(**made.run.find_checkpoint().resume)
     for line in lines:
         dropped = sum(line[f"blocks_{end}"] for end in ("retried", "foreign", "duplicate", "lost"))
         assert line["blocks_sent"] == line["blocks_received"] + dropped + line["blocks_in_flight"]

@@ -26,14 +26,15 @@ from pathlib import Path
 import torch, torch.distributed as dist
 from ndsm.config import load_config
 from ndsm.errors import InputError
-from ndsm.experiment import prepare
-from ndsm.run import Run
+from ndsm.workflows import prepare
+from ndsm.runs import Run
+from ndsm.workflows.resuming import training_identity
 from pipelines.agreement import agreed_checkpoint
 
 folder, rank, fields = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-problem = prepare(load_config("toy-arcs", fields), Run(folder / "whole")).problem
+identity = training_identity(prepare(load_config("toy-arcs", fields), Run(folder / "whole")).problem)
 for case in sys.argv[4:]:
     run = Run(folder / case / str(rank))
     def warn(text):
@@ -42,7 +43,7 @@ for case in sys.argv[4:]:
             shutil.copytree(folder / case / "0", run.path, dirs_exist_ok=True)
         print(json.dumps([case, "waits"]), flush=True)
     try:
-        found = agreed_checkpoint(run, problem, rank, 2, "cpu", warn, patience=60.0 if case == "late" else 0.0)
+        found = agreed_checkpoint(run, identity, rank, 2, "cpu", warn, patience=60.0 if case == "late" else 0.0)
         answer = found and [found.state["steps"], found.digest]
     except InputError as error:
         answer = str(error)

@@ -65,7 +65,7 @@ def test_without_held_out_rows_a_training_row_is_not_its_own_nearest(experiment)
 
 def test_profile_splits_the_loss_and_the_closed_form_beats_what_was_trained(experiment):
     problem = build_problem(experiment.config, experiment.mixture, experiment.fingerprint)
-    trainer, _ = start(problem, experiment.run.load_checkpoint())
+    trainer, _ = start(problem, experiment.run.find_checkpoint())
     rows = diagnosis_rows(problem, experiment.dataset.train, torch.device("cpu"))
     profile = time_profile(trainer, rows)
     assert np.mean(profile.loss) == pytest.approx(float(trainer.loss(rows)), rel=1e-4)

@@ -316,7 +316,7 @@ def test_the_report_reaches_the_copy_and_is_written_again_where_it_is_missing(tm
 HOLD = """
 import sys, time
 from pathlib import Path
-from ndsm.run import Run
+from ndsm.runs import Run
 with Run.at(Path(sys.argv[1]), sys.argv[2], "mine").hold():
     print("held", flush=True)
     time.sleep(100)

@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ndsm.runs.directory import differing_fields, training_hash
 from ndsm.training import Resume
 from ndsm.workflows.evaluate import evaluate_run
 from ndsm.workflows.resuming import start
-from ndsm.workflows.setup import begin, prepare
+from ndsm.workflows.setup import begin, build_problem, prepare
 from ndsm.workflows.train import train_locally
 from ndsm.workflows.trained_model import Generator
 
@@ -89,20 +89,20 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(run, share):
     path = newest(run)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    state, _ = run.load_checkpoint()
+    state = run.find_checkpoint().state
     assert state["steps"] == 10
 
 
 def test_a_newest_checkpoint_with_a_flipped_byte_is_noticed_or_whole(run):
     """Whatever single byte is damaged: either the earlier checkpoint is loaded, or one with the same tensors."""
     path = newest(run)
-    content, (expected, _) = path.read_bytes(), run.load_checkpoint()
+    content, expected = path.read_bytes(), run.find_checkpoint().state
     fell_back = 0
     for at in range(100, len(content), len(content) // 23):
         damaged = bytearray(content)
         damaged[at] ^= 0xFF
         path.write_bytes(damaged)
-        state, _ = run.load_checkpoint()
+        state = run.find_checkpoint().state
         fell_back += state["steps"] == 10
         if state["steps"] == 20:
             for name, value in expected["model"].items():
@@ -122,12 +122,12 @@ def test_without_a_readable_checkpoint_training_is_refused_and_the_files_stay(ru
     refused = r"checkpoints: expected a whole checkpoint, found only damaged ones: step-000000020\.pt \(.*, "
     refused += r"step-000000010\.pt \(.*; bring one back from a backup, or start the run over with --fresh$"
     with pytest.raises(InputError, match=refused):
-        run.load_checkpoint()
+        run.find_checkpoint()
     with pytest.raises(InputError, match=refused):
         list(train_locally(prepare(tiny(), run)))
     assert [path.read_bytes() for path in files] == before
     begin(prepare(tiny(), run, fresh=True))
-    assert run.load_checkpoint() is None
+    assert run.find_checkpoint() is None
 
 
 @pytest.mark.parametrize("damaged", [20, 30, 40])
@@ -137,10 +137,10 @@ def test_a_damaged_checkpoint_never_pushes_a_whole_one_out(run, damaged):
     (folder / "step-000000020.pt").rename(folder / f"step-{damaged:09d}.pt")
     (folder / f"step-{damaged:09d}.pt").write_bytes(b"PK damaged")
     with pytest.warns(UserWarning, match=f"damaged: step-{damaged:09d}.*; going on from step-000000010"):
-        trainer, resume = start(experiment.problem, run.load_checkpoint())
+        trainer, resume = start(experiment.problem, run.find_checkpoint())
     for step in (30, 35, 50):
         trainer.steps = step
-        run.save_checkpoint(trainer, resume)
+        run.save_checkpoint(trainer.state(), asdict(resume))
         newest, found = {30: (10, 30), 35: (30, 35), 50: (35, 50)}[step], steps_kept(run)
         assert found == [*newest]
         assert Run(run.path).last_step() == step
@@ -153,13 +153,13 @@ def test_a_checkpoint_of_another_version_is_not_called_damaged(run):
     for changed, found in (
         (
             {**saved, "resume": {**saved["resume"], "flux": 1}, "ndsm": "9.9"},
-            r"a whole one of 9\.9 with .*flux",
+            r"other content of ndsm 9\.9 .*flux",
         ),
         ({"weights": saved["trainer"]}, "a whole one of an earlier version with other content .*trainer"),
     ):
         torch.save(changed, path)
         with pytest.raises(InputError, match=found) as told:
-            run.load_checkpoint()
+            start(build_problem(tiny(), run.mixture(), ""), run.find_checkpoint())
         assert "damaged" not in str(told.value)
     torch.save({**saved, "trainer": {k: v for k, v in saved["trainer"].items() if k != "epsilon"}}, path)
     with pytest.raises(InputError, match=r"step 20: expected what this version of ndsm saves, .*epsilon"):
@@ -174,7 +174,7 @@ def test_a_disk_that_cannot_be_read_is_no_damage(run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("ndsm.runs.checkpoints.zipfile.ZipFile", failing)
         with pytest.raises(OSError, match="Input/output error"):
-            run.load_checkpoint()
+            run.find_checkpoint()
     assert run.last_step() == 20
 
 
@@ -248,7 +248,7 @@ def test_the_newest_two_checkpoints_are_kept(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_visible(run, monkeypatch):
     experiment = prepare(tiny(), run)
-    trainer, _ = start(experiment.problem, run.load_checkpoint())
+    trainer, _ = start(experiment.problem, run.find_checkpoint())
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
 
     def full_disk(*args):
@@ -257,7 +257,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_visible(run, monkeyp
     monkeypatch.setattr("ndsm.core.atomic_file.os.fsync", full_disk)
     trainer.steps = 21
     with pytest.raises(OSError, match="No space"):
-        run.save_checkpoint(trainer, Resume())
+        run.save_checkpoint(trainer.state(), asdict(Resume()))
     with pytest.raises(OSError, match="No space"):
         run.save_weights(trainer.ema, trainer.model)
     after = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and not p.name.startswith(".")}
@@ -454,7 +454,7 @@ def test_starting_over_that_is_killed_can_be_repeated(run, monkeypatch, deleted)
             begin(experiment)
     # By the same command, and by one that was not told to start over.
     begin(prepare(tiny(), run, fresh=deleted == 0))
-    assert run.load_checkpoint() is None
+    assert run.find_checkpoint() is None
     assert run.exists()
 
 
@@ -463,7 +463,7 @@ def test_starting_over_replaces_a_run(run):
     assert (run.path / "model.safetensors").exists()
     begin(experiment)
     assert run.config().network.width == 9
-    assert run.load_checkpoint() is None
+    assert run.find_checkpoint() is None
     assert not (run.path / "model.safetensors").exists()
 
 

@@ -44,7 +44,7 @@ def begun(path, config=None):
 
 def saved_tensors(run):
     """Everything the newest checkpoint holds, flat."""
-    state, _ = run.load_checkpoint()
+    state = run.find_checkpoint().state
     out = {}
 
     def walk(node, name):

@@ -55,7 +55,7 @@ def here(function, shared, jobs):
 
 
 def weights(trial):
-    state, _ = trial.run.load_checkpoint()
+    state = trial.run.find_checkpoint().state
     return torch.cat([v.flatten() for v in state["model"].values()])
 
 

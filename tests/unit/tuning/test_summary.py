@@ -124,7 +124,7 @@ def test_the_page_needs_no_gpu(search, monkeypatch):
     problem, seen = setting.preset, []
     config = plan.space.base
     config = config.model_copy(update={"train": config.train.model_copy(update={"device": "cuda"})})
-    trained = SimpleNamespace(run=SimpleNamespace(config=lambda: config, load_checkpoint=lambda: None))
+    trained = SimpleNamespace(run=SimpleNamespace(config=lambda: config, find_checkpoint=lambda: None))
 
     def start(problem, checkpoint):
         seen.append(problem.config.train.device)
