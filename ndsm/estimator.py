@@ -18,9 +18,9 @@ from ndsm.config import IMAGES, WITH_EPSILON, Config, build_config, flat, merge,
 from ndsm.config.roles import names_of
 from ndsm.core.rng import RandomState, draw_seed
 from ndsm.data import Dataset, Labels, Scaling, TableSchema
-from ndsm.data.dataset import scale_, scaled_batches
 from ndsm.data.frames import LIBRARIES, Frame, chosen_library, is_frame, label_column, numbers
 from ndsm.data.scaling import check_resolution, chunks, mean_and_variance, varying
+from ndsm.data.standardising import scale_, scaled_batches
 from ndsm.errors import InputError
 from ndsm.inference.final_step import FinalDraw
 from ndsm.inference.guidance import Operator

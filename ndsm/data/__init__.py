@@ -5,10 +5,11 @@ Model units are those that everything learns in, standardised and perhaps whiten
 Not here: networks, and anything that is trained.
 """
 
-from ndsm.data.dataset import Dataset, load
+from ndsm.data.dataset import Dataset
+from ndsm.data.images import ImageView
 from ndsm.data.labels import Labels
-from ndsm.data.mnist import ImageView
 from ndsm.data.scaling import Scaling
+from ndsm.data.sources import load
 from ndsm.data.table_writer import TableWriter
 from ndsm.data.tables import TableSchema, open_table
 from ndsm.data.toys import Toy, make_toy

@@ -1,8 +1,9 @@
-"""A user's own images: a folder of files, or a Parquet column of encoded ones, as rows of grey pixels in [0, 1]."""
+"""Rows as images, and images read from files: a folder of them, or a Parquet column of encoded ones, in grey levels in [0, 1]."""
 
 import io
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,25 @@ GREY = "L"
 def pixel_schema(side: int) -> TableSchema:
     """Columns of square images, pixel row by pixel row."""
     return TableSchema(tuple((f"pixel_{i}_{j}", "float") for i in range(side) for j in range(side)))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageView:
+    """How rows of a data set are seen as images of MNIST; these rows are the pixels."""
+
+    root: Path
+    """Folder that holds `MNIST/raw`."""
+    symmetric: bool = False
+    """Whether the labels tell turned and halved images (plus 10) from the others."""
+
+    @property
+    def real(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Training and held-out images, (N, 784) and (M, 784), where rows are something else than images."""
+        return None
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """Rows in original units (n, d) as images, (n, 784) float32 in [0, 1]."""
+        return np.asarray(rows, dtype=np.float32).clip(0.0, 1.0)
 
 
 def load_images(

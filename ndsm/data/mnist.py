@@ -1,67 +1,95 @@
-"""MNIST, its approximately symmetric variant and its latent space (section 5.1 of the paper).
+"""MNIST and its approximately symmetric variant (section 5.1 of the paper), as rows of 784 pixels in [0, 1]."""
 
-Images are rows of 784 pixels in [0, 1]; in latent space they are the four numbers of the paper's autoencoder.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from ndsm.data.images import pixel_schema
+from ndsm.config import Data
+from ndsm.core.rng import numpy_stream
+from ndsm.data.dataset import Dataset
+from ndsm.data.dequantising import check_steps, dequantised
+from ndsm.data.images import ImageView, pixel_schema
+from ndsm.data.scaling import Scaling
+from ndsm.data.shuffling import place, shuffled_positions
+from ndsm.data.standardising import scale_
 from ndsm.data.tables import TableSchema
 from ndsm.errors import InputError
-from ndsm.vision.autoencoder import LATENT, Autoencoder
-from ndsm.vision.pretrained import LabelledImages, Pretrained, autoencoder, cached_array
 
 SIDE = 28
 _KINDS = ("images-idx3", "labels-idx1")
 MNIST_SCHEMA = pixel_schema(SIDE)
-LATENT_SCHEMA = TableSchema(tuple((f"code_{i}", "float") for i in range(LATENT)))
 
 
-@dataclass(frozen=True, eq=False)
-class ImageView:
-    """How rows of a data set are seen as images of MNIST.
+class LabelledImages(NamedTuple):
+    """Images (n, d) float32 in [0, 1] and labels (n,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def load_mnist_pixels(config: Data, seed: int, scaling: Scaling | None) -> Dataset:
+    """Load `mnist` or `c2-mnist`; the labels are the digits, plus 10 for images that were turned and halved."""
+    symmetric = config.name == "c2-mnist"
+
+    def change(split: str, source: LabelledImages) -> LabelledImages:
+        images, changed = halve_and_turn(source.images, numpy_stream(seed, f"c2 {split}"))
+        return LabelledImages(images, source.labels + 10 * changed)
+
+    return dataset_of_splits(
+        config,
+        seed,
+        scaling,
+        mnist_splits(config.root),
+        ImageView(config.root, symmetric),
+        MNIST_SCHEMA,
+        change if symmetric else None,
+    )
+
+
+def mnist_splits(root: Path) -> dict[str, LabelledImages]:
+    """MNIST's training and test images, by "train" and "test"; errors as of `load_mnist`."""
+    return {split: load_mnist(root, split == "train") for split in ("train", "test")}
+
+
+def dataset_of_splits(
+    config: Data,
+    seed: int,
+    scaling: Scaling | None,
+    splits: Mapping[str, LabelledImages],
+    view: ImageView,
+    schema: TableSchema,
+    change: Callable[[str, LabelledImages], LabelledImages] | None = None,
+) -> Dataset:
+    """The data set with MNIST's own splits, each shuffled.
 
     Args:
-        root: folder that holds `MNIST/raw`.
-        autoencoder: whose codes the rows are; None if they are pixels.
-        real: training and held-out images themselves, (N, 784) and (M, 784), if the rows are codes.
-        symmetric: whether the labels tell turned and halved images (plus 10) from the others.
+        config, seed, scaling: as of `ndsm.data.load`.
+        splits: images by "train" and "test".
+        view: how the rows are seen as images.
+        schema: columns of the rows; pixels get one scale, others one each.
+        change: what makes the rows of a split, given its name; they are the images if None.
     """
-
-    root: Path
-    autoencoder: Pretrained[Autoencoder] | None = None
-    real: tuple[np.ndarray, np.ndarray] | None = None
-    symmetric: bool = False
-
-    def images(self, rows: np.ndarray) -> np.ndarray:
-        """Rows in original units (n, d) as images, (n, 784) float32 in [0, 1]."""
-        rows = np.asarray(rows, dtype=np.float32)
-        if self.autoencoder is None:
-            return rows.clip(0.0, 1.0)
-        return self.autoencoder.apply(self.autoencoder.network.decode, rows)
-
-    def codes(self, images: np.ndarray) -> np.ndarray:
-        """The autoencoder's codes of images (n, 784), (n, 4) float32; computed once for the same images."""
-        assert self.autoencoder is not None
-        network = self.autoencoder
-        key = [network.facts["sha256"], images]
-        return cached_array("codes", key, lambda: network.apply(network.network.encode, images))
+    rows, labels = {}, {}
+    for split, source in splits.items():
+        values, digits = source if change is None else change(split, source)
+        n = config.n if split == "train" else None
+        position = shuffled_positions(len(values), n, config.name, seed)
+        rows[split], labels[split] = place(values, position, n), place(digits, position, n)
+        if config.dequantize is not None:
+            check_steps(rows[split], config.dequantize, schema.dimension_names, config.name)
+            noise = numpy_stream(seed, f"dequantize {split}")
+            rows[split] = dequantised(rows[split], config.dequantize, noise)
+    train, test = rows["train"], rows["test"]
+    scaling, stamp = scale_(
+        config, train, test, schema.dimension_names, config.name, seed, schema is MNIST_SCHEMA, scaling
+    )
+    return Dataset(train, test, scaling, schema, stamp, labels["train"], labels["test"], toy=None, view=view)
 
 
-def latent_view(root: Path, train: LabelledImages, test: LabelledImages) -> ImageView:
-    """The view of MNIST's latent space; trains its autoencoder on MNIST's splits at the first call on a machine.
-
-    Raises:
-        InputError: what is kept of the autoencoder is damaged.
-    """
-    return ImageView(root, autoencoder("mnist-autoencoder", train, test), (train.images, test.images))
-
-
-def load_mnist(root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 784) float32 in [0, 1] and digits (n,) int64 of MNIST's training or test split.
+def load_mnist(root: Path, train: bool) -> LabelledImages:
+    """Images (n, 784) and digits of MNIST's training or test split.
 
     Args:
         root: folder that holds `MNIST/raw`; the files are downloaded into it if they are missing.
@@ -86,7 +114,7 @@ def load_mnist(root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
         ) from None
     rows = images.reshape(len(images), SIDE * SIDE).astype(np.float32)
     rows /= 255.0
-    return rows, digits.astype(np.int64)
+    return LabelledImages(rows, digits.astype(np.int64))
 
 
 def _has_files(folder: Path) -> bool:

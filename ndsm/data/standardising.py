@@ -1,10 +1,19 @@
 """Rows that come in batches of float64, brought to standardised float32 rows without a float64 copy of all of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from ndsm.data.scaling import Moments, Scaling
+from ndsm.config import Data
+from ndsm.core.hashing import fingerprint
+from ndsm.core.rng import numpy_stream
+from ndsm.core.symmetry import GROUPS
+from ndsm.data.dequantising import add_noise, check_steps
+from ndsm.data.scaling import Moments, Scaling, check_resolution, mean_and_variance, varying
+from ndsm.data.whitening import fit_whitening
+from ndsm.errors import InputError
 
 Read = Callable[[], Iterator[np.ndarray]]
 """One pass over all rows, in batches (b, d) float64 and in the same order each time."""
@@ -66,3 +75,118 @@ def standardised_rows(
     for at, rows in placed():
         out[at] = scaling.standardise(rows)
     return scaling
+
+
+def scale_(
+    config: Data,
+    train: np.ndarray,
+    validation: np.ndarray,
+    names: Sequence[str],
+    source: str,
+    seed: int,
+    one_scale: bool = False,
+    known: Scaling | None = None,
+) -> tuple[Scaling, str]:
+    """Brings rows from original to model units in place; the scaling, and the hash of the standardised rows.
+
+    Args:
+        config: the `data` section; how rows are scaled.
+        train: (N, d) rows, which the scaling is fitted on.
+        validation: (M, d) rows.
+        names: the d dimensions' names, for error messages.
+        source: where the rows come from, for error messages.
+        seed: of the whitening.
+        one_scale: one scale for all dimensions, see `Scaling.fit`.
+        known: the scaling to use in place of a new fit.
+
+    Raises:
+        InputError: the rows do not suit config.standardize or config.whiten, or `known` has another dimension.
+    """
+    if known is not None:
+        scaling = _checked(known, train.shape[1], source)
+    elif config.standardize:
+        scaling = _symmetrised(config, Scaling.fit(train, names, source, one_scale=one_scale))
+    else:
+        check_resolution(*mean_and_variance(train), varying(train), names, source)
+        scaling = Scaling.identity(train.shape[1])
+    if known is not None or config.standardize:
+        for part in (train, validation):
+            scaling.standardise_(part)
+    return whiten_(config, train, validation, names, source, seed, scaling, known is None)
+
+
+def scaled_batches(
+    config: Data,
+    read: Read,
+    position: np.ndarray,
+    shape: tuple[int, int],
+    cut: int,
+    names: list[str],
+    source: str,
+    seed: int,
+    known: Scaling | None = None,
+) -> tuple[np.ndarray, Scaling, str]:
+    """Rows in model units of rows that are read in float64 batches; with the scaling and the hash of `scale_`.
+
+    Args:
+        config: the `data` section, with `standardize` or `known`.
+        read: one pass over the rows.
+        position: place of each row, see `standardised_rows`.
+        shape: (n, d) of what is returned; its first `cut` rows are the training rows.
+        names, source, seed, known: as for `scale_`.
+
+    Raises:
+        InputError: as `scale_`.
+    """
+    out, width = np.zeros(shape, dtype=np.float32), config.dequantize
+    if width is not None:
+        for batch in read():
+            check_steps(batch, width, names, source)
+        add_noise(out, width, numpy_stream(seed, "dequantize"))
+    if known is not None:
+        _checked(known, shape[1], source)
+    scaling = standardised_rows(
+        read, position, cut, out, names, source, known, width is not None, partial(_symmetrised, config)
+    )
+    scaling, stamp = whiten_(config, out[:cut], out[cut:], names, source, seed, scaling, known is None)
+    return out, scaling, stamp
+
+
+def whiten_(
+    config: Data,
+    train: np.ndarray,
+    validation: np.ndarray,
+    names: Sequence[str],
+    source: str,
+    seed: int,
+    scaling: Scaling,
+    fit: bool,
+) -> tuple[Scaling, str]:
+    """Brings rows from standardised to model units in place; as `scale_` but for a scaling of standardised rows.
+
+    Args:
+        fit: whether a whitening has to be fitted; `scaling` has the one of config.whiten otherwise.
+    """
+    parts = (train, validation)
+    stamp = fingerprint(*parts)
+    if fit and config.whiten == "within-mode":
+        whitening = fit_whitening(train, config.whiten_components, config.whiten_samples, names, source, seed)
+        scaling = replace(scaling, whitening=whitening)
+    if scaling.whitening is not None:
+        for part in parts:
+            scaling.whitening.apply_(part)
+    return scaling, stamp
+
+
+def _symmetrised(config: Data, scaling: Scaling) -> Scaling:
+    """The scaling that commutes with the symmetry of the configuration."""
+    return scaling if config.symmetry == "none" else scaling.symmetrised(GROUPS[config.symmetry])
+
+
+def _checked(known: Scaling, dimensions: int, source: str) -> Scaling:
+    """The scaling of a run, if it has the rows' dimension."""
+    if known.dimensions != dimensions:
+        raise InputError(
+            f"{source}: expected {known.dimensions} columns as when the run was begun, found {dimensions}"
+        )
+    return known

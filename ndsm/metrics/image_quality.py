@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ndsm.core.rng import numpy_stream
-from ndsm.data.mnist import halved, load_mnist, turned
+from ndsm.data.mnist import LabelledImages, halved, load_mnist, turned
 from ndsm.metrics.balance import BALANCE, balance, class_share
 from ndsm.vision.image_classifier import FEATURES, ImageClassifier
-from ndsm.vision.pretrained import SEED, LabelledImages, Pretrained, all_cores, cached_array, classifier
+from ndsm.vision.pretrained import SEED, Pretrained, all_cores, cached_array, classifier
 
 if TYPE_CHECKING:
     from ndsm.data import Dataset, ImageView
@@ -163,7 +163,7 @@ def digit_classifier(root: Path) -> Pretrained[ImageClassifier]:
     Raises:
         InputError: MNIST is not there, or what is kept of the classifier is damaged.
     """
-    train, test = (LabelledImages(*load_mnist(root, is_train)) for is_train in (True, False))
+    train, test = load_mnist(root, True), load_mnist(root, False)
     return classifier("mnist-classifier", train, test)
 
 

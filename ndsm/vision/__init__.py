@@ -2,3 +2,5 @@
 
 Not here: score networks (`ndsm.networks`) and what is measured with the classifier (`ndsm.metrics`).
 """
+
+import ndsm.vision.latents  # noqa: F401  # registers the data source mnist-latent

@@ -29,6 +29,7 @@ from ndsm.core.hashing import fingerprint
 from ndsm.core.optimizer import Adam
 from ndsm.core.progress import stage
 from ndsm.core.rng import torch_stream
+from ndsm.data.mnist import LabelledImages
 from ndsm.errors import InputError
 from ndsm.vision.autoencoder import Autoencoder
 from ndsm.vision.image_classifier import ImageClassifier
@@ -40,14 +41,6 @@ CHUNK = 500
 """Images that go through a network at once."""
 SHIFT = 2
 """Pixels by which the classifier's training images are moved at most."""
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images (n, d) float32 in [0, 1] and labels (n,) int64."""
-
-    images: np.ndarray
-    labels: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

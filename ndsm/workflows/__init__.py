@@ -3,6 +3,7 @@
 Not here: the commands (`ndsm.cli`) and what a cluster adds (`pipelines`).
 """
 
+import ndsm.vision.latents  # noqa: F401  # registers the data source mnist-latent
 from ndsm.workflows.evaluate import evaluate_checkpoint, evaluate_run
 from ndsm.workflows.resuming import start
 from ndsm.workflows.setup import begin, build_problem, prepare, training_problem

@@ -8,7 +8,7 @@ import numpy as np
 from ndsm.config import IMAGES, Csv
 from ndsm.core.rng import numpy_stream
 from ndsm.data import TableSchema, TableWriter
-from ndsm.data.dataset import check_steps, dequantised
+from ndsm.data.dequantising import check_steps, dequantised
 from ndsm.data.table_formats import kind_of
 from ndsm.data.tables import Table, open_table
 from ndsm.errors import InputError

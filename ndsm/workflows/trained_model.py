@@ -11,7 +11,7 @@ from torch import nn
 
 from ndsm.core.rng import numpy_stream, stream_seed
 from ndsm.data import Scaling
-from ndsm.data.dataset import quantised
+from ndsm.data.dequantising import quantised
 from ndsm.errors import InputError
 from ndsm.inference.guidance import Labelled, Operator
 from ndsm.inference.imputation import STEPS, impute

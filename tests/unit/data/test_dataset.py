@@ -12,7 +12,7 @@ from quick_estimator import quick_estimator
 from ndsm import NDSM
 from ndsm.config import Config, Data, load_config
 from ndsm.data import Scaling, load
-from ndsm.data.dataset import check_steps, quantised
+from ndsm.data.dequantising import check_steps, quantised
 from ndsm.data.scaling import Moments
 from ndsm.errors import InputError
 from ndsm.runs import Run

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ndsm.core.rng import numpy_stream
+from ndsm.data.mnist import LabelledImages
 from ndsm.errors import InputError
-from ndsm.vision.pretrained import LabelledImages, autoencoder, cache_folder, cached_array, classifier
+from ndsm.vision.pretrained import autoencoder, cache_folder, cached_array, classifier
 
 
 @pytest.fixture

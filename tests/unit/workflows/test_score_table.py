@@ -14,7 +14,7 @@ from ndsm.cli import main
 from ndsm.config import SamplerName
 from ndsm.core.rng import numpy_stream
 from ndsm.data import TableSchema, TableWriter, load
-from ndsm.data.dataset import dequantised
+from ndsm.data.dequantising import dequantised
 from ndsm.data.tables import ListColumn, open_table
 from ndsm.errors import InputError
 from ndsm.inference.likelihood import LogDensity, log_density
