@@ -30,7 +30,7 @@ same: $(READY)
 
 # What the documentation and the packages are built with.
 $(VENV)/.tools: $(READY)
-	$(VENV)/bin/pip install --quiet --no-compile --editable ".[docs]" build
+	$(VENV)/bin/pip install --quiet --no-compile --constraint constraints.txt --editable ".[docs]" build
 	touch $@
 
 docs: $(VENV)/.tools
@@ -53,9 +53,9 @@ wheel: $(VENV)/.tools
 lowest:
 	tests/lowest.sh $(PYTHON)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --no-compile --editable ".[dev]"
+	$(VENV)/bin/pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 clean:
