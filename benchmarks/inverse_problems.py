@@ -37,7 +37,6 @@ from ndsm.inference.guidance import (
 from ndsm.inference.projection import ProjectedSampler, noised_measurements
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.processes.transitions import KnownKernel
 from ndsm.samplers import integrate, reverse_times
 from ndsm.workflows.trained_model import Generator
 
@@ -94,7 +93,7 @@ def drawn_by(
 ) -> torch.Tensor:
     """A row for each row of measurements, by one method, (B, m) → (B, d)."""
     generator = torch_stream(seed, method)
-    name = "ancestral" if isinstance(process, KnownKernel) else "exponential"
+    name = "ancestral" if process.transition is not None else "exponential"
     times, sampler, guided = reverse_times(process, name, EVALUATIONS, 1e-3), name, score
     if method == "x projected":
         measured, start = noised_measurements(process, operator, y, NOISE, times, generator)

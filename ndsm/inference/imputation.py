@@ -5,7 +5,7 @@ Wanted is p(z | y) for the free numbers z of a row and its known ones y. From T 
     π_t(z) ∝ p_t(y_t, z),    y_t = α(t) y,    α = 1 for nonlinear noising,
 
 of which the score is the free part of s(y_t, z, t). π_τ is the law wanted, but for the noise of time τ. π_T is known: that of
-the prior given y_T, which is drawn exactly, component and all. (A prior that is no `GaussianMixture` is drawn without regard
+the prior given y_T, which is drawn exactly, component and all. (A prior without `sample_given`, which a `GaussianMixture` has, is drawn without regard
 to y_T, which is exact if its numbers are independent, and `START_CORRECTIONS` of the steps below come before the rest.)
 
 A population of completions goes down this path: sequential Monte Carlo (Del Moral, Doucet and Jasra 2006) with a transport
@@ -34,12 +34,11 @@ import torch
 from torch import Tensor
 
 from ndsm.core.rng import torch_stream
-from ndsm.mixture import GaussianMixture
 from ndsm.objectives import Score
-from ndsm.processes import Langevin, Process
+from ndsm.processes import Process
 from ndsm.processes.integrators import INTEGRATORS
 from ndsm.processes.modes import Modes
-from ndsm.processes.transitions import KnownKernel, transition
+from ndsm.processes.transitions import linear_step
 from ndsm.samplers.base import (
     Spacing,
     draw_prior,
@@ -116,9 +115,9 @@ def _populations(
     kept = torch.ones(batch, dtype=torch.float64, device=rows.device)
 
     def known_at(t: float) -> Tensor:
-        if not isinstance(process, KnownKernel):
+        if process.transition is None:
             return clean
-        return clean * float(process.log_alpha(torch.tensor([t], dtype=torch.float64)).exp())
+        return clean * float(process.transition.log_alpha(torch.tensor([t], dtype=torch.float64)).exp())
 
     def correct(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         variance = float(process.variance(torch.tensor([t], dtype=torch.float64)))
@@ -128,7 +127,7 @@ def _populations(
 
     start, end = float(times[0]), float(times[-2])
     x = torch.where(known, known_at(start), streams.prior_given(process, known_at(start), known))
-    if not isinstance(process.prior, GaussianMixture):
+    if not hasattr(process.prior, "sample_given"):
         for _ in range(START_CORRECTIONS):
             x, _ = correct(x, start)
     s = score_at(score, x, start)
@@ -223,15 +222,14 @@ def _of_populations(x: Tensor, taken: Tensor) -> Tensor:
 
 def noised(process: Process, start: Tensor, times: np.ndarray, draw: Callable[[], Tensor]) -> list[Tensor]:
     """Rows noised from time times[0] = 0 on, at each of the times, (B, d) each."""
-    if isinstance(process, KnownKernel):
+    if process.transition is not None:
         path = [start]
         for u, t in pairwise(map(float, times)):
-            a, q = transition(process, u, t)
+            a, q = linear_step(process.transition, u, t)
             path.append(a * path[-1] + math.sqrt(q) * draw())
         return path
-    exact = isinstance(process, Langevin) and process.mixture is not None
-    modes = Modes(process.mixture if exact else None, start.T)
-    integrator = INTEGRATORS["exponential" if exact else "euler-maruyama"](process, modes)
+    modes = Modes(process.modes, start.T)
+    integrator = INTEGRATORS["euler-maruyama" if process.modes is None else "exponential"](process, modes)
     y, path = start.T.clone(), [start]
     for t, h in zip(times[:-1], np.diff(times), strict=True):
         integrator.advance(y, process.drift_columns(y, float(t)), draw().T, float(h), float(t))
@@ -274,15 +272,15 @@ class _Streams:
 
     def prior_given(self, process: Process, y: Tensor, known: Tensor) -> Tensor:
         """Draws of the prior given the known numbers of each row of y, (B, d); without regard to them if it is no mixture."""
-        prior, particles = process.prior, len(y) // sum(self.counts)
+        sample_given, particles = getattr(process.prior, "sample_given", None), len(y) // sum(self.counts)
         parts = []
         of_blocks = [particles * count for count in self.counts]
         for generator, values, k in zip(
             self.generators, y.split(of_blocks), known.split(of_blocks), strict=True
         ):
-            if isinstance(prior, GaussianMixture):
+            if sample_given is not None:
                 padded = torch.arange(self.size * particles, device=y.device).clamp(max=len(values) - 1)
-                drawn = prior.sample_given(values[padded], k[padded], generator)
+                drawn = sample_given(values[padded], k[padded], generator)
             else:
                 drawn = draw_prior(process, self.size * particles, generator).to(y)
             parts.append(drawn[: len(values)])

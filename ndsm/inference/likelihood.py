@@ -24,9 +24,8 @@ from ndsm.core.rng import torch_stream
 from ndsm.data import Scaling
 from ndsm.errors import InputError
 from ndsm.objectives import Score
-from ndsm.processes import Process
-from ndsm.processes.langevin import noise_integral
-from ndsm.processes.linear import Linear
+from ndsm.processes import Process, require
+from ndsm.processes.grids import noise_integral
 from ndsm.samplers.base import score_at
 from ndsm.samplers.ode import solve_adaptively, velocity
 
@@ -156,10 +155,11 @@ def log_density_bound(
     Raises:
         InputError: the process is not linear, `end` is not between 0 and T, or there are fewer than 2 draws.
     """
-    linear = linear_process(process)
+    transition = require(process, "transition", "bound of the log-density")
     if draws < 2:
         raise InputError(f"bound of the log-density: expected at least 2 draws, found {draws}")
     check_end(process, end)
+    prior_law: Any = process.prior
     start, horizon = torch.tensor([[end], [process.horizon]], dtype=torch.float64)
     nodes, grown = noise_integral(process, end, process.horizon)
     generators = [torch_stream(seed, "bound", hash_index(row), 0) for row in y.cpu().numpy()]
@@ -170,44 +170,30 @@ def log_density_bound(
 
     def pair(t: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Y_t with noise z and -z given Y_τ = y, and the noise's standard deviation."""
-        decay = (linear.log_alpha(t) - linear.log_alpha(start)).exp()
-        std = (linear.variance(t) - decay**2 * linear.variance(start)).sqrt().to(y)[:, None]
+        decay = (transition.log_alpha(t) - transition.log_alpha(start)).exp()
+        std = (process.variance(t) - decay**2 * process.variance(start)).sqrt().to(y)[:, None]
         mean = decay.to(y)[:, None] * y
         return mean + std * z, mean - std * z, std
 
-    values, overall_at_last = [], linear.state_std(horizon).to(y) ** 2
+    values, overall_at_last = [], transition.state_std(horizon).to(y) ** 2
     for t, z in zip(times, noise, strict=True):
         plus, minus, std = pair(t, z)
         up, down = score(plus, t.to(y)), score(minus, t.to(y))
         integrand = 0.5 * (up**2 + down**2).sum(1) + ((up - down) * z / std).sum(1)
         plus, minus, last_std = pair(horizon, z)
-        prior = 0.5 * (linear.prior.log_prob(plus) + linear.prior.log_prob(minus))
+        prior = 0.5 * (prior_law.log_prob(plus) + prior_law.log_prob(minus))
         # Mean 0, and what |z|² adds to both if the score is that of a Gaussian with the data's overall variance.
         excess = (z**2 - 1).sum(1)
-        overall = linear.state_std(t).to(y) ** 2
+        overall = transition.state_std(t).to(y) ** 2
         integrand += (2 / overall - std[:, 0] ** 2 / overall**2) * excess
         prior += 0.5 * last_std[:, 0] ** 2 / overall_at_last * excess
-        weight = 0.5 * grown[-1] * linear.variance(t).to(y.device)
+        weight = 0.5 * grown[-1] * process.variance(t).to(y.device)
         values.append(prior.double() - weight * integrand.double())
     drawn = torch.stack(values)
-    decayed = float(linear.log_alpha(start) - linear.log_alpha(horizon))
+    decayed = float(transition.log_alpha(start) - transition.log_alpha(horizon))
     # From neighbours' differences: what differs from one part of the times to the next does not vary between draws.
     spread = drawn.diff(dim=0).square().sum(0) / (2 * draws * (draws - 1))
     return drawn.mean(0) - y.shape[1] * decayed, spread.sqrt()
-
-
-def linear_process(process: Process) -> Linear:
-    """The process itself, if the bound can be had for it.
-
-    Raises:
-        InputError: its transition law is not known.
-    """
-    if not isinstance(process, Linear):
-        raise InputError(
-            "bound of the log-density: expected a linear process, whose transition law is known, found "
-            f"{type(process).__name__}"
-        )
-    return process
 
 
 def device_of(process: Process, score: Any) -> torch.device:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.processes.transitions import SLOPE_ERROR, MixtureKernel, Term, kernel_of
+from ndsm.processes.transitions import SLOPE_ERROR, Term, kernel_of
 from ndsm.samplers.base import score_at
 
 LARGEST_EXPONENT = 30.0
@@ -97,7 +97,7 @@ class Posterior:
     @property
     def has_modes(self) -> bool:
         """Whether it is a mixture's: μ, α and σ are then each mode's own."""
-        return isinstance(self._kernel, MixtureKernel)
+        return self._kernel.has_modes
 
     def spread(self, t: float) -> float:
         """Variance of Y_t over that of Y_0 for data spread like the modes: 1, or α² + σ² of a linear process."""

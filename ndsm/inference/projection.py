@@ -27,7 +27,6 @@ from ndsm.inference.guidance import Operator, draw_from_mixture, has_modes
 from ndsm.inference.imputation import noised
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.processes.transitions import KnownKernel
 from ndsm.samplers.base import Draw, Sampler, draw_prior
 from ndsm.samplers.registry import find_sampler
 
@@ -123,7 +122,7 @@ def noised_measurements(
     def draw() -> Tensor:
         return torch.randn(start.shape, generator=generator).to(y)
 
-    if isinstance(process, KnownKernel):
+    if process.transition is not None:
         moments = [process.kernel(start, start.new_full((1,), float(t))) for t in times]
         twins = [mean + std * draw() for mean, std in moments]
     elif process.mixture is not None:

@@ -12,7 +12,6 @@ from ndsm.inference.imputation import CHUNK_VALUES
 from ndsm.inference.projection import ProjectedSampler, noised_measurements
 from ndsm.objectives import Score
 from ndsm.processes import Process
-from ndsm.processes.transitions import KnownKernel
 from ndsm.samplers.base import Sampler
 from ndsm.samplers.registry import integrate, reverse_times
 
@@ -50,8 +49,8 @@ def reconstruct(
     Raises:
         InputError: A does not fit y or the process's rows, or a drift of your own is to be moment-matched.
     """
-    linear, own = isinstance(process, KnownKernel), process.mixture is None
-    sampler = "ancestral" if linear else "em" if own else "exponential"
+    linear, own_drift = process.transition is not None, process.mixture is None
+    sampler = "ancestral" if linear else "em" if own_drift else "exponential"
     times = reverse_times(process, sampler, steps, end_dt)
     rows, size = draws * len(y), max(16, CHUNK_VALUES // operator.matrix.shape[1])
     for chunk, begin in enumerate(range(0, rows, size)):
@@ -60,7 +59,7 @@ def reconstruct(
         measured, std = (torch.from_numpy(a.astype(np.float32)).to(device) for a in (y[taken], noise))
         wrapped: Sampler | str = sampler
         guided: Score = score
-        if (method or ("projection" if own else "moment-matched")) == "projection":
+        if (method or ("projection" if own_drift else "moment-matched")) == "projection":
             noised, x = noised_measurements(process, operator, measured, std, times, generator)
             wrapped = ProjectedSampler(sampler, operator, noised, strength, exact=bool((std == 0).all()))
         else:

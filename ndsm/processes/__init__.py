@@ -3,8 +3,9 @@
 Not here: the simulation of training examples (`ndsm.simulation`) and the way back (`ndsm.samplers`).
 """
 
-from ndsm.processes.grids import geometric_grid, uniform_grid
-from ndsm.processes.langevin import Langevin, Prior, Process, forward_grid, reverse_grid
+from ndsm.processes.base import Prior, Process, Transition, require
+from ndsm.processes.grids import forward_grid, geometric_grid, reverse_grid, uniform_grid
+from ndsm.processes.langevin import Langevin
 from ndsm.processes.linear import OU, VE, VP, Linear, SubVP
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "Prior",
     "Process",
     "SubVP",
+    "Transition",
     "forward_grid",
     "geometric_grid",
+    "require",
     "reverse_grid",
     "uniform_grid",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ndsm.processes.langevin import Process
+from ndsm.processes.base import Process
 from ndsm.processes.modes import Modes
 
 IntegratorName = Literal["euler-maruyama", "exponential"]

@@ -8,84 +8,17 @@ same objectives, given a prior close to the law of Y_T.
 import copy
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
-from ndsm.processes.grids import geometric_grid, uniform_grid
-
-ACCURATE = 0.1
-"""Largest step of a grid that adapts itself, as a share of the largest stable one. Euler-Maruyama inflates a
-component's stationary variance by 1/(1 - share): at 0.1 by 11 %, and past 0.5 the reverse process expands."""
-
-INTEGRAL_NODES = 2000
-"""Of the integral of g²/V, spaced like log t."""
+from ndsm.processes.base import Prior, Process
 
 Drift = Callable[[Tensor, float], Tensor]
 JacobianProduct = Callable[[Tensor, Tensor, float], Tensor]
-
-
-class Prior(Protocol):
-    """What generation starts from."""
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """n draws, (n, d), by a generator on the CPU."""
-        ...
-
-
-class Process(Protocol):
-    """What simulation, objectives and samplers ask of a noising process dY = -f(Y, t) dt + g(t) dW on [0, T]."""
-
-    horizon: float
-    """T."""
-    mixture: GaussianMixture | None
-    """The stationary (or terminal) law, if it is a mixture."""
-
-    @property
-    def prior(self) -> Prior:
-        """What generation starts from."""
-        ...
-
-    @property
-    def stable_dt(self) -> float:
-        """Step above which Euler-Maruyama diverges."""
-        ...
-
-    def to(self, device: torch.device | str) -> "Process":
-        """The same process on another device."""
-        ...
-
-    def drift(self, y: Tensor, t: float) -> Tensor:
-        """f(y, t), (B, d) → (B, d)."""
-        ...
-
-    def drift_columns(self, y: Tensor, t: float) -> Tensor:
-        """f(y, t), (d, B) → (d, B)."""
-        ...
-
-    def diffusion(self, t: float) -> float:
-        """g(t)."""
-        ...
-
-    def stationary_score(self, y: Tensor) -> Tensor | None:
-        """The score that Y_t tends to, (B, d) → (B, d), or None if it is not known."""
-        ...
-
-    def kernel(self, start: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of Y_t given Y_0, (B, d), (B,) → (B, d), (B,); if it is known."""
-        ...
-
-    def variance(self, t: Tensor) -> Tensor:
-        """V(t), the variance that noising has added, (B,)."""
-        ...
-
-    def state_std(self, t: Tensor) -> Tensor | None:
-        """Standard deviation of Y_t for data of variance 1, (B,), or None if it hardly changes."""
-        ...
 
 
 class Langevin:
@@ -104,6 +37,9 @@ class Langevin:
     Raises:
         InputError: neither a mixture nor a drift with its prior, or a prior that cannot be sampled.
     """
+
+    transition: None = None
+    """Not known in closed form."""
 
     def __init__(
         self,
@@ -132,10 +68,15 @@ class Langevin:
 
     @property
     def prior(self) -> Prior:
-        """The law that generation starts from."""
+        """Law that generation starts from."""
         return self._prior
 
-    def to(self, device: torch.device | str) -> "Langevin":
+    @property
+    def modes(self) -> GaussianMixture | None:
+        """η*, or None for a drift of your own."""
+        return self.mixture
+
+    def to(self, device: torch.device | str) -> Self:
         """The same process on another device; a drift of your own follows its argument's device."""
         moved = copy.copy(self)
         if self.mixture is not None:
@@ -144,13 +85,13 @@ class Langevin:
             moved._prior = self._prior.to(device)
         return moved
 
-    def starting_from(self, prior: Prior) -> "Langevin":
+    def starting_from(self, prior: Prior) -> Self:
         """The same process with another law that generation starts from."""
         changed = copy.copy(self)
         changed._prior = prior
         return changed
 
-    def along_axes(self) -> "tuple[Langevin, Tensor] | None":
+    def along_axes(self) -> tuple[Process, Tensor] | None:
         """The process seen along the axes of the covariance that all components share, and these axes in columns, (d, d) on its
         device: y = axes x. None where there is no such covariance, or the axes are the coordinates'.
 
@@ -189,10 +130,10 @@ class Langevin:
         return torch.func.jvp(lambda x: self.drift_columns(x, t), (y,), (v,))[1]
 
     def check_jacobian_product(self) -> None:
-        """Nothing, if a Jacobian product that was given agrees with a finite difference at a few draws of the prior.
+        """Compare a Jacobian product that was given with a finite difference at a few draws of the prior.
 
         Raises:
-            InputError: it does not.
+            InputError: they do not agree.
         """
         if self._jacobian_product is None:
             return
@@ -255,72 +196,3 @@ class Langevin:
         """
         v = 1.0 if self.mixture is None else self.mixture.mean_variance
         return -v * torch.expm1(-2.0 * t / v)
-
-
-def forward_grid(
-    process: Process, kind: str, steps: int, last_dt: float | None, integrator: str = "euler-maruyama"
-) -> np.ndarray:
-    """The simulation's times, (steps + 1,), checked against the stability of Euler-Maruyama where that takes them.
-
-    Args:
-        kind: `uniform`, `geometric` (first step `last_dt`, later ones at most `ACCURATE` of the stable size) or
-            `importance` (see `importance_grid`).
-        last_dt: Δt_N, the recorded example's own step, or None for the grid's own.
-
-    Raises:
-        InputError: a step is above the stability limit, or the horizon cannot be reached or is no longer than `last_dt`.
-    """
-    if last_dt is not None and last_dt >= process.horizon:
-        raise InputError(
-            f"process.last_dt: expected less than the horizon {process.horizon:g}, found {last_dt:g}"
-        )
-    exact = integrator == "exponential"
-    first = last_dt if last_dt is not None else process.horizon / steps / 100
-    if kind == "importance":
-        times = importance_grid(process, steps, first)
-    elif kind == "geometric":
-        largest = math.inf if exact else ACCURATE * process.stable_dt
-        times = geometric_grid(process.horizon, steps, first, largest)
-    else:
-        times = uniform_grid(process.horizon, steps)
-    # An example's own step is Euler-Maruyama's whatever takes the others.
-    largest = max(0.0 if exact else float(np.diff(times).max()), last_dt or 0.0)
-    if largest >= process.stable_dt:
-        needed = math.ceil(process.horizon / (0.5 * process.stable_dt))
-        raise InputError(
-            f"process.grid: expected steps below {process.stable_dt:.3g} (twice the mixture's smallest variance, "
-            f"where Euler-Maruyama becomes unstable), found {largest:.3g}; use at least {needed} steps, fewer "
-            "mixture components or a larger reference.reg_covar"
-        )
-    return times
-
-
-def noise_integral(process: Process, first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
-    """Times from `first` to `last`, and ∫ g²/V dt from `first` up to each of them; (m,) each."""
-    times = np.geomspace(first, last, INTEGRAL_NODES)
-    g = np.array([process.diffusion(float(t)) for t in times])
-    rate = g**2 / process.variance(torch.from_numpy(times)).cpu().numpy()
-    parts = 0.5 * (rate[1:] + rate[:-1]) * np.diff(times)
-    return times, np.concatenate([[0.0], np.cumsum(parts)])
-
-
-def importance_grid(process: Process, steps: int, first: float) -> np.ndarray:
-    """0, `first`, and then times up to T over which ∫ g²/V dt grows equally, (steps + 1,): the density of such times is the
-    proposal of importance sampling for the likelihood weighting (dissertation, 9.5.1)."""
-    times, grown = noise_integral(process, first, process.horizon)
-    # From its end: a single step reaches T.
-    return np.append(0.0, np.interp(np.linspace(grown[-1], 0.0, steps)[::-1], grown, times))
-
-
-def reverse_grid(process: Process, steps: int, end_dt: float, sampler: str = "em") -> np.ndarray:
-    """Times of generation from T down to 0, (steps + 1,): fine near 0, where the score changes fast.
-
-    The last step, from about `end_dt` to 0, is the final denoising step. A uniform grid would add noise of
-    std sqrt(2h) in its last step, often more than the data's thin directions have. Steps of the exponential sampler
-    grow up to the smallest variance or, if they are few, twice their mean: beyond, a step multiplies the score's
-    error by exp(h/v).
-    """
-    largest = ACCURATE * process.stable_dt
-    if sampler == "exponential":
-        largest = max(0.5 * process.stable_dt, 2 * process.horizon / steps)
-    return geometric_grid(process.horizon, steps, end_dt, largest)[::-1].copy()

@@ -23,6 +23,8 @@ class Linear(ABC):
         horizon: T.
     """
 
+    modes: None = None
+    """Not the Langevin process of a mixture."""
     stable_dt = math.inf
     """A linear process of this family is only simulated in tests; its reverse is stable on the usual grids."""
 
@@ -36,14 +38,24 @@ class Linear(ABC):
         """The same process with a prior for data of `dimension` columns: N(0, (α(T)² + σ(T)²) I)."""
         end = torch.tensor([self.horizon], dtype=torch.float64)
         # For VP, sub-VP and OU the variance is 1, up to what α(T) still remembers of standardised data.
-        return self._with(
+        return self.starting_from(
             GaussianMixture(torch.ones(1), torch.zeros(1, dimension), self.state_std(end) ** 2, "spherical")
         )
 
-    def _with(self, mixture: GaussianMixture) -> Self:
+    @property
+    def transition(self) -> Self:
+        """The process itself: it is known by log α and σ."""
+        return self
+
+    def starting_from(self, prior: GaussianMixture) -> Self:
+        """The same process with another prior."""
         changed = copy.copy(self)
-        changed.mixture = mixture
+        changed.mixture = prior
         return changed
+
+    def along_axes(self) -> None:
+        """None: a step takes no product with a matrix."""
+        return
 
     @property
     def prior(self) -> GaussianMixture:
@@ -72,7 +84,7 @@ class Linear(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """The same process with its prior on another device."""
-        return self if self.mixture is None else self._with(self.mixture.to(device))
+        return self if self.mixture is None else self.starting_from(self.mixture.to(device))
 
     def drift(self, y: Tensor, t: float) -> Tensor:
         """f(y, t) = a(t) y, (B, d) → (B, d)."""
@@ -81,6 +93,14 @@ class Linear(ABC):
     def drift_columns(self, y: Tensor, t: float) -> Tensor:
         """f(y, t) on columns, (d, B) → (d, B)."""
         return y * self.rate(t)
+
+    def drift_derivative_columns(self, y: Tensor, v: Tensor, t: float) -> Tensor:
+        """Df(y, t) v on columns, (d, B), (d, B) → (d, B)."""
+        return v * self.rate(t)
+
+    def check_jacobian_product(self) -> None:
+        """Return at once: no user gives the derivative."""
+        return
 
     def stationary_score(self, y: Tensor) -> Tensor | None:
         """The prior's score, (B, d) → (B, d)."""
@@ -176,6 +196,11 @@ class VE(Linear):
     def diffusion(self, t: float) -> float:
         """sqrt(ds²/dt)."""
         return self.sigma_min * math.exp(self._growth * t) * math.sqrt(2 * self._growth)
+
+    @property
+    def noise_scales(self) -> Self:
+        """The process itself."""
+        return self
 
     def noise_scale(self, t: float) -> float:
         """σ(t) as a number."""

@@ -9,13 +9,11 @@ Tables of numbers per axis and mode have the shape (r, K) or (1, 1), as in `ndsm
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ndsm.errors import InputError
-from ndsm.processes.langevin import Process
+from ndsm.processes.base import Process, Transition, require
 from ndsm.processes.modes import Modes
 
 SLOPE_ERROR = 0.02
@@ -24,53 +22,10 @@ ROUNDING = 1e-6
 """Least ε: that of a flow that is known, in float32."""
 
 
-@runtime_checkable
-class KnownKernel(Protocol):
-    """A process with Y_t = α(t) Y_0 + σ(t) Z whatever Y_0."""
-
-    def log_alpha(self, t: Tensor) -> Tensor:
-        """log α(t), (B,)."""
-        ...
-
-    def std(self, t: Tensor) -> Tensor:
-        """σ(t), (B,)."""
-        ...
-
-
-def known_kernel(process: Process, sampler: str) -> KnownKernel:
-    """The process, if its transition law is known.
-
-    Raises:
-        InputError: it is not.
-    """
-    if isinstance(process, KnownKernel):
-        return process
-    raise InputError(
-        f"sample.sampler {sampler!r}: expected a process whose transition law is known (vp, subvp, ve or ou), found "
-        f"{type(process).__name__}"
-    )
-
-
-def check_nonlinear_mixture(process: Process, sampler: str) -> None:
-    """Nothing, if the noising is the Langevin process of a mixture.
-
-    Raises:
-        InputError: it is not.
-    """
-    if isinstance(process, KnownKernel):
-        raise InputError(
-            f"sample.sampler {sampler!r}: expected the Langevin process of a mixture, found {type(process).__name__}"
-        )
-    if process.mixture is None:
-        raise InputError(
-            f"sample.sampler {sampler!r}: expected a process with a mixture, found a drift without one"
-        )
-
-
-def transition(kernel: KnownKernel, u: float, t: float) -> tuple[float, float]:
+def linear_step(transition: Transition, u: float, t: float) -> tuple[float, float]:
     """a and q of Y_t = a Y_u + sqrt(q) Z for u < t."""
     times = torch.tensor([u, t], dtype=torch.float64)
-    log_alpha, variance = kernel.log_alpha(times), kernel.std(times) ** 2
+    log_alpha, variance = transition.log_alpha(times), transition.std(times) ** 2
     a = float((log_alpha[1] - log_alpha[0]).exp())
     return a, float(variance[1]) - a * a * float(variance[0])
 
@@ -96,16 +51,18 @@ class LinearKernel:
     pull = 0.0
     """1/v: what of the drift is left to the effective score's own definition; nothing of a linear one."""
 
-    def __init__(self, process: Process, sampler: str) -> None:
-        self._kernel: KnownKernel = known_kernel(process, sampler)
+    has_modes = False
+
+    def __init__(self, process: Process, user: str) -> None:
+        self._transition = require(process, "transition", user)
 
     def log_alpha(self, t: float) -> Tensor:
         """log α(t), (1, 1)."""
-        return self._kernel.log_alpha(torch.tensor([[t]], dtype=torch.float64))
+        return self._transition.log_alpha(torch.tensor([[t]], dtype=torch.float64))
 
     def std(self, t: float) -> Tensor:
         """σ(t), (1, 1)."""
-        return self._kernel.std(torch.tensor([[t]], dtype=torch.float64))
+        return self._transition.std(torch.tensor([[t]], dtype=torch.float64))
 
     def unpulled(self, t: float, u: float) -> Tensor:
         """α(u)/α(t), (1, 1)."""
@@ -135,10 +92,10 @@ class MixtureKernel:
         InputError: the process is not a mixture's Langevin process.
     """
 
-    def __init__(self, process: Process, sampler: str) -> None:
-        check_nonlinear_mixture(process, sampler)
-        assert process.mixture is not None
-        self._mixture = process.mixture
+    has_modes = True
+
+    def __init__(self, process: Process, user: str) -> None:
+        self._mixture = require(process, "modes", user)
         # In float64: the factors of a step reach exp(h/v).
         start = torch.zeros(self._mixture.dimension, 1, dtype=torch.float64, device=self._mixture.device)
         modes = Modes(self._mixture.to(dtype=torch.float64), start)
@@ -212,11 +169,10 @@ class MixtureKernel:
 Kernel = LinearKernel | MixtureKernel
 
 
-def kernel_of(process: Process, sampler: str) -> Kernel:
-    """The kernel of a process.
+def kernel_of(process: Process, user: str) -> Kernel:
+    """Kernel of a linear process, or kernels of the modes of a mixture's.
 
     Raises:
-        InputError: it has none.
+        InputError: the process has neither.
     """
-    known = isinstance(process, KnownKernel)
-    return LinearKernel(process, sampler) if known else MixtureKernel(process, sampler)
+    return MixtureKernel(process, user) if process.transition is None else LinearKernel(process, user)

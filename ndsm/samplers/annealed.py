@@ -3,41 +3,16 @@
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
-from ndsm.errors import InputError
-from ndsm.mixture import GaussianMixture
 from ndsm.objectives import Score
-from ndsm.processes import Process
+from ndsm.processes import Process, require
 from ndsm.samplers.base import Draw, score_at
 
 LARGEST_RATIO = 1.2
 """Of neighbouring noise scales: in few dimensions technique 6.2 would allow any, and modes would not mix at each."""
-
-
-@runtime_checkable
-class NoiseScales(Protocol):
-    """A process Y_t = Y_0 + σ(t) Z."""
-
-    sigma_min: float
-    sigma_max: float
-    horizon: float
-
-    @property
-    def prior(self) -> GaussianMixture:
-        """The law at t = T."""
-        ...
-
-    def time_of(self, std: float) -> float:
-        """t with σ(t) = std."""
-        ...
-
-    def noise_scale(self, t: float) -> float:
-        """σ(t)."""
-        ...
 
 
 def scale_ratio(dimension: int) -> float:
@@ -82,7 +57,7 @@ class AnnealedLangevin:
 
         The scales are those of technique 6.2 between the process's own, or fewer if there are fewer evaluations.
         """
-        scales = noise_scales(process)
+        scales = require(process, "noise_scales", "sample.sampler 'annealed'")
         largest, smallest = scales.noise_scale(scales.horizon), scales.sigma_min
         ratio = scale_ratio(scales.prior.dimension)
         levels = min(1 + math.ceil(math.log(largest / smallest) / math.log(ratio)), evaluations - 1)
@@ -92,7 +67,7 @@ class AnnealedLangevin:
 
     def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
         """As `Sampler`."""
-        scales = noise_scales(process)
+        scales = require(process, "noise_scales", "sample.sampler 'annealed'")
         *steps, last = times[:-1]
         levels, counts = np.unique(steps, return_counts=True)
         stds = np.array([scales.noise_scale(float(t)) for t in levels])
@@ -102,16 +77,3 @@ class AnnealedLangevin:
             size = kappa[t] * scales.noise_scale(float(t)) ** 2
             x = x + size * score_at(score, x, t) + math.sqrt(2 * size) * draw()
         return x + scales.noise_scale(float(last)) ** 2 * score_at(score, x, last)
-
-
-def noise_scales(process: Process) -> NoiseScales:
-    """The process, if it has noise scales.
-
-    Raises:
-        InputError: it has none.
-    """
-    if isinstance(process, NoiseScales):
-        return process
-    raise InputError(
-        f"sample.sampler 'annealed': expected a process of noise scales (ve), found {type(process).__name__}"
-    )

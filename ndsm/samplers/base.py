@@ -12,7 +12,6 @@ from torch import Tensor
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.processes.grids import power_grid
-from ndsm.processes.transitions import KnownKernel
 
 LEVEL_POWER = 7.0
 """Exponent of a linear process's grid (Karras et al. 2022)."""
@@ -98,28 +97,28 @@ def level_grid(process: Process, steps: int, end_dt: float, spacing: Spacing | N
     """
     spacing = spacing or Spacing()
     end = spacing.end or end_dt
-    linear = isinstance(process, KnownKernel)
-    signal = spacing.signal
+    transition, signal = process.transition, spacing.signal
     if signal is None:
-        signal = LITTLE if not linear and steps < FEW else 0.0
+        signal = LITTLE if transition is None and steps < FEW else 0.0
     start = _time_of_signal(process, signal) if signal else process.horizon
-    if not isinstance(process, KnownKernel):
+    if transition is None:
         return power_grid(start, steps, end, spacing.power or TIME_POWER)
-    known = process
 
     def level(times: np.ndarray) -> np.ndarray:
         t = torch.from_numpy(times)
-        return (known.std(t) / known.log_alpha(t).exp()).numpy()
+        return (transition.std(t) / transition.log_alpha(t).exp()).numpy()
 
     return power_grid(start, steps, end, spacing.power or LEVEL_POWER, level)
 
 
 def _time_of_signal(process: Process, signal: float) -> float:
     """The first time at which α, in a mode of the mean variance, is at most `signal`; T if it never is."""
-    horizon = process.horizon
-    if isinstance(process, KnownKernel):
+    horizon, transition = process.horizon, process.transition
+    if transition is not None:
         times = torch.linspace(0, horizon, SIGNAL_NODES, dtype=torch.float64)
-        return float(times[(process.log_alpha(times) > math.log(signal)).sum().clamp(max=SIGNAL_NODES - 1)])
+        return float(
+            times[(transition.log_alpha(times) > math.log(signal)).sum().clamp(max=SIGNAL_NODES - 1)]
+        )
     if process.mixture is None:
         return horizon
     return min(horizon, -math.log(signal) * process.mixture.mean_variance)

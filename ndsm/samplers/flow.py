@@ -46,12 +46,12 @@ class Flow:
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
         """See `level_grid`."""
-        self.kernel(process, self.name)
+        self.kernel(process, f"sample.sampler {self.name!r}")
         return level_grid(process, evaluations, end_dt, self.spacing)
 
     def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
         """As `Sampler`."""
-        kernel = self.kernel(process, self.name)
+        kernel = self.kernel(process, f"sample.sampler {self.name!r}")
         before: tuple[float, Tensor, Tensor] | None = None
         for t, u in pairwise(map(float, times)):
             slope = kernel.slope(process, x, score_at(score, x, t), t)

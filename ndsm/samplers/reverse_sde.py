@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from ndsm.errors import InputError
 from ndsm.objectives import Score
-from ndsm.processes import Process, reverse_grid
+from ndsm.processes import Process, require, reverse_grid
 from ndsm.processes.modes import Modes
-from ndsm.processes.transitions import check_nonlinear_mixture, known_kernel, transition
+from ndsm.processes.transitions import linear_step
 from ndsm.samplers.base import Draw, score_at
 
 LARGEST_EXPONENT = 10.0
@@ -49,9 +50,7 @@ def exponential(process: Process, x: Tensor, s: Tensor, t: float, h: float, z: T
     Raises:
         InputError: the process has no mixture, or is not its Langevin process.
     """
-    check_nonlinear_mixture(process, "exponential")
-    mixture = process.mixture
-    assert mixture is not None
+    mixture = require(process, "modes", "sample.sampler 'exponential'")
     modes = Modes(mixture, x.T)
     v = modes.of_paths(modes.variance)
     exponent = (h / v).clamp(max=LARGEST_EXPONENT)
@@ -72,7 +71,7 @@ def reverse_diffusion(process: Process, x: Tensor, s: Tensor, t: float, h: float
     Raises:
         InputError: the process's transition law is not known.
     """
-    a, q = transition(known_kernel(process, "reverse-diffusion"), t - h, t)
+    a, q = linear_step(require(process, "transition", "sample.sampler 'reverse-diffusion'"), t - h, t)
     x = (2 - a) * x + q * s
     return x if z is None else x.add_(z, alpha=math.sqrt(q))
 
@@ -82,6 +81,12 @@ STEPS: dict[str, Step] = {
     "exponential": exponential,
     "reverse-diffusion": reverse_diffusion,
 }
+
+NEEDED: dict[str, Literal["modes", "transition"]] = {
+    "exponential": "modes",
+    "reverse-diffusion": "transition",
+}
+"""What the process has to have for some of them."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,8 @@ class ReverseSDE:
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
         """See `reverse_grid`."""
-        if self.name == "exponential":
-            check_nonlinear_mixture(process, self.name)
-        if self.name == "reverse-diffusion":
-            known_kernel(process, self.name)
+        if needed := NEEDED.get(self.name):
+            require(process, needed, f"sample.sampler {self.name!r}")
         return reverse_grid(process, evaluations, end_dt, self.name)
 
     def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:

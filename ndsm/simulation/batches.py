@@ -9,10 +9,9 @@ from torch import Tensor
 
 from ndsm.core.rng import torch_stream
 from ndsm.errors import InputError
-from ndsm.processes.grids import geometric_grid
+from ndsm.processes.base import Process
+from ndsm.processes.grids import ACCURATE, geometric_grid
 from ndsm.processes.integrators import IntegratorName
-from ndsm.processes.langevin import ACCURATE, Process
-from ndsm.processes.linear import Linear
 from ndsm.simulation.rollout import LABEL, ONE_STEP, RolloutSpec, RowLayout, rollout
 
 EXACT_STEPS = 24
@@ -50,7 +49,7 @@ def one_step_batches(
         InputError: the mixture's smallest variance asks for too many steps.
     """
     mixture, horizon = process.mixture, process.horizon
-    linear = isinstance(process, Linear)
+    linear = process.transition is not None
     exact = not linear and mixture is not None and mixture.covariance_type == "spherical"
     integrator: IntegratorName = "exponential" if exact else "euler-maruyama"
     largest, steps = (math.inf, EXACT_STEPS) if exact else (ACCURATE * process.stable_dt, GRID_STEPS)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ndsm.processes.langevin import Langevin
+from ndsm.processes.base import Process
 from ndsm.processes.modes import Modes
 
 OTHER_MODES = 1e-6
@@ -85,7 +85,7 @@ class MirroredPaths:
         generator: draws the probes.
     """
 
-    def __init__(self, process: Langevin, start: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, process: Process, start: Tensor, generator: torch.Generator) -> None:
         (d, paths), device = start.shape, start.device
         self._process = process
         self.modes = Modes(process.mixture, start)

@@ -16,8 +16,8 @@ from torch import Tensor
 from ndsm.core.hashing import fingerprint
 from ndsm.core.rng import torch_stream
 from ndsm.errors import InputError
+from ndsm.processes.base import Process
 from ndsm.processes.integrators import INTEGRATORS, EulerMaruyama, IntegratorName
-from ndsm.processes.langevin import Langevin, Process
 from ndsm.processes.modes import Modes
 from ndsm.simulation.path_tangents import MirroredPaths, make_chain
 
@@ -194,8 +194,7 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
     groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths, data.shape[1]))))
     parts = block.split([len(group) * spec.times_per_path for group in groups])
     simulate = _simulate_with_tangents if "tangent" in spec.layout.records else _simulate
-    turned = spec.process.along_axes() if isinstance(spec.process, Langevin) else None
-    process, axes = turned or (spec.process, None)
+    process, axes = spec.process.along_axes() or (spec.process, None)
     inner = replace(spec, process=process)
     for group, part in zip(groups, parts, strict=True):
         shift = 1.0 - spec.jitter * float(torch.rand((), generator=draws.choices))
@@ -318,7 +317,6 @@ def _simulate_with_tangents(
     What recorded steps start from is put aside on the way, and they are all taken together afterwards.
     """
     process = spec.process
-    assert isinstance(process, Langevin)
     recording = recorded_steps(y.shape[1], len(times) - 1, spec.times_per_path, draws.choices)
     recording = [recorded.to(y.device) for recorded in recording]
     moving = MirroredPaths(process, y, draws.noise)

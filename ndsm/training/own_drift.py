@@ -15,7 +15,8 @@ import torch
 from ndsm.config import Config
 from ndsm.core.rng import torch_stream
 from ndsm.errors import InputError
-from ndsm.processes.langevin import ACCURATE, Langevin, forward_grid
+from ndsm.processes import Langevin
+from ndsm.processes.grids import ACCURATE, forward_grid
 from ndsm.samplers.base import draw_prior
 
 STATES = 128

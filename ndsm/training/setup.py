@@ -26,7 +26,7 @@ from ndsm.objectives import (
     Sliced,
     make_epsilon,
 )
-from ndsm.processes import OU, VE, VP, Langevin, Process, SubVP, forward_grid
+from ndsm.processes import OU, VE, VP, Langevin, Process, SubVP, forward_grid, require
 from ndsm.samplers import configured_sampler, reverse_times
 from ndsm.samplers.base import draw_prior
 from ndsm.simulation import LABEL, RolloutSpec, RowLayout, paths_per_block
@@ -209,11 +209,9 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     integrator = config.integrator(process.mixture is not None)
     times = forward_grid(process, grid.kind, grid.steps, last_dt, integrator)
     objective = make_objective(config.objective)
-    if process.mixture is None and integrator == "exponential":
-        raise InputError(
-            "process.integrator 'exponential': expected a process with a mixture, found a drift without one"
-        )
-    if objective.kind == "path" and isinstance(process, Langevin):
+    if process.transition is None and integrator == "exponential":
+        require(process, "modes", "process.integrator 'exponential'")
+    if objective.kind == "path":
         process.check_jacobian_product()
     if config.objective.kind == "mixture-dsm":
         # Only some mixtures have the kernel that rows are drawn from.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ndsm.processes import Process
-from ndsm.processes.langevin import noise_integral
+from ndsm.processes.grids import noise_integral
 
 Weight = Callable[[Tensor], Tensor]
 """Weights (B,) of times (B,)."""

@@ -11,7 +11,6 @@ from ndsm.core.hashing import fingerprint
 from ndsm.core.progress import Stage, no_progress
 from ndsm.data import Dataset, load
 from ndsm.metrics import evaluate
-from ndsm.processes import Linear
 from ndsm.runs import Run
 from ndsm.runs.event_files import EventFiles
 from ndsm.training import Record, TrainingSetup
@@ -39,7 +38,7 @@ def validation_bound(generator: Generator, dataset: Dataset, seed: int) -> dict[
         bits_per_dim_bound: the same as an upper bound of bits per dimension; with data.dequantize of the discrete rows'.
     """
     rows = dataset.validation[:BOUND_ROWS]
-    if not isinstance(generator.problem.process, Linear) or len(rows) < 2:
+    if generator.problem.process.transition is None or len(rows) < 2:
         return {}
     found = generator.log_density(dataset.scaling.invert(rows), dataset.scaling, bound=BOUND_DRAWS, seed=seed)
     level = generator.problem.config.data.dequantize or 1.0

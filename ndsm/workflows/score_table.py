@@ -12,7 +12,8 @@ from ndsm.data.dequantising import check_steps, dequantised
 from ndsm.data.table_formats import kind_of
 from ndsm.data.tables import Table, open_table
 from ndsm.errors import InputError
-from ndsm.inference.likelihood import COLUMNS, check_end, hash_index, linear_process
+from ndsm.inference.likelihood import COLUMNS, check_end, hash_index
+from ndsm.processes import require
 from ndsm.runs import Run
 from ndsm.workflows.trained_model import Generator
 
@@ -43,7 +44,7 @@ class RowScorer:
     ) -> None:
         self._generator, self._scaling = Generator.of(run, device=device), run.scaling()
         if bound is not None:
-            linear_process(self._generator.problem.process)
+            require(self._generator.problem.process, "transition", "bound of the log-density")
         if end is not None:
             check_end(self._generator.problem.process, end)
         self._level, self._seed = run.config().data.dequantize, seed

@@ -20,7 +20,7 @@ from ndsm.inference.posterior import Posterior
 from ndsm.inference.reconstruction import Method, reconstruct
 from ndsm.inference.second_order import SecondOrderScore
 from ndsm.objectives import Score
-from ndsm.processes import Langevin, Linear
+from ndsm.processes import Langevin
 from ndsm.runs import Run
 from ndsm.samplers import (
     Sampler,
@@ -120,10 +120,9 @@ class Generator:
                 raise InputError(f"label: expected {known}, found {label}")
             score = Labelled(score, label, guidance)
         process = problem.process.to(self.device)
-        if label is not None and self.component_shares and isinstance(process, Langevin):
-            assert process.mixture is not None
+        if label is not None and self.component_shares and process.modes is not None:
             process = process.starting_from(
-                process.mixture.with_weights(torch.tensor(self.component_shares[label]))
+                process.modes.with_weights(torch.tensor(self.component_shares[label]))
             )
         if sampler is None or isinstance(sampler, str):
             chosen = configured_sampler(requested_sample(problem.config.sample, sampler, noise=noise))
@@ -297,10 +296,6 @@ class Generator:
             raise InputError(f"t: expected above 0 and at most {problem.process.horizon:g}, found {t:g}")
         if rank < 0:
             raise InputError(f"rank: expected 0 or more, found {rank}")
-        if problem.process.mixture is None and not isinstance(problem.process, Linear):
-            raise InputError(
-                "denoise: expected the process of a mixture or a linear one, found a drift of your own"
-            )
         posterior = Posterior(problem.process.to(self.device), cast(Score, self.model), self.second_order)
         noisy = torch.from_numpy(scaling.apply(rows)).to(self.device)
         found = []

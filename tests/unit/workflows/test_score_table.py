@@ -173,7 +173,7 @@ def test_noise_is_reached_from_the_command_line(folder):
         (["score", "rows.npy", "--end", "0"], "expected an end time between 0 and T"),
         (["score", "rows.npy", "--probes", "-1"], "--probes: expected 0 or more, found -1"),
         (["score", "rows.npy", "--bound", "1"], "--bound: expected at least 2 draws, found 1"),
-        (["score", "rows.npy", "--bound", "8"], "expected a linear process, whose transition law is known"),
+        (["score", "rows.npy", "--bound", "8"], "expected a process whose transition law is known"),
         (["score", "absent.npy"], "absent.npy does not exist"),
         (["score", "wide.npy"], "expected rows of dimension 2 as the data of run, found 3"),
     ],
