@@ -22,6 +22,7 @@ nightly: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/mypy
 
 # Whether a change leaves all results as they are: make same BASE=main [ONLY="objective*"] [RAY=1]
