@@ -3,6 +3,9 @@
 Not here: what is inferred beside plain generation (`ndsm.inference`).
 """
 
+import warnings
+from typing import Any
+
 from ndsm.samplers.base import Draw, Sampler, Spacing
 from ndsm.samplers.registry import (
     CHUNK,
@@ -34,3 +37,10 @@ __all__ = [
     "reverse_times",
     "sample_prior",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "carry":
+        warnings.warn("ndsm.samplers.carry is ndsm.samplers.integrate now", FutureWarning, stacklevel=2)
+        return integrate
+    raise AttributeError(f"module 'ndsm.samplers' has no attribute {name!r}")

@@ -159,7 +159,7 @@ def generate(
 
     Args:
         process, score: on `device`.
-        times, sampler: as `carry`.
+        times, sampler: as `integrate`.
         first_chunk: where to begin; the chunks are those of a longer generation.
     """
     together: int | None = getattr(find_sampler(sampler), "rows_together", None)

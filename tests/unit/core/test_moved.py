@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
+import ndsm.samplers
 from ndsm.core.moved import MOVED
 
 
@@ -35,3 +36,9 @@ def test_the_earlier_documentations_imports_work():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def test_a_function_under_its_earlier_name_warns():
+    with pytest.warns(FutureWarning, match=r"ndsm.samplers.carry is ndsm.samplers.integrate now"):
+        from ndsm.samplers import carry
+    assert carry is ndsm.samplers.integrate

@@ -37,7 +37,7 @@ from pathlib import Path
 def flock(*args):
     raise OSError(37, "No locks available")
 fcntl.flock = flock
-from ndsm.owner import RunLock
+from ndsm.runs.lock import RunLock
 with RunLock(Path(sys.argv[1]), "mine is being trained", "go").hold():
     print("held", flush=True)
     time.sleep(100)
