@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ndsm.cli.field_help import print_help
 from ndsm.config import Config, Csv, SamplerName, build_config, preset_names, read_preset
 from ndsm.errors import InputError
 
@@ -309,7 +310,10 @@ def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any
     preset = next((a for a in free if a in preset_names() or a.endswith((".yaml", ".yml"))), None)
     while True:
         base = build_config(read_preset(preset), preset) if preset else Config()
-        options = parse(command, kind, spelled, kind(preset=preset or tyro.MISSING, config=base))
+        default = kind(preset=preset or tyro.MISSING, config=base)
+        if {"-h", "--help"} & set(args):
+            print_help(command, default, base)
+        options = parse(command, kind, spelled, default)
         if options.preset == preset:
             return options
         preset = options.preset

@@ -1,9 +1,10 @@
 """What a field of the configuration decides, written on the field itself.
 
 Whatever depends on a choice of fields (what has to be equal for a run to be resumed, hashes, what identifies generated rows,
-what a search may vary) is derived from these roles.
+what a search may vary, the sections of `--help` and the documentation's table) is derived from these roles.
 """
 
+import json
 from functools import cache
 from typing import Any, Literal
 
@@ -19,14 +20,17 @@ DEFINING: tuple[Role, ...] = ("data", "scaling", "training", "protocol")
 """Roles of the fields that make a training what it is."""
 
 
-def setting(role: Role, default: Any, *, adjustable: bool = False, **limits: Any) -> Any:
+def setting(role: Role, default: Any, *, adjustable: bool = False, basic: bool = False, **limits: Any) -> Any:
     """A field of the configuration.
 
     Args:
         adjustable: whether a training can go on with another value than it had.
+        basic: whether the field is among the few that most runs set, which help and documentation show first.
         limits: as `pydantic.Field`.
     """
-    return Field(default, json_schema_extra={"role": role, "adjustable": adjustable}, **limits)
+    return Field(
+        default, json_schema_extra={"role": role, "adjustable": adjustable, "basic": basic}, **limits
+    )
 
 
 @cache
@@ -50,6 +54,34 @@ def names_of(model: type[BaseModel], *roles: Role) -> list[str]:
 def adjustable_names(model: type[BaseModel]) -> list[str]:
     """Dotted names of the fields that a training can go on with another value of."""
     return [name for name, info in leaf_fields(model).items() if _mark(info, "adjustable")]
+
+
+def is_basic(info: FieldInfo) -> bool:
+    """Whether a field is among those that help and documentation show first."""
+    return bool(_mark(info, "basic"))
+
+
+def field_tables(model: type[BaseModel]) -> str:
+    """Markdown tables of the basic fields and of the others: name, default, role and meaning."""
+    head = ["| Field | Default | Role | Meaning |", "|---|---|---|---|"]
+    parts = []
+    for title, basic in (("Basic fields", True), ("Advanced fields", False)):
+        rows = [
+            f"| `{name}` | `{_as_yaml(info.default)}` | {_mark(info, 'role')} | {_one_line(info.description or '')} |"
+            for name, info in leaf_fields(model).items()
+            if is_basic(info) is basic
+        ]
+        parts.append("\n".join([f"## {title}", "", *head, *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _as_yaml(value: Any) -> str:
+    """A default as it is written in a preset."""
+    return value if isinstance(value, str) else json.dumps(value, default=str).strip('"')
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("*", "\\*")
 
 
 def _mark(info: FieldInfo, key: str) -> Any:

@@ -91,20 +91,20 @@ class Data(Section):
         "gaussians",
         "vectors",
         "images",
-    ] = setting("data", "digits")
+    ] = setting("data", "digits", basic=True)
     """Data set: scikit-learn's digits; MNIST, its latent space (an autoencoder's four numbers), MNIST with every other
     image turned and halved; a 2-D toy; `vectors` (the table at data.path); or `images` (the folder or .parquet file at
     data.path)."""
     root: Path = setting("storage", Path("data"))
     """Folder with MNIST/raw; its files are downloaded there if they are missing."""
-    path: str | None = setting("data", None)
+    path: str | None = setting("data", None, basic=True)
     """Table for `vectors`: .npy, .csv/.tsv (compressed as .csv.gz or not), .parquet, .arrow/.feather, or a folder of Parquet
     files; a path or a URI (s3://bucket/table.parquet, gs://..., file:///...). Square grey `images`: a folder of files, in
     sub-folders if they have classes, or a .parquet file with a column of encoded ones."""
     csv: Csv = Csv()
-    columns: tuple[str, ...] | None = setting("data", None)
+    columns: tuple[str, ...] | None = setting("data", None, basic=True)
     """Columns of the table to learn; all of them if not given. The column of images."""
-    labels: str | None = setting("data", None)
+    labels: str | None = setting("data", None, basic=True)
     """Column of the table that holds labels: text, true/false, whole numbers or dates; it is not learned."""
     standardize: bool = setting("scaling", True)
     """Shift and scale each dimension to mean 0 and variance 1; undone on output."""
@@ -120,7 +120,7 @@ class Data(Section):
     dequantize: float | None = setting("data", None, gt=0.0)
     """Width of a grey level or of an integer's step in the data's own units: uniform noise of that width is added to every
     number, so that the rows have a density (digits: 1; mnist: 0.0039215686; integers: 1); undone on output."""
-    n: int | None = setting("data", None, ge=2)
+    n: int | None = setting("data", None, ge=2, basic=True)
     """Use the first n rows after the seeded shuffle (toys: how many to draw, 10,000 if not given)."""
     validation_fraction: float = setting("data", 0.1, ge=0.0, lt=1.0)
     """Share of the rows held out for evaluation; MNIST has a test split of its own."""
@@ -145,9 +145,11 @@ class Data(Section):
 class Reference(Section):
     """The Gaussian mixture that is prior of the generator and stationary law of the noising."""
 
-    n_components: int = setting("training", 10, ge=1)
+    n_components: int = setting("training", 10, ge=1, basic=True)
     """Mixture components K (the most it may use, if reference.bayesian)."""
-    covariance_type: Literal["spherical", "tied", "diag", "full"] = setting("training", "spherical")
+    covariance_type: Literal["spherical", "tied", "diag", "full"] = setting(
+        "training", "spherical", basic=True
+    )
     """Shape of the component covariances."""
     bayesian: bool = setting("training", False)
     """Infer how many components are needed (BayesianGaussianMixture)."""
@@ -177,7 +179,7 @@ class Grid(Section):
 class Process(Section):
     """The forward noising dY = -f(Y, t) dt + g(t) dW."""
 
-    kind: Literal["langevin", "vp", "ve", "subvp", "ou"] = setting("training", "langevin")
+    kind: Literal["langevin", "vp", "ve", "subvp", "ou"] = setting("training", "langevin", basic=True)
     """Nonlinear, f = -grad log(mixture density) and g = sqrt(2); or linear with a known transition law."""
     beta_min: float = setting("training", 0.1, gt=0.0)
     """β at time 0 (vp, subvp)."""
@@ -187,7 +189,7 @@ class Process(Section):
     """Noise scale at time 0, data units (ve)."""
     sigma_max: float | None = setting("training", 20.0, gt=0.0)
     """Noise scale at the horizon, data units (ve); null: the largest distance between two training rows."""
-    horizon: float = setting("training", 0.5, gt=0.0)
+    horizon: float = setting("training", 0.5, gt=0.0, basic=True)
     """Final time T, in the process's own time unit (squared data units)."""
     grid: Grid = Grid()
     last_dt: float | None = setting("training", 1e-3, gt=0.0)
@@ -227,7 +229,7 @@ class Objective(Section):
     """What is minimised."""
 
     kind: Literal["ndsm", "ndsm-cv", "antithetic", "path", "dsm", "mixture-dsm", "sliced"] = setting(
-        "training", "ndsm"
+        "training", "ndsm", basic=True
     )
     """NDSM (Theorem 3.1); with a control variate (Theorem 3.2); averaged over both signs of the last increment;
     with a control variate from the whole path; denoising score matching (linear processes); each point noised by
@@ -245,12 +247,12 @@ Residual = bool | Literal["fading"]
 class Network(Section):
     """The score network s(y, t)."""
 
-    kind: Literal["mlp", "resmlp", "unet", "diffusers"] = setting("training", "mlp")
+    kind: Literal["mlp", "resmlp", "unet", "diffusers"] = setting("training", "mlp", basic=True)
     """Plain multilayer perceptron (the paper's), one of residual blocks modulated by the time, or, for rows that are
     square grey images, pixel row by pixel row, the paper's U-Net or the one of the diffusers library (optional)."""
-    width: int = setting("training", 32, ge=1)
+    width: int = setting("training", 32, ge=1, basic=True)
     """Units per hidden layer; channels of a U-Net's first level, a multiple of 8, doubled at each further one."""
-    depth: int = setting("training", 7, ge=1)
+    depth: int = setting("training", 7, ge=1, basic=True)
     """Hidden layers (mlp), residual blocks (resmlp), or levels of a U-Net, each at half the side of the one before
     (the paper's has 4)."""
     residual: Residual = setting("training", True)
@@ -260,7 +262,7 @@ class Network(Section):
     """Divide the network's output by 1 or by sqrt(V(t))."""
     time_features: int = setting("training", 8, ge=0)
     """Random Fourier features of log t beside log t itself."""
-    classes: Annotated[int, Field(ge=0, lt=2**15)] | Literal["auto"] = setting("training", 0)
+    classes: Annotated[int, Field(ge=0, lt=2**15)] | Literal["auto"] = setting("training", 0, basic=True)
     """Number of labels that the score is learned for, beside the score without; 0 learns the latter alone, auto counts the
     different labels of the data. Digits, MNIST, toys and image folders have labels of their own, tables those of
     data.labels."""
@@ -280,13 +282,13 @@ class Network(Section):
 class Train(Section):
     """The optimisation, and the machine it runs on."""
 
-    steps: int = setting("protocol", 10_000, ge=1)
+    steps: int = setting("protocol", 10_000, ge=1, basic=True)
     """Optimiser steps."""
-    batch_rows: int = setting("training", 250, ge=1)
+    batch_rows: int = setting("training", 250, ge=1, basic=True)
     """Rows per optimiser step, over all workers."""
     accumulate: int = setting("execution", 1, ge=1)
     """Micro-batches per optimiser step: each worker's rows are split into as many, which bounds the memory."""
-    lr: float = setting("training", 1e-3, gt=0.0, adjustable=True)
+    lr: float = setting("training", 1e-3, gt=0.0, adjustable=True, basic=True)
     """Adam's learning rate."""
     lr_schedule: Literal["constant", "cosine"] = setting("training", "cosine")
     """Learning rate over the run: constant, or a cosine down to 0."""
@@ -294,7 +296,7 @@ class Train(Section):
     """Decay per step of the exponential moving average of the weights; 0 keeps the raw weights."""
     grad_clip: float = setting("training", 10.0, gt=0.0, allow_inf_nan=True)
     """Largest gradient norm; a larger gradient is scaled down to it."""
-    seed: int = setting("protocol", 0, ge=0)
+    seed: int = setting("protocol", 0, ge=0, basic=True)
     """Seed of every random stream of the run."""
     samples_per_insert: float = setting("training", 1.0, gt=0.0)
     """How often each simulated row is used, on average. The network can learn a row's noise by heart when it
@@ -309,9 +311,9 @@ class Train(Section):
     """Blocks in the ring before the first step."""
     window: int = setting("execution", 2, ge=1)
     """Blocks each simulator may be ahead of the trainer."""
-    workers: int | str = setting("execution", 1)
+    workers: int | str = setting("execution", 1, basic=True)
     """Training workers (data-parallel), one CPU or GPU each; or "min,max": as many as the cluster has room for."""
-    simulators: int | Literal["auto"] = setting("execution", 1)
+    simulators: Annotated[int, Field(ge=0)] | Literal["auto"] = setting("execution", 1, basic=True)
     """Simulator actors, one CPU each; 0 simulates on a thread and the device of each worker; `auto` measures what is needed when
     training starts, and adds or removes some while the workers wait or do not."""
     max_failures: int = setting("execution", 3, ge=-1)
@@ -322,7 +324,7 @@ class Train(Section):
     block_seconds: float = setting("execution", 600.0, gt=0.0, allow_inf_nan=True)
     """How long a worker waits for a block while no simulator answers before the run ends: simulators that crash or hang
     again and again. It has to exceed the time that a block takes."""
-    device: Literal["auto", "cpu", "cuda"] = setting("execution", "auto")
+    device: Literal["auto", "cpu", "cuda"] = setting("execution", "auto", basic=True)
     """Device of the training step; auto is a GPU where there is one, on Ray where there is one for each worker."""
     precision: Literal["float32", "bfloat16"] = setting("training", "float32")
     """Number format inside the network; everything around it is float32 (torch's autocast)."""
@@ -357,13 +359,6 @@ class Train(Section):
             raise ValueError(f"expected a number from 1 on, or 'min,max', found {value!r}")
         return f"{int(match[1])},{int(match[2])}" if match[2] else int(match[1])
 
-    @field_validator("simulators")
-    @classmethod
-    def _simulators_are_not_negative(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 0:
-            raise ValueError(f"expected 0 or more, or 'auto', found {value}")
-        return value
-
 
 SamplerName = Literal[
     "em",
@@ -384,12 +379,12 @@ SamplerName = Literal[
 class Sample(Section):
     """Generation by the reverse process."""
 
-    sampler: SamplerName = setting("sampling", "em")
+    sampler: SamplerName = setting("sampling", "em", basic=True)
     """The reverse SDE by Euler-Maruyama (`em`), with a Langevin corrector (`pc`), by steps that are exact inside a mode
     of the mixture (`exponential`) or a linear process's own (`reverse-diffusion`, `ancestral`); Langevin dynamics over
     noise scales (`annealed`: ve); the probability flow by Heun's method (`ode`), adaptive steps (`ode-adaptive`), or
     few steps that are exact inside a mode (`flow`, second order `flow2`) or of a linear process (`ddim`, `dpmpp-2m`)."""
-    steps: int = setting("sampling", 250, ge=2)
+    steps: int = setting("sampling", 250, ge=2, basic=True)
     """Network evaluations per sample."""
     noise: float | None = setting("sampling", None, ge=0.0, le=1.0)
     """Noise of each step of flow, flow2, ddim, dpmpp-2m and ancestral, from 0 (the probability flow) to 1 (ancestral sampling);
@@ -413,7 +408,7 @@ class Sample(Section):
 class Evaluate(Section):
     """What `metrics.json` is computed from."""
 
-    n: int = setting("evaluation", 10_000, ge=2)
+    n: int = setting("evaluation", 10_000, ge=2, basic=True)
     """Generated rows."""
     seconds: float | None = setting("execution", None, gt=0.0, allow_inf_nan=True)
     """Between evaluations of the newest checkpoint during the training, by a Ray task on a CPU that nobody uses, or in a
@@ -536,6 +531,7 @@ class Config(Section):
 def describe(error: ValidationError) -> list[str]:
     """A sentence for each problem that pydantic found, beginning with the field's dotted name."""
     sentences = []
+    unions: dict[tuple[str, str], list[str]] = {}
     for e in error.errors():
         where = ".".join(str(p) for p in e["loc"])
         inner = e.get("ctx", {}).get("error")
@@ -544,8 +540,15 @@ def describe(error: ValidationError) -> list[str]:
         elif e["type"] in ("value_error", "missing"):
             message = e["msg"].removeprefix("Value error, ")
             sentences.append(f"{where}: {message}" if where else message)
+        elif len(e["loc"]) > 1 and isinstance(e["loc"][-1], str):
+            # One error for each type of a union, whose name ends the location.
+            unions.setdefault((str(e["loc"][0]), repr(e["input"])), []).append(e["msg"])
         else:
             sentences.append(f"{where}: {e['msg']}, found {e['input']!r}")
+    start = "Input should be "
+    for (field, given), messages in unions.items():
+        wanted = " or ".join(message.removeprefix(start) for message in messages)
+        sentences.append(f"{field}: {start}{wanted}, found {given}")
     return sentences
 
 

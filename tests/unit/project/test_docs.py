@@ -1,6 +1,7 @@
 """The documentation does what it says: Python blocks and command blocks run, other command lines parse, links lead somewhere."""
 
 import argparse
+import importlib
 import json
 import re
 import runpy
@@ -198,6 +199,13 @@ def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_names_of_the_reference_exist():
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    for name in re.findall(r"^::: (\S+)", text, re.MULTILINE):
+        module, attribute = name.rsplit(".", 1)
+        assert hasattr(importlib.import_module(module), attribute), name
 
 
 def test_tests_that_pages_name_exist():
