@@ -50,6 +50,7 @@ def test_a_studys_runs_have_a_gpu_each_or_none(two_gpus, tmp_path, monkeypatch):
     assert sorted(found) == [([], None), (["0"], "0"), (["1"], "1")]
 
 
+@pytest.mark.nightly
 def test_scoring_workers_have_a_gpu_each_and_write_the_numbers_of_one_process(
     two_gpus, tmp_path, monkeypatch
 ):

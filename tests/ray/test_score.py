@@ -27,6 +27,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.nightly
 def test_workers_read_folders_whose_names_hold_a_column(folder, ray_cluster, tmp_path):
     run, settings = Run.open(folder / "run"), {"end": None, "probes": 0, "seed": 0}
     table = pq.read_table(folder / "rows.parquet")

@@ -192,6 +192,7 @@ def test_simulators_that_crash_again_and_again_end_the_run_with_a_sentence(
         handles[0].stop()
 
 
+@pytest.mark.nightly
 def test_workers_whose_room_is_taken_after_a_loss_wait_and_the_run_ends(ray_cluster, tmp_path):
     """Another job's process has waited for three CPUs, and gets them when the worker dies: that is said, and has an end."""
     made = experiment(
@@ -226,6 +227,7 @@ def test_workers_whose_room_is_taken_after_a_loss_wait_and_the_run_ends(ray_clus
     wait_until_all_is_free()
 
 
+@pytest.mark.nightly
 def test_a_failing_driver_has_the_workers_save_and_end_before_their_simulators(ray_cluster, tmp_path):
     made = experiment(tmp_path, "failing", **{"train.steps": 10**6, "train.checkpoint_seconds": 1000.0})
 
