@@ -21,7 +21,7 @@ from ndsm.config.roles import names_of
 from ndsm.core.atomic_file import first_foreign, names_below, remove_files, write_whole
 from ndsm.errors import InputError
 from ndsm.runs import Run
-from ndsm.runs.directory import FILES
+from ndsm.runs.layout import FILES
 from ndsm.runs.lock import LOCK_FILES, RunLock
 from tuning.pool import STAMP_FILES
 

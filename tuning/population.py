@@ -20,7 +20,7 @@ from ndsm.core.global_state import threads
 from ndsm.core.rng import numpy_stream
 from ndsm.errors import InputError
 from ndsm.runs import Run
-from ndsm.runs.directory import removable
+from ndsm.runs.layout import removable
 from ndsm.runs.lock import LOCK_FILES
 from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
 from tuning.search import Plan, make_study

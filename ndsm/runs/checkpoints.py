@@ -1,4 +1,4 @@
-"""Checkpoint files: what a readable one holds, and which one training goes on from."""
+"""Checkpoint files: writing, reading, and the choice of the one that training goes on from."""
 
 import errno
 import hashlib
@@ -7,17 +7,20 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from ndsm.core.atomic_file import write_whole
 from ndsm.core.versions import version_of
 from ndsm.errors import InputError
+from ndsm.runs.layout import checkpoint_name, step_of
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file holds."""
+    """Content of a checkpoint file."""
 
     state: dict[str, Any]
     """Weights, optimiser and `steps`, the number of steps taken."""
@@ -39,6 +42,78 @@ IDENTITY = {"config": "configuration", "stamp": "data, mixture, process and time
 """Keys of `Checkpoint.resume` that say which training a checkpoint belongs to, and what each is a hash of."""
 
 
+class Checkpoints:
+    """The checkpoint files of a run.
+
+    Args:
+        folder: the directory that holds them; it need not exist yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._damaged: set[str] = set()
+
+    def save(self, state: dict[str, Any], resume: dict[str, Any]) -> None:
+        """Write a checkpoint, and delete all but the newest two, not counting damaged ones."""
+        self.write(state, resume)
+        steps = int(state["steps"])
+        # A file of a later step was damaged when training went on before it.
+        self._damaged.discard(checkpoint_name(steps))
+        whole = [p for p in self.files() if step_of(p) <= steps and p.name not in self._damaged]
+        kept = {path.name for path in whole[-2:]}
+        for path in self.files():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+        # What a killed process was writing is of no use any more.
+        for partial in self.folder.glob(".step-*.partial"):
+            partial.unlink(missing_ok=True)
+
+    def write(self, state: dict[str, Any], resume: dict[str, Any]) -> None:
+        """Write a checkpoint, in place of one of the same step."""
+        write_whole(self.folder / checkpoint_name(state["steps"]), checkpoint_bytes(state, resume))
+
+    def find(
+        self, identity: dict[str, str] | None = None, warn: Callable[[str], object] | None = None
+    ) -> Checkpoint | None:
+        """Return the newest whole checkpoint, None if there is no file at all.
+
+        Args:
+            identity: hashes of the training that is to go on from it, by the keys of `IDENTITY`; not compared if None.
+            warn: told if the newest file is damaged; a Python warning if not given.
+
+        Raises:
+            InputError: all are damaged; or the one found is another version's, or of another training than `identity`.
+            OSError: the disk or the network fails.
+        """
+        found, self._damaged = newest_readable(self.files, warn)
+        if found is not None and identity is not None:
+            check_identity(found, self.folder, identity)
+        return found
+
+    def read(self, step: int, digest: str) -> Checkpoint | None:
+        """Return the checkpoint of a step whose file has this hash, None if there is none.
+
+        Raises:
+            InputError: it is another version's.
+        """
+        with suppress(DamagedCheckpoint, FileNotFoundError):
+            found = read_checkpoint(self.folder / checkpoint_name(step))
+            return found if found.digest == digest else None
+        return None
+
+    def newest(self) -> tuple[int, float] | None:
+        """Return step and Unix time of the newest file, not read; None without one."""
+        for path in reversed(self.files()):
+            # It may be replaced by a newer one just now.
+            with suppress(FileNotFoundError):
+                return step_of(path), path.stat().st_mtime
+        return None
+
+    def files(self) -> list[Path]:
+        """Return the checkpoint files, the oldest first."""
+        return sorted(self.folder.glob("step-*.pt"))
+
+
 def checkpoint_bytes(state: dict[str, Any], resume: dict[str, Any]) -> bytes:
     """Return the content of a checkpoint file: tensors and plain Python types only, read back without unpickling."""
     buffer = io.BytesIO()
@@ -47,12 +122,12 @@ def checkpoint_bytes(state: dict[str, Any], resume: dict[str, Any]) -> bytes:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint file's content; its hash is of the bytes that were read, whatever takes the file's place meanwhile.
+    """Read a checkpoint file; the hash is that of the bytes read, also if the file is replaced meanwhile.
 
     Raises:
         DamagedCheckpoint: it is not whole.
         InputError: it is whole, and another version's.
-        OSError: it cannot be read: there is none, or the disk or the network fails, which says nothing about the file.
+        OSError: it is not there, or the disk or the network fails.
     """
     with path.open("rb") as f:
         digest = hashlib.file_digest(f, hashlib.blake2b).hexdigest()
@@ -99,10 +174,10 @@ def check_identity(checkpoint: Checkpoint, folder: Path, identity: dict[str, str
 def newest_readable(
     list_files: Callable[[], Sequence[Path]], warn: Callable[[str], object] | None = None
 ) -> tuple[Checkpoint | None, set[str]]:
-    """The newest checkpoint that is whole, None if there is none at all; and the names of newer ones that are damaged.
+    """Return the newest whole checkpoint, None if there is no file, and the names of newer ones that are damaged.
 
     Args:
-        list_files: gives the checkpoint files, the oldest first; called again if one is deleted while this reads.
+        list_files: returns the checkpoint files, oldest first; called again if one is deleted meanwhile.
         warn: told if the newest is damaged; a Python warning if not given.
 
     Raises:

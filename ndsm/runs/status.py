@@ -1,11 +1,17 @@
 """What a live or finished run is doing, from its files alone."""
 
+import tempfile
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ndsm.core.uris import is_uri
 from ndsm.errors import InputError
 from ndsm.runs import Run
+from ndsm.runs.contents import RunContents
+from ndsm.runs.layout import step_of
+from ndsm.runs.mirror import RemoteCopy
 
 SHOWN = (
     "loss",
@@ -19,6 +25,18 @@ SHOWN = (
 """Taken from the last line of metrics.jsonl as they are."""
 
 
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run has come."""
+
+    last_metrics: dict[str, Any]
+    """The last whole line of `metrics.jsonl`; empty without one."""
+    checkpoint: tuple[int, float] | None
+    """Step and Unix time of the newest checkpoint."""
+    failure: tuple[str, str] | None
+    """Type and message of what ended the training for good."""
+
+
 def status(run: Run) -> dict[str, Any]:
     """Where the run stands; a run whose `train.storage` is a URI, by what came there last.
 
@@ -30,12 +48,17 @@ def status(run: Run) -> dict[str, Any]:
         `storage_failure`: why the URI does not answer, or None.
     """
     config = run.config().train
-    now, steps, owner, here = time.time(), config.steps, run.owner.read(), run.progress()
+    now, steps, owner, here = (
+        time.time(),
+        config.steps,
+        run.owner.read(),
+        RunProgress(run.last_metrics(), run.newest_checkpoint(), run.failure()),
+    )
     last, checkpoint, failure, unanswered = here.last_metrics, here.checkpoint, here.failure, None
     if config.storage is not None and is_uri(config.storage):
         try:
             # Rank 0 may train on another machine.
-            there = run.progress_at(config.storage)
+            there = progress_at(run, config.storage)
             last = max(last, there.last_metrics, key=lambda line: line.get("time", 0.0))
             checkpoint = max(checkpoint, there.checkpoint, key=lambda found: found[1] if found else 0.0)
             failure = failure or there.failure
@@ -71,3 +94,25 @@ def status(run: Run) -> dict[str, Any]:
         "failure": failure and failure[1],
         "storage_failure": unanswered,
     }
+
+
+def progress_at(run: Run, storage: str) -> RunProgress:
+    """Return how far the run's copy in the folder of runs at the URI `storage` has come; the local folder stays as it is.
+
+    Raises:
+        InputError: the URI is malformed.
+        OSError: the storage does not answer.
+    """
+    mirror = RemoteCopy.under(storage, run.path.name)
+    modified = mirror.modified()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = RunContents(Path(folder))
+        for name in {"metrics.jsonl", "checkpoints/failure.json"} & modified.keys():
+            mirror.fetch(name, copy.path)
+        last, failure = copy.last_metrics(), copy.failure()
+    checkpoints = [
+        (step_of(Path(name)), when)
+        for name, when in modified.items()
+        if Path(name).match("checkpoints/step-*.pt")
+    ]
+    return RunProgress(last, max(checkpoints, default=None), failure)

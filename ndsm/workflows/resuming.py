@@ -10,8 +10,8 @@ from torch import nn
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.runs.checkpoints import Checkpoint
-from ndsm.runs.directory import training_hash
 from ndsm.runs.event_files import EventFiles
+from ndsm.runs.identity import training_hash
 from ndsm.training import Record, Resume, Trainer, TrainingSetup, counts_after_restart, pick_device, resumed
 
 

@@ -16,7 +16,7 @@ from ndsm.core.atomic_file import first_foreign, names_below, write_whole
 from ndsm.data import TableWriter
 from ndsm.errors import InputError
 from ndsm.runs import Run
-from ndsm.runs.directory import training_hash
+from ndsm.runs.identity import training_hash
 from ndsm.samplers import CHUNK, requested_sample
 from ndsm.workflows.trained_model import Generator
 

@@ -10,7 +10,7 @@ import yaml
 from ndsm.config import Config, build_config, flatten, load_config, merge, preset_names, read_preset
 from ndsm.config.roles import DEFINING, Role, leaf_fields, names_of
 from ndsm.errors import InputError
-from ndsm.runs.directory import training_hash
+from ndsm.runs.identity import training_hash
 
 
 def test_every_preset_is_a_valid_configuration():

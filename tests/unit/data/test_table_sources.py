@@ -22,7 +22,7 @@ from ndsm.data.tables import open_table
 from ndsm.errors import InputError
 from ndsm.report.page import find_data
 from ndsm.runs import Run
-from ndsm.runs.directory import training_hash
+from ndsm.runs.identity import training_hash
 from ndsm.workflows.score_table import open_rows
 
 X = np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32)

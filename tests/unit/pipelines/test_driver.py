@@ -5,7 +5,7 @@ import torch
 
 from ndsm.config import load_config
 from ndsm.mixture import GaussianMixture
-from ndsm.runs.directory import training_hash
+from ndsm.runs.identity import training_hash
 from ndsm.training import pick_device
 from ndsm.workflows.setup import build_problem
 from pipelines import simulator_pool, train, worker

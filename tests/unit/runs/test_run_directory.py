@@ -16,7 +16,7 @@ from ndsm.core.hashing import fingerprint
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.runs.checkpoints import newest_readable
-from ndsm.runs.directory import differing_fields, training_hash
+from ndsm.runs.identity import differing_fields, training_hash
 from ndsm.training import Resume
 from ndsm.workflows.evaluate import evaluate_run
 from ndsm.workflows.resuming import start
