@@ -112,12 +112,12 @@ def compare(table: str, seed: int, draws: int) -> dict[str, dict[str, float]]:
     steps = choose_steps(train, seed)
     model = fitted(train, steps, seed)
     known = torch.from_numpy(~missing).repeat(draws, 1)
-    standardised = torch.from_numpy(model._scaling.apply(incomplete)).repeat(draws, 1)
+    standardised = torch.from_numpy(model._model.scaling.apply(incomplete)).repeat(draws, 1)
     alone = model.mixture_.sample_given(standardised, known, torch.Generator().manual_seed(seed)).numpy()
     iterative = IterativeImputer(max_iter=50, random_state=seed).fit(train)
     found = {
         "ndsm": model.impute(incomplete, draws),
-        "mixture": model._scaling.invert(alone).reshape(draws, *truth.shape),
+        "mixture": model._model.scaling.invert(alone).reshape(draws, *truth.shape),
         "iterative": iterative.transform(incomplete)[None],
     }
     measured = {name: measures(x, truth, missing, scale) for name, x in found.items()}

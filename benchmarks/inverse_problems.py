@@ -38,7 +38,7 @@ from ndsm.inference.projection import ProjectedSampler, noised_measurements
 from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.samplers import integrate, reverse_times
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 PEAK = {"digits": 16.0, "mnist": 1.0}
 """The pixels' range."""
@@ -114,8 +114,8 @@ def measured_once(
 ) -> tuple[list[dict[str, Any]], np.ndarray, dict[str, dict[str, np.ndarray]]]:
     """The table of one seed's models, the true images and the reconstructed ones by problem and method."""
     ours, vp, dataset = models_of(options, seed)
-    generators = {"ndsm": Generator.of(ours), "vp": Generator.of(vp)}
-    mixture, peak = generators["ndsm"].problem.process.mixture, PEAK[options.preset]
+    models = {"ndsm": TrainedModel.of(ours), "vp": TrainedModel.of(vp)}
+    mixture, peak = models["ndsm"].problem.process.mixture, PEAK[options.preset]
     assert mixture is not None
     clean = torch.from_numpy(dataset.validation[: options.images])
     truth, table = dataset.scaling.invert(clean.numpy()), []
@@ -125,10 +125,10 @@ def measured_once(
         y = operator(clean)
         y = (y + NOISE * torch.randn(y.shape, generator=generator)).repeat(options.draws, 1)
         drawn = {"prior": draw_from_mixture(mixture, operator, y, NOISE, generator)}
-        for name, made in generators.items():
+        for name, made in models.items():
             for method in METHODS[name]:
                 drawn[f"{name} {method}"] = drawn_by(
-                    made.problem.process, cast(Score, made.model), operator, y, method, seed
+                    made.problem.process, cast(Score, made.network), operator, y, method, seed
                 )
         found[problem] = {}
         for name, x in drawn.items():

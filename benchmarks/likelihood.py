@@ -129,10 +129,10 @@ def fitted(fields: dict[str, Any], kind: str, rows: np.ndarray, seed: int, steps
 
 def mean_density(model: NDSM, rows: np.ndarray, end: float, probes: int = 0) -> float:
     """Mean log-density of rows at time `end`, by so many random directions or exactly (0)."""
-    y = torch.from_numpy(model._scaling.apply(rows))
-    problem, network = model._generator.problem, model._generator.model
+    y = torch.from_numpy(model._model.scaling.apply(rows))
+    problem, network = model._model.problem, model._model.network
     nats = log_density(problem.process, network, y, end, probes=probes, tolerance=TOLERANCE)[0].mean()
-    return float(nats) - model._scaling.log_volume
+    return float(nats) - model._model.scaling.log_volume
 
 
 def model_score(fields: dict[str, Any], kind: str, parts: list[np.ndarray], seed: int) -> Row:

@@ -21,7 +21,7 @@ from ndsm.metrics import evaluate
 from ndsm.training import fit_mixture
 from ndsm.workflows.setup import build_problem
 from ndsm.workflows.train import training_in_memory
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "the preset's": {},
@@ -50,8 +50,8 @@ def run(preset: str, fields: dict[str, Any], seed: int) -> dict[str, float]:
     with training_in_memory(problem, dataset.train) as (trainer, records):
         for _ in records:
             pass
-    generator = Generator(problem, trainer.ema.eval(), trainer.device)
-    metrics = evaluate(dataset, np.concatenate(list(generator.rows(N, seed))), None, seed)
+    model = TrainedModel.trained_on(dataset, problem, trainer.ema.eval())
+    metrics = evaluate(dataset, np.concatenate(list(model.rows(N, seed))), None, seed)
     return {key: metrics[key] for key in (*METRICS, "nonfinite", "swd2_floor") if key in metrics}
 
 

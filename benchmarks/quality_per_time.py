@@ -32,7 +32,7 @@ from ndsm.simulation import rollout
 from ndsm.training import fit_mixture
 from ndsm.workflows.setup import build_problem
 from ndsm.workflows.train import training_in_memory
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 COMMON: dict[str, Any] = {
     "process.integrator": "exponential",
@@ -121,9 +121,9 @@ def run(preset: str, fields: dict[str, Any], seed: int, seconds: float) -> list[
                 and spent + time.process_time() - started >= FRACTIONS[len(found)] * seconds
             ):
                 spent += time.process_time() - started
-                generator = Generator(problem, copy.deepcopy(trainer.ema).eval(), torch.device("cpu"))
-                rows = np.concatenate(list(generator.rows(ROWS[preset], seed)))
-                found.append((record.step, *measure(dataset, rows, seed), held_out.loss(generator.model)))
+                model = TrainedModel.trained_on(dataset, problem, copy.deepcopy(trainer.ema).eval())
+                rows = np.concatenate(list(model.rows(ROWS[preset], seed)))
+                found.append((record.step, *measure(dataset, rows, seed), held_out.loss(model.network)))
                 started = time.process_time()
             if len(found) == len(FRACTIONS):
                 break

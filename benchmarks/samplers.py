@@ -44,7 +44,7 @@ from ndsm.samplers.base import Spacing
 from ndsm.samplers.flow import Flow
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 VP: dict[str, Any] = {
     "process.kind": "vp",
@@ -119,8 +119,8 @@ def quality(dataset: Dataset, rows: np.ndarray) -> Row:
 
 def searched(run: Run, held_out: Dataset, n: int, budget: int, trials: int) -> tuple[Flow, dict[str, Any]]:
     """The few-step sampler of a run with the smallest distance to held-out rows, and what was chosen."""
-    generator = Generator.of(run)
-    end = generator.problem.end_dt
+    model = TrainedModel.of(run)
+    end = model.problem.end_dt
 
     def sampler(trial: optuna.Trial) -> Flow:
         signal = trial.suggest_float("signal", 0.002, 0.5, log=True)
@@ -134,7 +134,7 @@ def searched(run: Run, held_out: Dataset, n: int, budget: int, trials: int) -> t
         return Flow(kernel_of, "searched", order, noise, spacing)
 
     def distance(trial: optuna.Trial) -> float:
-        rows = np.concatenate(list(generator.rows(n, SEARCH_SEED, budget, sampler(trial))))
+        rows = np.concatenate(list(model.rows(n, SEARCH_SEED, budget, sampler(trial))))
         return float(np.nan_to_num(quality(held_out, rows)["distance"], nan=1e9))
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
@@ -161,14 +161,14 @@ def table(models: dict[str, tuple[Run, Choices]], dataset: Dataset, n: int, budg
     """A row for each model, sampler and budget that its grid allows."""
     found: list[Row] = []
     for model, (run, choices) in models.items():
-        generator = Generator.of(run)
+        model = TrainedModel.of(run)
         asked: list[int] = []
-        generator.model.register_forward_hook(counter(asked))
+        model.network.register_forward_hook(counter(asked))
         for budget in budgets:
             for name, sampler in choices(budget):
                 asked.clear()
                 try:
-                    rows = np.concatenate(list(generator.rows(n, 0, budget, sampler)))
+                    rows = np.concatenate(list(model.rows(n, 0, budget, sampler)))
                 except InputError as error:
                     print(f"{model:10} {name:18} {budget:5}  {error}", flush=True)
                     continue
@@ -293,7 +293,7 @@ def measured(preset: str, options: argparse.Namespace) -> dict[str, Any]:
                 chosen[model, budget], what = searched(run, held_out, options.n, budget, options.search)
                 choices.append({"model": model, "budget": budget, **what})
                 print(f"{model:10} {budget:5}  searched: {what}", flush=True)
-    prior_rows = Generator.of(ours).prior_rows(options.n, 0)
+    prior_rows = TrainedModel.of(ours).prior_rows(options.n, 0)
     floor, prior = (quality(dataset, rows) for rows in (dataset.train[: options.n], prior_rows))
     print(
         f"training rows in place of generated ones {floor['distance']:.3f}, mixture alone {prior['distance']:.3f}"

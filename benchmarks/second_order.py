@@ -36,7 +36,7 @@ from ndsm.processes import Process, geometric_grid
 from ndsm.processes.transitions import kernel_of
 from ndsm.runs import Run
 from ndsm.samplers.registry import SAMPLERS, generate, reverse_times
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 LEVELS = (0.2, 0.5, 1.0)
 """Noise σ/α in a typical mode, in model units."""
@@ -60,9 +60,9 @@ def time_of(process: Process, level: float) -> float:
 
 def trained_second_order(run: Run, rows: np.ndarray, steps: int) -> SecondOrderScore:
     """A second-order score of a run's model."""
-    generator, seed = Generator.of(run), run.config().train.seed
-    problem = generator.problem
-    score = cast(Score, generator.model)
+    model, seed = TrainedModel.of(run), run.config().train.seed
+    problem = model.problem
+    score = cast(Score, model.network)
     return fit_second_order(
         score, problem.process, rows, problem.end_dt, rank=RANK, steps=steps, width=256, seed=seed
     )
@@ -89,8 +89,8 @@ def normal_intervals(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
 
 def of_model(run: Run, dataset: Dataset, steps: int) -> Iterator[dict[str, Any]]:
     """Measures of one model's posteriors at each level."""
-    generator = Generator.of(run)
-    process, score = generator.problem.process, cast(Score, generator.model)
+    model = TrainedModel.of(run)
+    process, score = model.problem.process, cast(Score, model.network)
     clean = torch.from_numpy(dataset.validation)
     head = trained_second_order(run, dataset.train, steps)
     ways = {
@@ -182,8 +182,8 @@ def final(options: argparse.Namespace) -> None:
         fields = {"train.steps": options.steps, "train.seed": seed}
         run = trained(options.preset, fields, options.runs, f"{options.preset}-{seed}", "data")
         dataset = load(run.config().data, seed, run.scaling())
-        generator = Generator.of(run)
-        process, score = generator.problem.process, cast(Score, generator.model)
+        model = TrainedModel.of(run)
+        process, score = model.problem.process, cast(Score, model.network)
         head = trained_second_order(run, dataset.train, options.second_steps)
         for sampler, evaluations in SAMPLER_STEPS:
             ways = {

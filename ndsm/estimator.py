@@ -17,7 +17,7 @@ from torch import nn
 from ndsm.config import IMAGES, WITH_EPSILON, Config, build_config, flat, merge, read_preset
 from ndsm.config.roles import names_of
 from ndsm.core.rng import RandomState, draw_seed
-from ndsm.data import Dataset, Labels, Scaling, TableSchema
+from ndsm.data import Dataset, Labels, TableSchema
 from ndsm.data.frames import LIBRARIES, Frame, chosen_library, is_frame, label_column, numbers
 from ndsm.data.scaling import check_resolution, chunks, mean_and_variance, varying
 from ndsm.data.standardising import scale_, scaled_batches
@@ -25,7 +25,6 @@ from ndsm.errors import InputError
 from ndsm.inference.final_step import FinalDraw
 from ndsm.inference.guidance import Operator
 from ndsm.inference.reconstruction import Method
-from ndsm.inference.second_order import fit_second_order
 from ndsm.mixture import GaussianMixture
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
@@ -36,7 +35,7 @@ from ndsm.training.own_drift import with_enough_steps
 from ndsm.workflows.prior_match import prior_match, prior_warning
 from ndsm.workflows.setup import build_problem, describe_data, describe_labels, squeezed_columns
 from ndsm.workflows.train import training_in_memory
-from ndsm.workflows.trained_model import Denoised, Generator, given_row
+from ndsm.workflows.trained_model import Denoised, TrainedModel
 
 DEFAULT_PRESET = "vectors"
 
@@ -158,17 +157,9 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
                     print(
                         f"step {m['step']}/{config.train.steps}  loss {m['loss']:.4g}  {m['steps_per_s']:.0f} step/s"
                     )
-        device = trainer.device
         self.history_ = history
-        self._take(
-            mixture,
-            data,
-            frame,
-            trainer.model,
-            Generator(
-                problem, trainer.ema.eval(), device, data.get("component_shares"), data.get("label_counts")
-            ),
-        )
+        model = TrainedModel.described(problem, trainer.ema.eval(), data)
+        self._take(mixture, data, frame, trainer.model, model)
         return self
 
     def sample(
@@ -211,23 +202,17 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
                 raise InputError(
                     f"sample: expected given alone, found {'label' if label is not None else 'a final draw'} beside it"
                 )
-            row = given_row(self._frame.schema.dimension_names, given)
-            return self._rows_out(self._drawn(row, int(n_samples), random_state)[:, 0])
+            seed = self._seed(random_state)
+            return self._rows_out(self._model.sample_given(given, int(n_samples), seed, self.sample_steps))
         way = configured_sampler(self.config_.sample)
         # It knows no labels.
-        second_order = self._generator.second_order if label is None and not return_labels else None
-        settings: dict[str, Any] = {
-            "sampler": FinalDraw(way, second_order) if final == "draw" else None,
-            "guidance": guidance,
-        }
-        asked = int(n_samples), self._seed(random_state), self.sample_steps
-        if return_labels and number is None:
-            pairs = list(self._generator.labelled_rows(*asked, **settings))
-            rows, numbers = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-        else:
-            rows = np.concatenate(list(self._generator.rows(*asked, label=number, **settings)))
-            numbers = np.full(len(rows), number or 0)
-        out = self._rows_out(self._generator.as_data(rows, self._scaling))
+        second_order = self._model.second_order if label is None and not return_labels else None
+        pairs = self._model.sample(
+            int(n_samples), self._seed(random_state), self.sample_steps, label=number, with_labels=return_labels,
+            guidance=guidance, sampler=FinalDraw(way, second_order) if final == "draw" else None,
+        )  # fmt: skip
+        rows, numbers = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        out = self._rows_out(rows)
         return (out, np.array(self.classes_)[numbers]) if return_labels else out
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -240,7 +225,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
                 other names or another order than at `fit`.
         """
         rows = self._rows(X)
-        return self._generator.log_density(rows, self._scaling, seed=self.config_.train.seed).log_prob
+        return self._model.log_density(rows, seed=self.config_.train.seed).log_prob
 
     def score(self, X: Any, y: None = None) -> float:
         """Mean of `score_samples`, as scikit-learn's mixtures have it: the higher, the better."""
@@ -304,8 +289,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         if method not in (None, *get_args(Method)):
             listed = " or ".join(map(repr, get_args(Method)))
             raise InputError(f"method: expected {listed}, found {method!r}")
-        found = self._generator.reconstruct(
-            operator, measured, noise, self._scaling, n_draws, self._seed(random_state), self.sample_steps,
+        found = self._model.reconstruct(
+            operator, measured, noise, n_draws, self._seed(random_state), self.sample_steps,
             method, strength,
         )  # fmt: skip
         return self._rows_out(found)
@@ -322,19 +307,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         Raises:
             ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns, or the rank is negative.
         """
-        rows = self._scaling.apply(self._rows(X))
-        generator, problem = self._generator, self._generator.problem
-        model = problem.model(torch.device("cpu"))
-        model.load_state_dict(generator.model.state_dict())
-        generator.second_order = fit_second_order(
-            model,
-            problem.process.to("cpu"),
-            rows,
-            problem.end_dt,
-            rank=rank,
-            steps=steps,
-            seed=self.config_.train.seed,
-        ).to(generator.device)
+        self._model.fit_second_order(self._rows(X), rank, steps)
         return self
 
     def denoise(self, X: Any, t: float, rank: int = 0) -> Denoised:
@@ -351,7 +324,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns, t is not a time of the process, or
                 the process is a drift of your own.
         """
-        return self._generator.denoise(self._rows(X), self._scaling, t, rank)
+        return self._model.denoise(self._rows(X), t, rank)
 
     def set_output(self, *, transform: str | None = None) -> Self:
         """Choose what rows of `sample`, `impute` and `reconstruct` come back as; returns self.
@@ -389,7 +362,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise InputError(f"{path}: expected a new or empty folder, found one with files in it")
         run.begin(self.config_, self._data, self.mixture_)
-        run.save_weights(self._generator.model, self._raw)
+        run.save_weights(self._model.network, self._raw)
 
     # ---- inside ----
 
@@ -421,9 +394,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         """Rows (n, d) with missing numbers, completed n_draws times, (n_draws, n, d)."""
         if n_draws < 1:
             raise InputError(f"n_draws: expected at least 1, found {n_draws}")
-        return self._generator.impute(
-            rows, self._scaling, n_draws, self._seed(random_state), self.sample_steps
-        )
+        return self._model.impute(rows, n_draws, self._seed(random_state), self.sample_steps)
 
     def _rows_out(self, rows: np.ndarray, like: Any = None) -> Any:
         """Rows (n, d), or draws of them (n_draws, n, d), in the container that `set_output` and `fit` chose.
@@ -518,14 +489,13 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         data: dict[str, Any],
         frame: Frame,
         raw: nn.Module | None,
-        generator: Generator,
+        model: TrainedModel,
     ) -> None:
-        self.mixture_, self.config_ = mixture, generator.problem.config
-        self._data, self._raw, self._generator = data, raw, generator
+        self.mixture_, self.config_ = mixture, model.problem.config
+        self._data, self._raw, self._model = data, raw, model
         self._labels = Labels.of_run(data, self.config_.network.class_count)
         self.classes_: list[Any] = list(self._labels.values)
-        self._scaling = Scaling.from_json(data["scaling"])
-        self._frame, self.n_features_in_ = frame, self._scaling.dimensions
+        self._frame, self.n_features_in_ = frame, model.scaling.dimensions
         if frame.named:
             self.feature_names_in_ = np.array(frame.schema.dimension_names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
@@ -572,5 +542,5 @@ def load(path: str | Path, *, process: Langevin | None = None) -> NDSM:
     )
     mixture = run.mixture() if process is None else None
     model.history_ = run.metrics_since(0)[0]
-    model._take(mixture, data, Frame.of_run(data, config.data.name), None, Generator.of(run, process))
+    model._take(mixture, data, Frame.of_run(data, config.data.name), None, TrainedModel.of(run, process))
     return model

@@ -1,4 +1,4 @@
-"""Sampling on all nodes: a pool of actors of Ray Data that hold the generator write the parts of a folder."""
+"""Sampling on all nodes: a pool of actors of Ray Data that hold the model write the parts of a folder."""
 
 import pickle
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 from ndsm.core.progress import say
 from ndsm.errors import InputError
 from ndsm.workflows.sample_shards import Shard, ShardFolder
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 from pipelines.cluster import cluster
 from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
@@ -28,7 +28,7 @@ class PartMaker:
     def __init__(self, folder: ShardFolder, driver: dict[str, str]) -> None:
         torch.set_num_threads(1)
         self._folder, self._driver = folder, driver
-        self._generator: Generator | None = None
+        self._model: TrainedModel | None = None
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Write one part, given by the fields of `Shard`, and return it; a repeated call writes the same file.
@@ -36,11 +36,11 @@ class PartMaker:
         What it raises is returned as well, pickled: Ray Data would pass on only its text.
         """
         try:
-            if self._generator is None:
+            if self._model is None:
                 # Here and not in the constructor, whose errors Ray would answer by starting the actor again.
                 check_software(self._driver)
-                self._generator = Generator.of(self._folder.run)
-            self._folder.make(self._generator, Shard(**part))
+                self._model = TrainedModel.of(self._folder.run)
+            self._folder.make(self._model, Shard(**part))
         except Exception as error:
             return {**part, "error": pickle.dumps(error)}
         return {**part, "error": b""}

@@ -6,7 +6,7 @@ from pathlib import Path
 from ndsm.config import Config
 from ndsm.core.progress import say
 from ndsm.data import Dataset
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
 from tuning.scoring import Scorer
 from tuning.search import Plan
@@ -85,7 +85,7 @@ def run_finalist(shared: tuple[Setting, Scorer], path: Path, config: Config) -> 
     record = run_trial(setting, trial, config, rungs=(1.0,))
     if record.status == "done" and "held_out" not in record.metrics:
         try:
-            score, metrics = held_out(Generator.of(trial.run))
+            score, metrics = held_out(TrainedModel.of(trial.run))
         # This one's own, as in a trial: the others are judged all the same.
         except Exception as error:
             record.status, record.reason = "failed", f"{type(error).__name__}: {error}"

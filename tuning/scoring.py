@@ -13,7 +13,7 @@ from ndsm.core.hashing import fingerprint
 from ndsm.data import Dataset
 from ndsm.errors import InputError
 from ndsm.metrics import evaluate
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 METRICS: dict[str, Callable[[Dataset], bool]] = {
     "swd2": lambda dataset: True,
@@ -84,13 +84,13 @@ class Scorer:
     rows: int
     seed: int
 
-    def __call__(self, generator: Generator) -> tuple[float, dict[str, Any]]:
-        """The generator's score, and all its metrics.
+    def __call__(self, model: TrainedModel) -> tuple[float, dict[str, Any]]:
+        """The model's score, and all its metrics.
 
         Raises:
             FloatingPointError: it generates NaN or infinity.
         """
-        rows = np.concatenate(list(generator.rows(self.rows, self.seed)))
+        rows = np.concatenate(list(model.rows(self.rows, self.seed)))
         metrics = evaluate(self.dataset, rows, None, self.seed)
         score = metrics[self.metric]
         if score is None or metrics["nonfinite"]:
@@ -99,9 +99,7 @@ class Scorer:
             )
         return float(score), metrics
 
-    def prior(self, generator: Generator) -> float | None:
+    def prior(self, model: TrainedModel) -> float | None:
         """The score of the mixture alone."""
-        found = evaluate(self.dataset, generator.prior_rows(self.rows, self.seed), None, self.seed)[
-            self.metric
-        ]
+        found = evaluate(self.dataset, model.prior_rows(self.rows, self.seed), None, self.seed)[self.metric]
         return None if found is None else float(found)

@@ -24,7 +24,7 @@ from ndsm.training.calibration import Costs, measure_costs
 from ndsm.workflows.resuming import start
 from ndsm.workflows.setup import RunContext, begin, training_problem
 from ndsm.workflows.train import train_locally
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 from tuning.folder import FINISHED, Score, SearchFolder, TrialFolder, TrialRecord
 from tuning.pool import BlockPool
 from tuning.scoring import Scorer
@@ -168,10 +168,9 @@ def _train(
             share = due.pop(0)
             if due and step >= milestone(record.steps, due[0]):
                 continue
-            model = weights()
-            generator = Generator(experiment.problem, model, next(model.parameters()).device)
+            model = TrainedModel.trained_on(experiment.dataset, experiment.problem, weights())
             count()
-            _add(record, Score(step, share, scorer(generator)[0]), trial, report, metrics)
+            _add(record, Score(step, share, scorer(model)[0]), trial, report, metrics)
             if share >= until:
                 run.stop_file.touch()
 
@@ -198,10 +197,10 @@ def _train(
                 f"after {record.scores[-1].share:.0%} of its steps: worse than others",
             )
         return
-    generator = Generator.of(run)
-    score, metrics = scorer(generator)
+    model = TrainedModel.of(run)
+    score, metrics = scorer(model)
     kept = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
-    record.metrics = {**kept, "prior": scorer.prior(generator)}
+    record.metrics = {**kept, "prior": scorer.prior(model)}
     record.status = "done"
     _add(record, Score(record.steps, 1.0, score), trial, report, {})
 

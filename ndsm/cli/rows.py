@@ -15,14 +15,12 @@ if TYPE_CHECKING:
 def sample_command(args: Sequence[str]) -> None:
     """`ndsm sample`."""
     options = parse("sample", SampleOptions, args)
-    import numpy as np
-
     from ndsm.cli.console import print_result
     from ndsm.core.progress import stage
     from ndsm.data import TableWriter
     from ndsm.runs import Run
     from ndsm.workflows.sample_shards import FILE_ROWS
-    from ndsm.workflows.trained_model import Generator, given_row
+    from ndsm.workflows.trained_model import TrainedModel
 
     if options.n < 1:
         raise InputError(f"--n: expected at least 1 row, found {options.n}")
@@ -55,7 +53,7 @@ def sample_command(args: Sequence[str]) -> None:
             "same command after a stop",
             file=sys.stderr,
         )
-    generator, scaling = Generator.of(run), run.scaling()
+    model = TrainedModel.of(run)
     named = f"sampling {options.n} rows", options.n
     labels = run.labels()
     number = None if options.label is None else labels.number_of_text(options.label)
@@ -66,31 +64,17 @@ def sample_command(args: Sequence[str]) -> None:
     extra = [labels.field] if (labelled and not nameless) or options.with_labels else []
     with TableWriter(options.out, run.schema(), extra=extra) as out:
         if options.given:
-            row = given_row(run.schema().dimension_names, given_values(options.given, run.schema()))
+            given = given_values(options.given, model.schema)
             with stage(*named) as advance:
-                drawn = generator.impute(
-                    row, scaling, options.n, options.seed, options.steps, advance=advance
-                )
-                out.write(drawn[:, 0])
+                out.write(model.sample_given(given, options.n, options.seed, options.steps, advance))
         else:
-            settings = {
-                "sampler": options.sampler, "guidance": options.guidance, "noise": options.noise
-            }  # fmt: skip
-            generated = (
-                generator.labelled_rows(options.n, options.seed, options.steps, **settings)
-                if options.with_labels
-                else (
-                    (rows, np.full(len(rows), number or 0))
-                    for rows in generator.rows(
-                        options.n, options.seed, options.steps, label=number, **settings
-                    )
-                )
-            )
+            generated = model.sample(
+                options.n, options.seed, options.steps, label=number, with_labels=options.with_labels,
+                sampler=options.sampler, guidance=options.guidance, noise=options.noise,
+            )  # fmt: skip
             with stage(*named) as advance:
                 for rows, numbers in generated:
-                    out.write(
-                        generator.as_data(rows, scaling), extra=[labels.array(numbers)] if extra else []
-                    )
+                    out.write(rows, extra=[labels.array(numbers)] if extra else [])
                     advance(len(rows))
     found = {"out": options.out, "rows": options.n}
     print_result(found, options.json, lambda: print(f"{options.n} rows in {options.out}"))
@@ -102,13 +86,13 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
     from ndsm.core.progress import say
     from ndsm.runs import Run
     from ndsm.workflows.sample_shards import SampleRequest, Shard, ShardFolder
-    from ndsm.workflows.trained_model import Generator
+    from ndsm.workflows.trained_model import TrainedModel
 
     # Actors on this machine work in other folders.
     run = Run(run.path.resolve())
-    generator = Generator.of(run)
+    model = TrainedModel.of(run)
     # The call alone refuses a sampler that does not suit the run: before there is a folder.
-    generator.rows(1, options.seed, options.steps, options.sampler, noise=options.noise)
+    model.rows(1, options.seed, options.steps, options.sampler, noise=options.noise)
     folder = ShardFolder(
         options.out.resolve(),
         run,
@@ -126,7 +110,7 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
 
     if options.local:
         for part in folder.missing():
-            folder.make(generator, part)
+            folder.make(model, part)
             tell(part)
     elif done < total:
         from pipelines.generate import generate_on_ray
@@ -208,7 +192,7 @@ def impute_command(args: Sequence[str]) -> None:
     from ndsm.data.table_writer import checked_target, write_tables
     from ndsm.runs import Run
     from ndsm.workflows.score_table import open_rows
-    from ndsm.workflows.trained_model import Generator
+    from ndsm.workflows.trained_model import TrainedModel
 
     for name, least in {"draws": 1, "steps": 2, "seed": 0, "particles": 1}.items():
         found = getattr(options, name)
@@ -233,13 +217,12 @@ def impute_command(args: Sequence[str]) -> None:
             f"ndsm: warning: {options.out} has no room for the columns that the run does not know: {listed}",
             file=sys.stderr,
         )
-    generator, total = Generator.of(run), options.draws * int(np.isnan(table.rows).any(1).sum())
+    model, total = TrainedModel.of(run), options.draws * int(np.isnan(table.rows).any(1).sum())
 
     def draws() -> Iterator[pa.Table]:
         with stage(f"drawing the missing numbers of {total} rows", total) as advance:
-            drawn = generator.impute(
+            drawn = model.impute(
                 table.rows,
-                run.scaling(),
                 options.draws,
                 options.seed,
                 options.steps,

@@ -19,7 +19,7 @@ from ndsm.training import Record, Trainer
 from ndsm.workflows.figures import image_rows
 from ndsm.workflows.setup import RunContext, begin, prepare
 from ndsm.workflows.train import train_locally
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 PICTURED = 64
 """Images of a run that are kept for the figure."""
@@ -54,16 +54,16 @@ def run_job(job: Job, runs: Path) -> Result:
     if run.last_step() < job.config.train.steps:
         raise Interrupted
     n, seed = job.config.evaluate.n, job.config.train.seed
-    generator = Generator.of(run)
-    moments.complete(generator)
-    samples = np.concatenate(list(generator.rows(n, seed)))
-    prior = generator.prior_rows(n, seed) if job.prior else None
+    model = TrainedModel.of(run)
+    moments.complete(model)
+    samples = np.concatenate(list(model.rows(n, seed)))
+    prior = model.prior_rows(n, seed) if job.prior else None
     truth = experiment.dataset
     if truth.toy is not None:
         # Rows differ in whether they standardise; distances are compared in one unit.
         truth = load(job.config.data.unscaled(), seed)
-        samples = run.scaling().invert(samples)
-        prior = None if prior is None else run.scaling().invert(prior)
+        samples = model.scaling.invert(samples)
+        prior = None if prior is None else model.scaling.invert(prior)
     metrics = evaluate(truth, samples, prior, seed)
     row = {"row": job.row, "seed": seed, "setting": job.setting}
     steps, seconds = job.config.train.steps, run.metrics_since(0)[0][-1]["seconds"]
@@ -73,7 +73,7 @@ def run_job(job: Job, runs: Path) -> Result:
         kept = {key: metrics["prior"][key] for key in job.keys}
         rows.append({**row, "row": "prior", "steps": 0, "train_seconds": 0.0, **kept})
     if truth.toy is None:
-        original = run.scaling().invert(samples[:PICTURED])
+        original = model.scaling.invert(samples[:PICTURED])
         samples = original if (images := image_rows(truth, original)) is None else images
     return rows, samples
 
@@ -112,19 +112,20 @@ class _Moments:
             write_whole(self._clock, json.dumps(self._times(record.step)).encode())
         job = self._job
         if job.moments and record.step >= (len(self._lines) + 1) * job.config.train.steps // job.moments:
-            device = next(trainer.ema.parameters()).device
-            self._evaluate(record.step, Generator(self._experiment.problem, trainer.ema, device))
+            context = self._experiment
+            model = TrainedModel.trained_on(context.dataset, context.problem, trainer.ema)
+            self._evaluate(record.step, model)
             self._since = (time.monotonic(), time.process_time())
 
-    def complete(self, generator: Generator) -> None:
+    def complete(self, model: TrainedModel) -> None:
         """The last evaluation, for a trained run that was killed before it."""
         steps = self._job.config.train.steps
         if self._job.moments and (not self._lines or self._lines[-1]["step"] < steps):
-            self._evaluate(steps, generator)
+            self._evaluate(steps, model)
 
-    def _evaluate(self, step: int, generator: Generator) -> None:
+    def _evaluate(self, step: int, model: TrainedModel) -> None:
         job = self._job
-        rows = np.concatenate(list(generator.rows(job.moment_rows, job.seed)))
+        rows = np.concatenate(list(model.rows(job.moment_rows, job.seed)))
         metrics = evaluate(self._experiment.dataset, rows, None, job.seed)
         kept = {key: metrics[key] for key in job.keys if isinstance(metrics[key], (int, float))}
         line = {**self._times(step), **kept}

@@ -8,10 +8,10 @@ from ndsm.workflows.evaluate import evaluate_checkpoint, evaluate_run
 from ndsm.workflows.resuming import start
 from ndsm.workflows.setup import begin, build_problem, prepare, training_problem
 from ndsm.workflows.train import train_locally, training_in_memory
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 __all__ = [
-    "Generator",
+    "TrainedModel",
     "begin",
     "build_problem",
     "evaluate_checkpoint",

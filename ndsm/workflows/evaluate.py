@@ -18,7 +18,7 @@ from ndsm.workflows.figures import samples_figure
 from ndsm.workflows.prior_match import prior_match
 from ndsm.workflows.resuming import start
 from ndsm.workflows.setup import check_rows
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 EXAMPLES = 256
 """Rows of an evaluation that the run keeps."""
@@ -28,7 +28,7 @@ BOUND_DRAWS = 20
 """Times drawn for each of them, of two evaluations each."""
 
 
-def validation_bound(generator: Generator, dataset: Dataset, seed: int) -> dict[str, float]:
+def validation_bound(model: TrainedModel, dataset: Dataset, seed: int) -> dict[str, float]:
     """What `metrics.json` holds of the bound of theorem 9.3 on validation rows: nothing of a run whose noising is not
     linear, or without such rows.
 
@@ -38,10 +38,10 @@ def validation_bound(generator: Generator, dataset: Dataset, seed: int) -> dict[
         bits_per_dim_bound: the same as an upper bound of bits per dimension; with data.dequantize of the discrete rows'.
     """
     rows = dataset.validation[:BOUND_ROWS]
-    if generator.problem.process.transition is None or len(rows) < 2:
+    if model.problem.process.transition is None or len(rows) < 2:
         return {}
-    found = generator.log_density(dataset.scaling.invert(rows), dataset.scaling, bound=BOUND_DRAWS, seed=seed)
-    level = generator.problem.config.data.dequantize or 1.0
+    found = model.log_density(dataset.scaling.invert(rows), bound=BOUND_DRAWS, seed=seed)
+    level = model.problem.config.data.dequantize or 1.0
     return {
         "log_prob_bound": float(found.log_prob.mean()),
         "log_prob_bound_se": float(found.log_prob.std(ddof=1)) / len(rows) ** 0.5,
@@ -50,11 +50,11 @@ def validation_bound(generator: Generator, dataset: Dataset, seed: int) -> dict[
 
 
 def compare(
-    generator: Generator, dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int
+    model: TrainedModel, dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int
 ) -> dict[str, Any]:
     """What `metrics.json` holds of generated rows and draws of the prior, (n, d) each in model units, and of their model."""
-    metrics = evaluate(dataset, samples, prior, seed) | validation_bound(generator, dataset, seed)
-    return metrics | prior_match(generator.problem, dataset.train)
+    metrics = evaluate(dataset, samples, prior, seed) | validation_bound(model, dataset, seed)
+    return metrics | prior_match(model.problem, dataset.train)
 
 
 def evaluate_checkpoint(
@@ -69,11 +69,11 @@ def evaluate_checkpoint(
     if checkpoint is None:
         return None
     trainer, _ = start(problem, checkpoint)
-    generator = Generator(problem, trainer.ema.eval(), trainer.device)
+    model = TrainedModel.trained_on(dataset, problem, trainer.ema.eval())
     n, seed, picture = problem.config.evaluate.n, problem.config.train.seed, io.BytesIO()
-    samples, prior = np.concatenate(list(generator.rows(n, seed))), generator.prior_rows(n, seed)
+    samples, prior = np.concatenate(list(model.rows(n, seed))), model.prior_rows(n, seed)
     samples_figure(dataset, samples, prior, picture, title=f"{run.path.name}, step {trainer.steps}")
-    metrics = compare(generator, dataset, samples, prior, seed)
+    metrics = compare(model, dataset, samples, prior, seed)
     return {"step": trainer.steps, **metrics}, picture.getvalue()
 
 
@@ -95,7 +95,7 @@ def evaluate_run(
     """
     config = run.config()
     n, seed = n or config.evaluate.n, config.train.seed
-    generator = Generator.of(run)
+    model = TrainedModel.of(run)
     if dataset is None:
         dataset, known = load(config.data, seed, run.scaling()), run.data()
         # A search's trial learned from the first of these rows (`tuning.scoring.search_split`).
@@ -103,12 +103,12 @@ def evaluate_run(
             check_rows(run, config, dataset.stamp)
     parts = []
     with stage(f"sampling {n} rows", n) as advance:
-        for part in generator.rows(n, seed):
+        for part in model.rows(n, seed):
             parts.append(part)
             advance(len(part))
-    samples, prior = np.concatenate(parts), generator.prior_rows(n, seed)
+    samples, prior = np.concatenate(parts), model.prior_rows(n, seed)
     with stage("comparing them with the data", None):
-        metrics = compare(generator, dataset, samples, prior, seed)
+        metrics = compare(model, dataset, samples, prior, seed)
     run.write_evaluation(metrics)
     run.write_examples(samples=samples[:EXAMPLES], prior=prior[:EXAMPLES])
     samples_figure(dataset, samples, prior, run.samples_png, title=run.path.name)

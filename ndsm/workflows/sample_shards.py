@@ -18,7 +18,7 @@ from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.runs.identity import training_hash
 from ndsm.samplers import CHUNK, requested_sample
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 CHUNKS_PER_FILE = 64
 FILE_ROWS = CHUNKS_PER_FILE * CHUNK
@@ -36,7 +36,7 @@ class SampleRequest:
     """Both the run's if not given."""
     chunks_per_file: int = CHUNKS_PER_FILE
     noise: float | None = None
-    """As `Generator.rows`."""
+    """As `TrainedModel.rows`."""
 
 
 @dataclass(frozen=True)
@@ -116,19 +116,19 @@ class ShardFolder:
             with suppress(OSError):
                 self.path.rmdir()
 
-    def make(self, generator: Generator, part: Shard) -> None:
-        """Generate a part's rows and write its file, holding one chunk in memory at a time."""
-        request, scaling = self.request, self.run.scaling()
-        with TableWriter(self.path / part.file, self.run.schema()) as out:
-            for rows in generator.rows(
+    def make(self, model: TrainedModel, part: Shard) -> None:
+        """Generate the rows of a shard and write its file, holding one chunk in memory at a time."""
+        request = self.request
+        with TableWriter(self.path / part.file, model.schema) as out:
+            for rows, _ in model.sample(
                 part.rows,
                 request.seed,
                 request.steps,
-                request.sampler,
+                sampler=request.sampler,
                 first_chunk=part.first_chunk,
                 noise=request.noise,
             ):
-                out.write(generator.as_data(rows, scaling))
+                out.write(rows)
 
 
 def _sampling(config: Config) -> dict[str, Any]:

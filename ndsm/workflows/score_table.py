@@ -15,7 +15,7 @@ from ndsm.errors import InputError
 from ndsm.inference.likelihood import COLUMNS, check_end, hash_index
 from ndsm.processes import require
 from ndsm.runs import Run
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 SCORE_SCHEMA = TableSchema(tuple((name, "double") for name in COLUMNS))
 """What `ndsm score` writes for each row."""
@@ -27,10 +27,10 @@ class RowScorer:
     Args:
         end, probes, seed: as `ndsm.inference.likelihood.log_density`; `end` is generation's last step if None.
         bound: draws for a lower bound of the reverse SDE's density in place of the probability flow's.
-        device: as `Generator.of`.
+        device: as `TrainedModel.of`.
 
     Raises:
-        InputError: as `Generator.of`; or the run has no such bound, or no density at `end`.
+        InputError: as `TrainedModel.of`; or the run has no such bound, or no density at `end`.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class RowScorer:
         bound: int | None = None,
         device: str | None = None,
     ) -> None:
-        self._generator, self._scaling = Generator.of(run, device=device), run.scaling()
+        self._model = TrainedModel.of(run, device=device)
         if bound is not None:
-            require(self._generator.problem.process, "transition", "bound of the log-density")
+            require(self._model.problem.process, "transition", "bound of the log-density")
         if end is not None:
-            check_end(self._generator.problem.process, end)
-        self._level, self._seed = run.config().data.dequantize, seed
-        self._names = run.schema().dimension_names
+            check_end(self._model.problem.process, end)
+        self._level, self._seed = self._model.problem.config.data.dequantize, seed
+        self._names = self._model.schema.dimension_names
         self._settings = {"end": end, "probes": probes, "bound": bound}
 
     def __call__(self, rows: np.ndarray, index: int | None = None) -> np.ndarray:
@@ -66,7 +66,7 @@ class RowScorer:
             index = hash_index(np.asarray(rows, dtype=np.float32)) if index is None else index
             # Not the training rows' own stream: the network may know the points that it makes of them by heart.
             rows = dequantised(rows, self._level, numpy_stream(self._seed, "score noise", index))
-        found = self._generator.log_density(rows, self._scaling, seed=self._seed, **self._settings)
+        found = self._model.log_density(rows, seed=self._seed, **self._settings)
         return found.columns(rows.shape[1], self._level or 1.0)
 
 

@@ -1,4 +1,4 @@
-"""A trained run that makes rows, and says how likely given ones are."""
+"""A trained model in the units of its data: sampling, log-densities, imputation, reconstruction and denoising."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ndsm.core.rng import numpy_stream, stream_seed
-from ndsm.data import Scaling
+from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.data.dequantising import quantised
 from ndsm.errors import InputError
 from ndsm.inference.guidance import Labelled, Operator
@@ -18,9 +18,9 @@ from ndsm.inference.imputation import STEPS, impute
 from ndsm.inference.likelihood import LogDensity, log_density_of_rows
 from ndsm.inference.posterior import Posterior
 from ndsm.inference.reconstruction import Method, reconstruct
-from ndsm.inference.second_order import SecondOrderScore
+from ndsm.inference.second_order import SecondOrderScore, fit_second_order
 from ndsm.objectives import Score
-from ndsm.processes import Langevin
+from ndsm.processes import Langevin, Process
 from ndsm.runs import Run
 from ndsm.samplers import (
     Sampler,
@@ -40,23 +40,27 @@ DENOISED_ROWS = 1024
 
 
 class Denoised(NamedTuple):
-    """What noisy rows say of the clean ones, in the rows' units; all float64."""
+    """Mean and covariance of clean rows given noisy ones, in the rows' units; all float64."""
 
     mean: np.ndarray
-    """Of each clean number given the noisy row, (n, d)."""
+    """Mean of the clean row given the noisy one, (n, d)."""
     std: np.ndarray
     """Its standard deviation, (n, d)."""
     factors: np.ndarray
-    """F, (n, d, r): F Fᵀ is the part of the covariance that is told beyond its diagonal."""
+    """F, (n, d, r): F Fᵀ is the low-rank part of the covariance."""
 
 
 @dataclass
-class Generator:
-    """A trained run, ready to make rows."""
+class TrainedModel:
+    """A score model with its process and the units of its data.
+
+    Rows are in original units, those of the data, unless a docstring says model units (`scaling` maps between the two).
+    """
 
     problem: TrainingSetup
-    model: nn.Module
-    device: torch.device
+    network: nn.Module
+    scaling: Scaling
+    schema: TableSchema
     component_shares: list[list[float]] | None = None
     """Of the mixture's components among each label's rows, if labels were learned."""
     label_counts: list[int] | None = None
@@ -65,8 +69,8 @@ class Generator:
     """A second-order score of the model, if one was trained."""
 
     @classmethod
-    def of(cls, run: Run, own: Langevin | None = None, device: str | None = None) -> "Generator":
-        """The generator of a finished run.
+    def of(cls, run: Run, own: Langevin | None = None, device: str | None = None) -> "TrainedModel":
+        """Load the model of a finished run.
 
         Args:
             own: the process of a run that was trained with the caller's own.
@@ -83,9 +87,30 @@ class Generator:
             problem = build_problem(config, run.mixture(), data["fingerprint"])
         else:
             problem = make_problem(config, own, data["dimension"], data["fingerprint"])
-        model = problem.model(where)
-        run.load_weights(model)
-        return cls(problem, model.eval(), where, data.get("component_shares"), data.get("label_counts"))
+        network = problem.model(where)
+        run.load_weights(network)
+        return cls.described(problem, network.eval(), data)
+
+    @classmethod
+    def described(cls, problem: TrainingSetup, network: nn.Module, data: dict[str, Any]) -> "TrainedModel":
+        """Return the model of a network whose data `data.json` describes, see `Run.data`."""
+        scaling, schema = Scaling.from_json(data["scaling"]), TableSchema.from_json(data["schema"])
+        return cls(problem, network, scaling, schema, data.get("component_shares"), data.get("label_counts"))
+
+    @classmethod
+    def trained_on(cls, dataset: Dataset, problem: TrainingSetup, network: nn.Module) -> "TrainedModel":
+        """Return the model of a network in training, which knows no shares of labels."""
+        return cls(problem, network, dataset.scaling, dataset.schema)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return next(self.network.parameters()).device
+
+    @property
+    def process(self) -> Process:
+        """The noising process, on the network's device."""
+        return self.problem.process.to(self.device)
 
     def rows(
         self,
@@ -98,17 +123,19 @@ class Generator:
         guidance: float = 1.0,
         noise: float | None = None,
     ) -> Iterator[np.ndarray]:
-        """n generated rows in model units, (m, d) float32 at a time; steps and sampler are the run's if not given.
+        """Generate n rows in model units, (m, d) float32 at a time.
 
         Args:
+            steps, sampler: the run's if not given.
+            first_chunk: number of the first chunk of rows, each of which has a random stream of its own.
+            label: number of the label of all rows; rows of any label if not given.
             noise: as `sample.noise`; the run's, for the run's sampler, if not given.
-            label: of all rows; none if not given.
             guidance: strength of `ndsm.inference.guidance.Labelled`.
 
         Raises:
             InputError: the run does not know the label.
         """
-        problem, score = self.problem, cast(Score, self.model)
+        problem, score = self.problem, cast(Score, self.network)
         if label is not None:
             classes = problem.config.network.class_count
             if not 0 <= label < classes:
@@ -119,7 +146,7 @@ class Generator:
                 )
                 raise InputError(f"label: expected {known}, found {label}")
             score = Labelled(score, label, guidance)
-        process = problem.process.to(self.device)
+        process = self.process
         if label is not None and self.component_shares and process.modes is not None:
             process = process.starting_from(
                 process.modes.with_weights(torch.tensor(self.component_shares[label]))
@@ -138,9 +165,9 @@ class Generator:
     def labelled_rows(
         self, n: int, seed: int, steps: int | None = None, **settings: Any
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """n generated rows in model units and the numbers of their labels, (m, d) float32 and (m,), label after label.
+        """Generate n rows in model units with the numbers of their labels, (m, d) float32 and (m,), label after label.
 
-        Labels have the shares that they have among the training rows.
+        Labels have their shares among the training rows.
 
         Args:
             settings: as of `rows`.
@@ -161,36 +188,75 @@ class Generator:
                 ):
                     yield rows, np.full(len(rows), label)
 
-    def as_data(self, rows: np.ndarray, scaling: Scaling) -> np.ndarray:
-        """Rows (n, d) from model units to those of the data, float64; of a run with data.dequantize without its noise."""
-        original, width = scaling.invert(rows), self.problem.config.data.dequantize
-        return original if width is None else quantised(original, width)
-
-    def log_density(
-        self, rows: np.ndarray, scaling: Scaling, end: float | None = None, **settings: Any
-    ) -> LogDensity:
-        """Log-densities of rows (n, d) in original units, see `ndsm.inference.likelihood`.
+    def sample(
+        self,
+        n: int,
+        seed: int,
+        steps: int | None = None,
+        *,
+        label: int | None = None,
+        with_labels: bool = False,
+        **settings: Any,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Generate n rows with the numbers of their labels, (m, d) float64 and (m,) at a time.
 
         Args:
-            scaling: from model units to the rows'.
+            label: as of `rows`; without one the numbers are 0 if not `with_labels`.
+            with_labels: whether labels are drawn, see `labelled_rows`.
+            settings: as of `rows`.
+
+        Raises:
+            InputError: as `rows` and `labelled_rows`.
+        """
+        if with_labels and label is None:
+            pairs = self.labelled_rows(n, seed, steps, **settings)
+        else:
+            made = self.rows(n, seed, steps, label=label, **settings)
+            pairs = ((rows, np.full(len(rows), label or 0)) for rows in made)
+        return ((self.as_data(rows), numbers) for rows, numbers in pairs)
+
+    def sample_given(
+        self,
+        given: dict[str, float],
+        n: int,
+        seed: int,
+        steps: int | None = None,
+        advance: Callable[[int], None] = lambda done: None,
+    ) -> np.ndarray:
+        """Draw n rows that have these values in these columns, (n, d) float64.
+
+        Raises:
+            InputError: a column is unknown, or a value is not finite; or as `impute`.
+        """
+        return self.impute(given_row(self.schema.dimension_names, given), n, seed, steps, advance=advance)[
+            :, 0
+        ]
+
+    def as_data(self, rows: np.ndarray) -> np.ndarray:
+        """Convert rows (n, d) from model units to float64; without the noise of data.dequantize."""
+        original, width = self.scaling.invert(rows), self.problem.config.data.dequantize
+        return original if width is None else quantised(original, width)
+
+    def log_density(self, rows: np.ndarray, end: float | None = None, **settings: Any) -> LogDensity:
+        """Return the log-densities of rows (n, d), see `ndsm.inference.likelihood`.
+
+        Args:
             end: time at which the density is taken; generation's last step if not given.
             settings: as `ndsm.inference.likelihood.log_density`.
         """
-        process = self.problem.process.to(self.device)
         chosen = self.problem.end_dt if end is None else end
-        return log_density_of_rows(process, self.model, rows, scaling, chosen, **settings)
+        return log_density_of_rows(self.process, self.network, rows, self.scaling, chosen, **settings)
 
     def impute(
         self,
         rows: np.ndarray,
-        scaling: Scaling,
         draws: int,
         seed: int,
         steps: int | None = None,
         particles: int | None = None,
         advance: Callable[[int], None] = lambda done: None,
     ) -> np.ndarray:
-        """Rows (n, d) in original units, `draws` times with their NaN drawn given the rest; (draws, n, d), as the rows.
+        """Draw the NaN of rows (n, d) given the rest, `draws` times; (draws, n, d) of the rows' type.
 
         Args:
             steps, particles: as `ndsm.inference.imputation.draw_given`; `STEPS` there and the run's `sample.particles` if not given.
@@ -199,16 +265,13 @@ class Generator:
         Raises:
             InputError: a row has no number, or rows have another number of columns than the run's or are whitened.
         """
-        if rows.shape[1] != scaling.dimensions:
-            raise InputError(
-                f"expected {scaling.dimensions} columns, as the model has, found {rows.shape[1]}"
-            )
+        self._check_columns(rows)
         missing = np.isnan(rows)
         if missing.all(1).any():
             raise InputError(
                 f"row {int(missing.all(1).argmax()) + 1}: expected a known number in each row, found all of them missing"
             )
-        if scaling.whitening is not None:
+        if self.scaling.whitening is not None:
             raise InputError(
                 "expected a run whose columns are not mixed to draw some of them given others, found data.whiten "
                 "'within-mode'; reference.covariance_type full serves the same end"
@@ -218,13 +281,13 @@ class Generator:
         if incomplete.any():
             # Known numbers of a run with data.dequantize: the middle of where its noise may have put them.
             noise = (problem.config.data.dequantize or 0.0) / 2
-            model_rows = scaling.apply(rows[incomplete] + noise)
+            model_rows = self.scaling.apply(rows[incomplete] + noise)
             completed = impute(
-                problem.process.to(self.device), self.model, model_rows, draws,
+                self.process, self.network, model_rows, draws,
                 checked_evaluations(STEPS if steps is None else steps), problem.end_dt, seed, self.device,
                 problem.config.sample.particles if particles is None else particles, advance,
             )  # fmt: skip
-            drawn = self.as_data(completed.reshape(-1, rows.shape[1]), scaling).reshape(completed.shape)
+            drawn = self.as_data(completed.reshape(-1, rows.shape[1])).reshape(completed.shape)
             out[:, incomplete] = np.where(missing[incomplete], drawn, rows[incomplete])
         return out
 
@@ -233,26 +296,24 @@ class Generator:
         operator: Operator,
         y: np.ndarray,
         noise: float | np.ndarray,
-        scaling: Scaling,
         draws: int,
         seed: int,
         steps: int | None = None,
         method: Method | None = None,
         strength: float = 1.0,
     ) -> np.ndarray:
-        """Rows in original units given measurements y = A x + noise of each, `draws` times, (draws, n, d) float64.
+        """Draw rows given measurements y = A x + noise of each, `draws` times, (draws, n, d) float64.
 
         Args:
-            operator: A, of rows in original units.
+            operator: A.
             y: (n, m).
             noise: standard deviation, a number or one for each measurement (m,).
-            scaling: from model units to the rows'.
-            steps, method, strength: as `ndsm.inference.reconstruction`, the run's number of steps if not given.
+            steps, method, strength: as `ndsm.inference.reconstruction`; the run's number of steps if not given.
 
         Raises:
             InputError: A fits neither the run's rows nor y, or the noise is negative or of another length.
         """
-        n, m = y.shape
+        (n, m), scaling = y.shape, self.scaling
         operator.check(scaling.dimensions, torch.from_numpy(y))
         std = np.asarray(noise, dtype=np.float64)
         if std.shape not in ((), (m,)) or not (np.isfinite(std) & (std >= 0)).all():
@@ -267,11 +328,10 @@ class Generator:
         # Rows of one length: measurements in different units would leave the guidance's system ill-conditioned.
         length = np.linalg.norm(seen, axis=1)
         length[length == 0] = 1.0
-        problem = self.problem
         found = reconstruct(
-            problem.process.to(self.device), self.model, Operator(torch.from_numpy(seen / length[:, None])),
+            self.process, self.network, Operator(torch.from_numpy(seen / length[:, None])),
             (y - a @ scaling.mean) / length, std / length, draws, self._evaluations(steps),
-            problem.end_dt, seed, self.device, method, strength,
+            self.problem.end_dt, seed, self.device, method, strength,
         )  # fmt: skip
         out, done = np.empty((draws * n, scaling.dimensions)), 0
         for x in found:
@@ -279,8 +339,8 @@ class Generator:
             done += len(x)
         return out.reshape(draws, n, -1)
 
-    def denoise(self, rows: np.ndarray, scaling: Scaling, t: float, rank: int = 0) -> Denoised:
-        """The clean rows given noisy ones (n, d) in original units, see `ndsm.inference.posterior`.
+    def denoise(self, rows: np.ndarray, t: float, rank: int = 0) -> Denoised:
+        """Return mean and covariance of the clean rows given noisy ones (n, d), see `ndsm.inference.posterior`.
 
         Args:
             t: the time that the process needs to make them so noisy.
@@ -289,14 +349,13 @@ class Generator:
         Raises:
             InputError: t is not a time of the process, the process is a drift of your own, or the columns are not the model's.
         """
-        problem, d = self.problem, scaling.dimensions
-        if rows.shape[1] != d:
-            raise InputError(f"expected {d} columns, as the model has, found {rows.shape[1]}")
+        self._check_columns(rows)
+        problem, scaling, d = self.problem, self.scaling, rows.shape[1]
         if not 0 < t <= problem.process.horizon:
             raise InputError(f"t: expected above 0 and at most {problem.process.horizon:g}, found {t:g}")
         if rank < 0:
             raise InputError(f"rank: expected 0 or more, found {rank}")
-        posterior = Posterior(problem.process.to(self.device), cast(Score, self.model), self.second_order)
+        posterior = Posterior(self.process, cast(Score, self.network), self.second_order)
         noisy = torch.from_numpy(scaling.apply(rows)).to(self.device)
         found = []
         for x in noisy.split(DENOISED_ROWS):
@@ -310,21 +369,41 @@ class Generator:
         factors = np.einsum("nir,ij->njr", factors, to_original)
         return Denoised(scaling.invert(mean), np.sqrt(own @ to_original**2 + (factors**2).sum(2)), factors)
 
+    def fit_second_order(self, rows: np.ndarray, rank: int, steps: int) -> None:
+        """Train a second-order score on rows (n, d), see `ndsm.inference.second_order`; the other methods use it from then on.
+
+        Raises:
+            InputError: the rank is negative.
+        """
+        problem = self.problem
+        network = problem.model(torch.device("cpu"))
+        network.load_state_dict(self.network.state_dict())
+        self.second_order = fit_second_order(
+            network, problem.process.to("cpu"), self.scaling.apply(rows), problem.end_dt,
+            rank=rank, steps=steps, seed=problem.config.train.seed,
+        ).to(self.device)  # fmt: skip
+
+    def prior_rows(self, n: int, seed: int) -> np.ndarray:
+        """Draw n rows of the prior in model units, (n, d) float32."""
+        return sample_prior(self.process, n, seed).cpu().numpy()
+
+    def _check_columns(self, rows: np.ndarray) -> None:
+        if rows.shape[1] != self.scaling.dimensions:
+            raise InputError(
+                f"expected {self.scaling.dimensions} columns, as the model has, found {rows.shape[1]}"
+            )
+
     def _evaluations(self, steps: int | None) -> int:
-        """The steps of generation, the run's if not given.
+        """Return the steps of generation, the run's if not given.
 
         Raises:
             InputError: fewer than 2.
         """
         return checked_evaluations(self.problem.config.sample.steps if steps is None else steps)
 
-    def prior_rows(self, n: int, seed: int) -> np.ndarray:
-        """n rows of the mixture alone in model units, (n, d) float32."""
-        return sample_prior(self.problem.process.to(self.device), n, seed).cpu().numpy()
-
 
 def given_row(names: list[str], given: dict[str, float]) -> np.ndarray:
-    """The row (1, d) that has these values in these columns, NaN in the others.
+    """Return the row (1, d) that has these values in these columns, NaN in the others.
 
     Raises:
         InputError: a column is unknown, or a value is not finite.

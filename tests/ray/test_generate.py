@@ -5,7 +5,7 @@ import pytest
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.workflows.sample_shards import SampleRequest, ShardFolder
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -24,9 +24,9 @@ def test_actors_write_the_files_of_one_process(ray_cluster, tmp_path, train_arcs
     request = SampleRequest(9000, steps=10, sampler="exponential", chunks_per_file=1)
     here, there = (ShardFolder(tmp_path / name, made.run, request) for name in ("here", "there"))
     for part in here.parts:
-        here.make(Generator.of(made.run), part)
+        here.make(TrainedModel.of(made.run), part)
     # One is there from an earlier sitting.
-    there.make(Generator.of(made.run), there.parts[1])
+    there.make(TrainedModel.of(made.run), there.parts[1])
     written = []
     generate_on_ray(there, lambda part: written.append(part.file))
     assert sorted(written) == ["part-00000.parquet", "part-00002.parquet"]

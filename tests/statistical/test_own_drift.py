@@ -167,7 +167,7 @@ def test_wells_that_are_simulated_by_the_estimators_steps_have_their_width(mean_
     start = well.sample(20_000, torch_stream(3, "start")).numpy()
     model = NDSM(process=process, max_steps=1, random_state=0, config=SMALL)
     with pytest.warns(UserWarning, match=r"process.grid.steps is \d+ in place of 150"):
-        spec = model.fit(start)._generator.problem.spec
+        spec = model.fit(start)._model.problem.spec
 
     def squares(times):
         one = replace(spec, times=times, paths=40_000, times_per_path=1)

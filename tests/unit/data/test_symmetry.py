@@ -19,7 +19,7 @@ from ndsm.simulation import rollout
 from ndsm.training import fit_mixture
 from ndsm.workflows.resuming import start
 from ndsm.workflows.setup import build_problem, describe_data, prepare
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 
 def rotation(quarters):
@@ -39,10 +39,10 @@ def crooked(y, t):
 
 
 def test_the_mean_over_a_group_is_equivariant_and_leaves_equivariant_scores():
-    generator = torch.Generator().manual_seed(0)
+    model = torch.Generator().manual_seed(0)
     y, t = (
-        torch.randn(9, 2, generator=generator, dtype=torch.float64),
-        torch.rand(9, generator=generator).double(),
+        torch.randn(9, 2, generator=model, dtype=torch.float64),
+        torch.rand(9, generator=model).double(),
     )
     s = Equivariant(crooked, C4)
     for g in C4:
@@ -166,7 +166,7 @@ def test_a_run_with_symmetry_is_written_and_read(problems, tmp_path):
     run = Run(tmp_path / "run")
     run.begin(problem.config, describe_data(dataset, dataset.stamp), problem.process.mixture)
     run.save_weights(trainer.ema, trainer.model)
-    rows = np.concatenate(list(Generator.of(run).rows(30, 0)))
+    rows = np.concatenate(list(TrainedModel.of(run).rows(30, 0)))
     assert rows.shape == (30, 64)
     assert np.isfinite(rows).all()
     # The density has the symmetry too; its exact divergence maps the model over directions.

@@ -182,6 +182,6 @@ def test_the_estimator_whitens_as_its_configuration_says():
     fields = {k: v for k, v in TINY.items() if k != "data.name"}
     config = load_config("vectors", {**fields, "data.path": "X"})
     model = ndsm.NDSM(3, config=config, max_steps=10, random_state=0, device="cpu").fit(rows)
-    assert model._scaling.whitening is not None
+    assert model._model.scaling.whitening is not None
     new = model.sample(300)
     assert new.mean(0) == pytest.approx(rows.mean(0), abs=4.0)

@@ -116,12 +116,12 @@ def test_the_objective_can_be_an_object(control_variate, kind, epsilon):
 
 def test_settings_of_an_objective_that_no_field_has_are_kept():
     loss = ndsm.objectives.Path(thinning=0.0)
-    assert estimator(objective=loss).fit(data())._generator.problem.objective is loss
+    assert estimator(objective=loss).fit(data())._model.problem.objective is loss
 
 
 def test_a_learned_control_variate_trains():
     model = estimator(objective=ndsm.objectives.NDSM(control_variate="learned")).fit(data())
-    assert isinstance(model._generator.problem.epsilon(), ndsm.objectives.NetworkEpsilon)
+    assert isinstance(model._model.problem.epsilon(), ndsm.objectives.NetworkEpsilon)
 
 
 @pytest.mark.parametrize("bad", ["network", True, (0.5,)])
@@ -427,7 +427,7 @@ def test_whitened_rows_are_denoised_with_the_variance_of_their_own_columns(monke
     own, factors = torch.tensor([[0.1, 0.2]]), torch.tensor([[[0.3], [-0.4]]])
     monkeypatch.setattr(Posterior, "covariance", lambda self, x, t, rank: Covariance(own, factors))
     found = model.denoise(rows[:1], 0.1)
-    scaling = model._scaling
+    scaling = model._model.scaling
     m = scaling.whitening.colour * scaling.scale
     whole = m.T @ (np.diag(own[0]) + factors[0].numpy() @ factors[0].numpy().T) @ m
     np.testing.assert_allclose(found.std[0] ** 2, whole.diagonal(), rtol=1e-5)

@@ -11,7 +11,7 @@ import ndsm
 from ndsm.cli import main
 from ndsm.config import load_config
 from ndsm.core.rng import torch_stream
-from ndsm.data import load
+from ndsm.data import Scaling, TableSchema, load
 from ndsm.errors import InputError
 from ndsm.inference.guidance import Classified, Operator
 from ndsm.inference.likelihood import TOLERANCE
@@ -29,7 +29,7 @@ from ndsm.workflows.evaluate import evaluate_checkpoint
 from ndsm.workflows.resuming import start
 from ndsm.workflows.setup import build_problem, training_problem
 from ndsm.workflows.train import training_in_memory
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 from tuning.folder import TrialRecord
 from tuning.scoring import Scorer, search_split
 from tuning.trial import Setting, run_trial
@@ -112,14 +112,17 @@ def test_objectives_train_and_are_measured_there(kind, device):
         assert measure_costs(problem, ROWS, trainer, 1, seconds=0.0).use > 0
 
 
+def untrained(problem):
+    trainer, _ = start(problem, None)
+    return TrainedModel(problem, trainer.ema.eval(), Scaling(np.zeros(3), np.ones(3)), TableSchema(()))
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_generate_there(sampler, device):
     made = 0
     for fields in ({}, LINEAR | {"process.kind": "ve"}, LINEAR | {"process.kind": "subvp"}):
-        trainer, _ = start(problem_of(**fields), None)
-        generator = Generator(problem_of(**fields), trainer.ema.eval(), trainer.device)
         try:
-            rows = np.concatenate(list(generator.rows(3, 0, 4, sampler)))
+            rows = np.concatenate(list(untrained(problem_of(**fields)).rows(3, 0, 4, sampler)))
         except InputError:
             continue
         assert np.isfinite(rows).all()
@@ -158,11 +161,10 @@ def test_an_estimator_draws_completes_and_scores_there(law, device):
         process=own_process(law, device) if own else None, objective="dsm" if linear else "ndsm", sample_steps=3,
         random_state=0,
     ).fit(ROWS, [0, 1] * 30)  # fmt: skip
-    scaling, log_density = model._scaling, model._generator.log_density
     assert np.isfinite(model.sample(3, label=1, guidance=1.5)).all()
     if law not in ("diag", "tied"):
         way = {"full": {"probes": 2}, "vp": {"bound": 2}}.get(law, {})
-        assert np.isfinite(log_density(ROWS[:3], scaling, **way).log_prob).all()
+        assert np.isfinite(model._model.log_density(ROWS[:3], **way).log_prob).all()
         assert np.isfinite(model.impute([[0.5, np.nan, np.nan]])).all()
     operator = Operator(torch.ones(1, 3).to(device))
     for method in ("projection",) if own else ("projection", "moment-matched"):
@@ -175,12 +177,11 @@ def test_an_estimator_draws_completes_and_scores_there(law, device):
 
 def test_a_symmetric_score_and_a_classifier_guide_there(device):
     problem = problem_of(**{"data.name": "images", "data.symmetry": "c2"})
-    trainer, _ = start(problem, None)
-    generator = Generator(problem, trainer.ema.eval(), trainer.device)
+    network = untrained(problem).network
     process = problem.process.to(device)
     # Its process may be anywhere.
     classifier = fit_classifier(process, ROWS, np.arange(60) % 2, steps=2, batch_rows=8, width=4, depth=1)
-    guided = Classified(generator.model, classifier.to(device), 1)
+    guided = Classified(network, classifier.to(device), 1)
     (rows,) = generate(process, guided, problem.reverse_times, 3, 0, device, "exponential")
     assert bool(torch.isfinite(rows).all())
 

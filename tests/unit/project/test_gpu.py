@@ -9,7 +9,7 @@ from ndsm.runs import Run
 from ndsm.simulation import rollout
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 pytestmark = [
     pytest.mark.gpu,
@@ -41,9 +41,9 @@ def test_every_objective_trains_on_the_gpu_and_generates_there(kind, network, tm
     begin(experiment)
     for record in train_locally(experiment):
         assert np.isfinite(record.metrics["loss"])
-    generator = Generator.of(run)
-    assert {p.device.type for p in generator.model.parameters()} == {"cuda"}
-    rows = np.concatenate(list(generator.rows(500, 0)))
+    model = TrainedModel.of(run)
+    assert {p.device.type for p in model.network.parameters()} == {"cuda"}
+    rows = np.concatenate(list(model.rows(500, 0)))
     assert rows.shape == (500, 64)
     assert np.isfinite(rows).all()
 

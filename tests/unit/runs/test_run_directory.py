@@ -22,7 +22,7 @@ from ndsm.workflows.evaluate import evaluate_run
 from ndsm.workflows.resuming import start
 from ndsm.workflows.setup import begin, build_problem, prepare
 from ndsm.workflows.train import train_locally
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 TINY = {
     "data.n": 500,
@@ -503,7 +503,7 @@ def test_a_missing_run_is_refused(tmp_path):
 def test_a_run_without_weights_says_so(run):
     (run.path / "model.safetensors").unlink()
     with pytest.raises(InputError, match="not finished training"):
-        Generator.of(run)
+        TrainedModel.of(run)
 
 
 DAMAGE = {
@@ -521,7 +521,7 @@ def test_a_damaged_file_is_named(run, name, damage):
     path = run.path / name
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     with pytest.raises(InputError, match=name.replace(".", r"\.")):
-        Generator.of(run)
+        TrainedModel.of(run)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from ndsm.runs import Run
 from ndsm.workflows.evaluate import evaluate_run
 from ndsm.workflows.setup import begin, build_problem, prepare
 from ndsm.workflows.train import train_locally
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 VE = {
     "process": {"kind": "ve", "horizon": 1.0, "sigma_min": 0.02, "sigma_max": None, "grid": {"steps": 40}},
@@ -46,7 +46,7 @@ def test_the_largest_noise_scale_is_the_largest_distance_of_the_data(trained):
     assert again.process.sigma_max == process.sigma_max
     # The same configuration resumes the run.
     assert prepare(load_config("toy-arcs", VE), run).problem.process.sigma_max == process.sigma_max
-    assert np.isfinite(np.concatenate(list(Generator.of(run).rows(20, 0)))).all()
+    assert np.isfinite(np.concatenate(list(TrainedModel.of(run).rows(20, 0)))).all()
 
 
 def test_rows_closer_than_the_smallest_noise_scale_are_refused(tmp_path):
@@ -60,7 +60,7 @@ def test_an_evaluation_bounds_the_likelihood_of_validation_rows(trained):
     run, experiment = trained
     metrics = evaluate_run(run, 100, experiment.dataset)
     rows = experiment.dataset.scaling.invert(experiment.dataset.validation)
-    found = Generator.of(run).log_density(rows, experiment.dataset.scaling, bound=200, seed=1).log_prob
+    found = TrainedModel.of(run).log_density(rows, bound=200, seed=1).log_prob
     error = 4 * np.hypot(metrics["log_prob_bound_se"], found.std() / len(found) ** 0.5)
     assert metrics["log_prob_bound"] == pytest.approx(found.mean(), abs=error)
     bits = -metrics["log_prob_bound"] / 2 / np.log(2)

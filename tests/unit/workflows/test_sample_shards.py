@@ -14,7 +14,7 @@ from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.samplers import CHUNK
 from ndsm.workflows.sample_shards import SampleRequest, ShardFolder
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 
 N = 2 * CHUNK + 100
 REQUEST = SampleRequest(N, seed=3, steps=10, sampler="exponential", chunks_per_file=1)
@@ -38,7 +38,7 @@ def columns(path):
 
 def make_missing(folder):
     for part in reversed(folder.missing()):
-        folder.make(Generator.of(folder.run), part)
+        folder.make(TrainedModel.of(folder.run), part)
 
 
 def test_the_parts_are_the_rows_of_one_file_in_any_order_of_making(run, tmp_path):
@@ -182,7 +182,7 @@ def test_what_the_run_cannot_do_is_said_before_there_is_a_folder(run, tmp_path, 
 
 @pytest.mark.parametrize(("n", "hinted"), [(10_000_000, True), (10_000, False)])
 def test_many_rows_for_one_file_are_told_of_the_folder(run, tmp_path, monkeypatch, capsys, n, hinted):
-    monkeypatch.setattr(Generator, "rows", lambda *args, **settings: iter(()))
+    monkeypatch.setattr(TrainedModel, "rows", lambda *args, **settings: iter(()))
     assert main(["sample", str(run.path), "--n", str(n), "--out", str(tmp_path / "new.parquet")]) == 0
     told = f"a folder as --out, such as {tmp_path / 'new'}, is filled by all nodes"
     assert (told in capsys.readouterr().err) == hinted

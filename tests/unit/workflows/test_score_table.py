@@ -21,7 +21,7 @@ from ndsm.inference.likelihood import LogDensity, log_density
 from ndsm.runs import Run
 from ndsm.samplers import SAMPLERS
 from ndsm.workflows.score_table import RowScorer, open_rows, score_table
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 from pipelines.score import _Worker, score_on_ray
 
 
@@ -46,9 +46,9 @@ def test_a_trained_density_on_thin_arcs_integrates_to_one(train_arcs, tmp_path):
     run = Run(tmp_path / "arcs")
     small = {"network.width": 32, "network.depth": 2, "data.n": 2000, "train.block_mb": 0.2}
     train_arcs(run, {"train.steps": 250, "reference.n_init": 1, **small})
-    generator, x = Generator.of(run), torch.linspace(-3.2, 3.2, 41)
-    grid, process = torch.cartesian_prod(x, x), generator.problem.process
-    found, _ = log_density(process, generator.model, grid, 0.02, tolerance=1e-3)
+    model, x = TrainedModel.of(run), torch.linspace(-3.2, 3.2, 41)
+    grid, process = torch.cartesian_prod(x, x), model.problem.process
+    found, _ = log_density(process, model.network, grid, 0.02, tolerance=1e-3)
     density = found.exp().reshape(41, 41)
     assert float(torch.trapezoid(torch.trapezoid(density, x), x)) == pytest.approx(1.0, abs=0.02)
     assert max(density[[0, -1]].max(), density[:, [0, -1]].max()) < 1e-3 * density.max()
@@ -311,7 +311,7 @@ def test_what_is_drawn_of_whole_numbers_is_the_numbers_without_the_noise(
     run = Run.open(whole_numbers / "run")
     rows = load(run.config().data, run.config().train.seed, run.scaling()).train
     counts = np.floor(run.scaling().invert(rows))
-    monkeypatch.setattr(Generator, "rows", lambda *args, **settings: iter([rows]))
+    monkeypatch.setattr(TrainedModel, "rows", lambda *args, **settings: iter([rows]))
     for out in ("s.parquet", "folder"):
         assert main(["sample", str(run.path), "--n", "54", "--out", str(tmp_path / out), "--local"]) == 0
         found = pq.read_table(tmp_path / out)
