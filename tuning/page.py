@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from markupsafe import Markup
 
 from ndsm.config import WITH_EPSILON
 from ndsm.errors import InputError
-from ndsm.report.html import Section, code, note, page, picture, plot, table, text
+from ndsm.report.parts import Code, Note, Part, Picture, Plot, Section, Table, Text, page
 from ndsm.workflows.figures import samples_figure
 from ndsm.workflows.resuming import start
-from ndsm.workflows.trained_model import Generator
+from ndsm.workflows.trained_model import TrainedModel
 from tuning.finalists import finalist_name
 from tuning.folder import FINISHED, TrialFolder, TrialRecord
 
@@ -28,13 +27,13 @@ SHOWN_FIELDS = 10
 
 def tune_page(summary: "Summary") -> str:
     """The whole document."""
-    lead = [text(summary.sentence()[:1].upper() + summary.sentence()[1:] + ".")]
+    lead: list[Part] = [Text(summary.sentence()[:1].upper() + summary.sentence()[1:] + ".")]
     if summary.best is not None:
         path = summary.folder.path
-        lead.append(code(f"ndsm train {path.parent.name}/{path.name}/best.yaml"))
+        lead.append(Code(f"ndsm train {path.parent.name}/{path.name}/best.yaml"))
     ended = sum(r.status in FINISHED for r in summary.records)
     lead.append(
-        text(
+        Text(
             f"{ended} trials ended, {sum(r.status == 'stopped' for r in summary.records)} of them stopped early; "
             f"{sum(r.status == 'invalid' for r in summary.records)} combinations were invalid."
         )
@@ -49,10 +48,10 @@ def tune_page(summary: "Summary") -> str:
     return page(f"Search around {summary.preset}", lead, sections)
 
 
-def _comparison(summary: "Summary") -> Iterable[Markup]:
+def _comparison(summary: "Summary") -> Iterable[Part]:
     metric, best = summary.metric, summary.best
     if not summary.finalists:
-        yield note("No runs on fresh seeds yet: the search was stopped before them, or no trial ended.")
+        yield Note("No runs on fresh seeds yet: the search was stopped before them, or no trial ended.")
     else:
         rows: list[tuple[Any, ...]] = [
             (
@@ -66,7 +65,7 @@ def _comparison(summary: "Summary") -> Iterable[Markup]:
             ("true data (floor)", summary.finalists[0].floor, None, _floor(summary), None, None, None)
         )
         rows.append(("mixture alone", None, None, _prior(summary), None, None, None))
-        yield table(
+        yield Table(
             f"{metric} at the preset's training time on fresh seeds",
             (
                 "configuration", "evaluation rows, mean", "std over seeds", "search's rows, mean", "seeds", "steps",
@@ -77,15 +76,15 @@ def _comparison(summary: "Summary") -> Iterable[Markup]:
     if best is not None and best.number:
         base = summary.plan.space.preset()
         changed = [(k, base.get(k), v) for k, v in best.params.items() if base.get(k) != v]
-        yield table(
+        yield Table(
             "What differs", ("field", "preset", "best"), [(k, _cell(a), _cell(b)) for k, a, b in changed]
         )
     for record in [r for r in summary.records if r.number == 0] + ([best] if best and best.number else []):
         if (png := _picture(summary, record)) is not None:
-            yield picture(png, f"Data, samples of {record.name}, and its mixture alone")
+            yield Picture(png, f"Data, samples of {record.name}, and its mixture alone")
 
 
-def _importance(summary: "Summary") -> Iterable[Markup]:
+def _importance(summary: "Summary") -> Iterable[Part]:
     import plotly.graph_objects as go
 
     share, found = summary.importance()
@@ -94,9 +93,9 @@ def _importance(summary: "Summary") -> Iterable[Markup]:
         figure = go.Figure(go.Bar(x=values[::-1], y=names[::-1], orientation="h"))
         figure.update_layout(title=f"Importance for {summary.metric} after {share:.0%} of the steps")
         says = f"{names[0]} explains the most, {values[0]:.0%} of what all fields explain together."
-        yield plot(figure, says, table("Importance", ("field", "share"), list(found.items())))
+        yield Plot(figure, says, Table("Importance", ("field", "share"), list(found.items())))
     else:
-        yield note("Too few trials to tell which fields matter.")
+        yield Note("Too few trials to tell which fields matter.")
     shown = [r for r in summary.records if r.status in FINISHED and r.scores]
     fields = [p.field for p in summary.plan.space.parameters if all(p.field in r.params for r in shown)]
     if len(shown) >= 2 and fields:
@@ -114,7 +113,7 @@ def _importance(summary: "Summary") -> Iterable[Markup]:
             title="Every trial as a line; bright lines score low", margin={"t": 60, "b": 70, "l": 40, "r": 40}
         )
         best = min(shown, key=lambda r: r.scores[-1].score)
-        yield plot(
+        yield Plot(
             figure,
             f"Parallel coordinates of {len(shown)} trials; {best.name} scored lowest, {best.score:.4g}.",
         )
@@ -143,7 +142,7 @@ def _axis(field: str, values: list[Any]) -> dict[str, Any]:
     }
 
 
-def _front(summary: "Summary") -> Iterable[Markup]:
+def _front(summary: "Summary") -> Iterable[Part]:
     import plotly.graph_objects as go
 
     points = [
@@ -152,7 +151,7 @@ def _front(summary: "Summary") -> Iterable[Markup]:
     ]  # fmt: skip
     front = summary.front()
     if not front:
-        yield note("No trial has been scored yet.")
+        yield Note("No trial has been scored yet.")
         return
     figure = go.Figure()
     figure.add_scatter(
@@ -172,22 +171,22 @@ def _front(summary: "Summary") -> Iterable[Markup]:
     time, score, record = front[-1]
     says = f"The front ends at {score:.4g} after {time:.2g} of the preset's time, by {record.name}."
     rows = [(f"{t:.3g}", s, r.name) for t, s, r in front]
-    yield plot(figure, says, table("Pareto front", ("time", summary.metric, "trial"), rows))
+    yield Plot(figure, says, Table("Pareto front", ("time", summary.metric, "trial"), rows))
 
 
-def _epsilon(summary: "Summary") -> Iterable[Markup]:
+def _epsilon(summary: "Summary") -> Iterable[Part]:
     import plotly.graph_objects as go
 
     best = summary.best
     trial = None if best is None else _trained(summary, best)
     if trial is None:
-        yield note("No trained trial yet.")
+        yield Note("No trained trial yet.")
         return
     config = trial.run.config()
     if config.objective.kind not in WITH_EPSILON:
-        yield note(f"The best objective is {config.objective.kind}, which has no ε(t).")
+        yield Note(f"The best objective is {config.objective.kind}, which has no ε(t).")
         return
-    problem = Generator.of(trial.run).problem
+    problem = TrainedModel.of(trial.run).problem
     # The driver's machine need not have the GPU that the run was trained on.
     trainer, _ = start(problem.with_device("cpu"), trial.run.find_checkpoint())
     t = np.geomspace(problem.t_min, problem.process.horizon, 200)
@@ -199,12 +198,12 @@ def _epsilon(summary: "Summary") -> Iterable[Markup]:
         yaxis_title="ε",
     )
     figure.update_xaxes(type="log")
-    numbers = table("ε(t)", ("t", "ε"), [(float(t[i]), values[i]) for i in range(0, len(t), 20)])
+    numbers = Table("ε(t)", ("t", "ε"), [(float(t[i]), values[i]) for i in range(0, len(t), 20)])
     says = f"ε goes from {values[0]:.3g} at t = {t[0]:.2g} to {values[-1]:.3g} at the horizon {t[-1]:.2g}."
-    yield plot(figure, says, numbers)
+    yield Plot(figure, says, numbers)
 
 
-def _trials(summary: "Summary") -> Iterable[Markup]:
+def _trials(summary: "Summary") -> Iterable[Part]:
     header = (
         "trial",
         "status",
@@ -222,7 +221,7 @@ def _trials(summary: "Summary") -> Iterable[Markup]:
         )
         for r in sorted(summary.records, key=lambda r: (r.status != "done", r.score is None, r.score or 0.0))
     ]  # fmt: skip
-    yield table("Trials; a step's cost is in units of the preset's", header, rows)
+    yield Table("Trials; a step's cost is in units of the preset's", header, rows)
 
 
 def _trained(summary: "Summary", record: TrialRecord) -> TrialFolder | None:
@@ -242,14 +241,14 @@ def _picture(summary: "Summary", record: TrialRecord) -> bytes | None:
     if trial is None:
         return None
     try:
-        generator = Generator.of(trial.run)
+        model = TrainedModel.of(trial.run)
     except InputError:
         return None
     seed = summary.setting.scorer.seed
-    rows = np.concatenate(list(generator.rows(PICTURED_ROWS, seed)))
+    rows = np.concatenate(list(model.rows(PICTURED_ROWS, seed)))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "samples.png"
-        samples_figure(summary.dataset, rows, generator.prior_rows(PICTURED_ROWS, seed), path, record.name)
+        samples_figure(summary.dataset, rows, model.prior_rows(PICTURED_ROWS, seed), path, record.name)
         return path.read_bytes()
 
 

@@ -136,7 +136,8 @@ def evaluate_command(args: Sequence[str]) -> None:
     """`ndsm evaluate`."""
     options = parse("evaluate", EvaluateOptions, args)
     from ndsm.core.progress import stage
-    from ndsm.report.page import find_data, write_report
+    from ndsm.report.numbers import find_data
+    from ndsm.report.page import write_report
     from ndsm.runs import Run
     from ndsm.workflows.evaluate import evaluate_run
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ndsm.report.html import Section, code, facts, fold, note, page, plot, side_by_side, table, text
+from ndsm.report.parts import Code, Facts, Fold, Note, Plot, Section, SideBySide, Table, Text, page
 
 
 @pytest.fixture(scope="module")
@@ -14,14 +14,14 @@ def some_page(tmp_path_factory):
         lines = [go.Scatter(x=[1, 2, 3], y=[3, 1, k], name=f"line {k}") for k in range(3)]
         return go.Figure(lines).update_layout(title_text=title, xaxis_title="step", yaxis_title="loss")
 
-    wide = table("Many columns", [f"column {i}" for i in range(12)], [[i * 1.5 for i in range(12)]])
+    wide = Table("Many columns", [f"column {i}" for i in range(12)], [[i * 1.5 for i in range(12)]])
     path = tmp_path_factory.mktemp("page") / "page.html"
     markup = page(
         "A <title> & more",
-        [text("The <b>lead</b>."), facts({"rows": 12345, "loss": -1.23456, "device": None})],
+        [Text("The <b>lead</b>."), Facts({"rows": 12345, "loss": -1.23456, "device": None})],
         [
-            Section("Figures", [side_by_side([plot(figure("Loss"), "Falls."), plot(figure("</script>"), "Rises.", wide)])]),
-            Section("Tables", [wide, note("nothing else"), fold("more", [code("ndsm train x --a <b>")])]),
+            Section("Figures", [SideBySide([Plot(figure("Loss"), "Falls."), Plot(figure("</script>"), "Rises.", wide)])]),
+            Section("Tables", [wide, Note("nothing else"), Fold("more", [Code("ndsm train x --a <b>")])]),
         ],
     )  # fmt: skip
     path.write_text(markup, encoding="utf-8")

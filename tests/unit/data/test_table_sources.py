@@ -20,7 +20,7 @@ from ndsm.config import Data, load_config
 from ndsm.data import load
 from ndsm.data.tables import open_table
 from ndsm.errors import InputError
-from ndsm.report.page import find_data
+from ndsm.report.numbers import find_data
 from ndsm.runs import Run
 from ndsm.runs.identity import training_hash
 from ndsm.workflows.score_table import open_rows
