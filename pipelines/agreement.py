@@ -25,7 +25,7 @@ def agreed_checkpoint(
     warn: Callable[[str], object],
     patience: float = PATIENCE,
 ) -> Checkpoint | None:
-    """What rank 0 finds to be the newest whole checkpoint; None, for all, if it finds none.
+    """Return the newest whole checkpoint that rank 0 finds; None for all workers if it finds none.
 
     Workers that each looked for themselves could see different files, as a network file system shows them, and would
     train on from different weights.

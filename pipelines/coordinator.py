@@ -35,7 +35,7 @@ class Coordinator:
         return self._simulators
 
     def set_simulators(self, simulators: list[Any]) -> None:
-        """From now on these are in use; sealed."""
+        """Replace the simulators in use, given as sealed handles."""
         self._simulators = simulators
 
     def post(self, line: dict[str, Any]) -> bool:
@@ -66,7 +66,7 @@ class Coordinator:
         self._controller = handle, name
 
     def controller(self) -> tuple[list[Any], str] | None:
-        """What `note_controller` was told of."""
+        """Return what `note_controller` was given."""
         return self._controller
 
     def ask_to_stop(self) -> None:

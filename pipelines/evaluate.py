@@ -17,9 +17,9 @@ from ndsm.workflows.evaluate import evaluate_checkpoint, log_evaluation
 from pipelines.resources import TRAINER
 
 FREE_SECONDS = 1
-"""In which a CPU that nobody uses is found."""
+"""Seconds to look for an idle CPU."""
 AGAIN_SECONDS = 10.0
-"""Between attempts to find one."""
+"""Seconds between attempts to find one."""
 
 log = logging.getLogger("ndsm")
 

@@ -24,9 +24,9 @@ class Node:
     name: str
     """Host name and address."""
     total: Mapping[str, float]
-    """What it has."""
+    """Resources of the node."""
     free: Mapping[str, float]
-    """What of that nobody holds now."""
+    """Resources that nobody holds now."""
 
     @property
     def object_store(self) -> float:
@@ -41,7 +41,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What there is."""
+    """Resources of a cluster."""
 
     cpus: float
     gpus: float
@@ -66,7 +66,7 @@ class Cluster:
         metrics: str | None = None,
         nodes: Sequence[Node] = (),
     ) -> "Cluster":
-        """From what `ray.cluster_resources()` returns."""
+        """Return the cluster that `ray.cluster_resources()` describes."""
         return cls(
             resources.get("CPU", 0),
             resources.get("GPU", 0),
@@ -86,7 +86,7 @@ class Cluster:
             say(f"Metrics for Prometheus: {self.metrics}")
 
     def worker_resources(self, use_gpu: bool) -> dict[str, float]:
-        """What each training worker asks for."""
+        """Return the resources that each training worker asks for."""
         found = {"CPU": 1.0}
         if use_gpu:
             found["GPU"] = 1.0
@@ -95,7 +95,7 @@ class Cluster:
         return found
 
     def simulator_resources(self) -> dict[str, float]:
-        """What each simulator asks for."""
+        """Return the resources that each simulator asks for."""
         return {"CPU": 1.0} if self.simulators is None else {"CPU": 1.0, SIMULATOR: 1.0}
 
 
@@ -114,7 +114,7 @@ def gpu_of_each(cluster: Cluster, device: str, processes: int) -> int:
 def check_budget(
     cluster: Cluster, train: Train, simulators: int, block_bytes: int, data_bytes: int, use_gpu: bool
 ) -> None:
-    """Nothing, if simulators, the least number of workers, the training rows and blocks in flight fit the cluster.
+    """Raise an error if simulators, the least number of workers, the training rows and blocks in flight do not fit the cluster.
 
     Args:
         simulators: to begin with.
@@ -206,7 +206,7 @@ def without(resources: Mapping[str, float], bundle: Mapping[str, float]) -> dict
 
 
 def lack(nodes: Sequence[Node], bundle: Mapping[str, float], count: int, own: float = 0.0) -> str | None:
-    """What of `count` bundles is not free, such as "2 CPU: 3 of 4 in use by others"; None if all of it is.
+    """Return which resources of `count` bundles are not free, such as "2 CPU: 3 of 4 in use by others"; None if all of it is.
 
     Args:
         own: CPUs among those in use that are this run's.
@@ -295,7 +295,7 @@ class Waiting:
             self._said, self._said_at = what, now
 
     def over(self) -> None:
-        """What was waited for is there."""
+        """End the wait."""
         self._since, self._said = None, ""
 
 

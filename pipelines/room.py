@@ -23,9 +23,9 @@ from pipelines.resources import Cluster, Node, Waiting, capacity, lack, spread
 LOOK_SECONDS = 0.5
 """Between looks at what is free."""
 PLACE_SECONDS = 5.0
-"""In which a place is there that was free when it was asked for; another one may have been faster."""
+"""Seconds to wait for a place that was free when it was asked for; another process may have been faster."""
 SETTLE_SECONDS = 5.0
-"""In which what has just ended is no longer counted, so that a start looks again for places that are missing."""
+"""Seconds until resources of a process that has just ended are free again; a start looks again for missing places."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Room:
         self.workers: PlacementGroup | None = None
         """Holds the workers' room until Ray Train takes it."""
         self.places: list[Place] = []
-        """Of simulators."""
+        """Places of the simulators."""
 
     def __enter__(self) -> Self:
         return self
@@ -153,7 +153,7 @@ class Room:
             self.workers = None
 
     def watch(self, controller: str | None) -> bool:
-        """Whether Ray Train's workers have no room; says so, and ends that after a time.
+        """Return whether Ray Train's workers have no room; say so, and end the wait after a time.
 
         Args:
             controller: id of Ray Train's actor, which asks for their room; None before it has started.

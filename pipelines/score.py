@@ -109,7 +109,7 @@ def score_on_ray(run: Run, data: str | Path, out: Path, workers: int, settings: 
 
 
 def local_paths(reader: Reader) -> list[Path]:
-    """Where the data are, if they are files of this machine."""
+    """Return the path of the data, if they are files of this machine."""
     return [Path(reader.location.path)] if reader.location.is_local else []
 
 
@@ -134,7 +134,7 @@ def read_files(table: Table) -> ray.data.Dataset:
 
 
 def check_workers(found: Cluster, workers: int) -> None:
-    """Nothing, if the workers fit the cluster beside the task that reads.
+    """Raise an error if the workers do not fit the cluster beside the task that reads.
 
     Raises:
         InputError: they do not; Ray itself would wait for ever.

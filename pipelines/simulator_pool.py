@@ -118,7 +118,7 @@ def workers_problem(problem: TrainingSetup, use_gpu: bool) -> TrainingSetup:
 
 
 def as_worker(function: Callable[..., Any], room: Room, *args: Any) -> Any:
-    """What a function gives in a task with what a training worker asks for, in the room that is held for one."""
+    """Run a function in a task with the resources of a training worker, in the room held for one, and return its result."""
 
     def work(*args: Any) -> Any:
         torch.set_num_threads(1)

@@ -42,8 +42,8 @@ REGROUP_SECONDS = 15.0
 LOOK_SECONDS = 2.0
 """Between looks at whether Ray Train's workers have room."""
 END_SECONDS = 30.0
-"""In which workers save and end after the driver's own failure, before their simulators are killed, and Ray Train ends when
-it is told to."""
+"""Seconds for workers to save and end after a failure of the driver, before their simulators are killed, and for Ray Train to end
+when it is told to."""
 
 
 def train(
@@ -140,7 +140,7 @@ def room_for(
 
 
 def uses_gpu(config: Train, found: Cluster) -> bool:
-    """Whether each worker takes a GPU: what the workers' nodes have counts, not this process's."""
+    """Return whether each worker takes a GPU, by what the workers' nodes have."""
     return config.device == "cuda" or (config.device == "auto" and found.gpus >= config.worker_range[0])
 
 

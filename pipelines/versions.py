@@ -24,7 +24,7 @@ def software() -> dict[str, str]:
 
 
 def check_software(driver: dict[str, str]) -> None:
-    """Nothing, if this process has the driver's software.
+    """Raise an error if this process has other software than the driver.
 
     Builds of one version for processors and for GPUs (2.14.1+cpu, 2.14.1+cu130) count as the same.
 

@@ -123,7 +123,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
 
 
 class Notices:
-    """Whether there is news of a node that is about to end, which a checkpoint should forestall: true once for each.
+    """Callable that is true once for each node that is announced to end soon, before which a checkpoint should be saved.
 
     Args:
         ask: gives what is known, None for nothing; Ray repeats it until the node is gone.
@@ -156,7 +156,7 @@ def counts_together(
     reduce: Callable[[torch.Tensor], torch.Tensor],
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
-    """What the workers counted, added up; of `stall_fraction` the largest.
+    """Return the sums of the workers' counts; of `stall_fraction` the largest.
 
     Args:
         counts: of worker `rank` of `world`.

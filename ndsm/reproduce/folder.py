@@ -17,11 +17,12 @@ from ndsm.core.rng import numpy_stream
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError
 from ndsm.metrics import evaluate
+from ndsm.reproduce.figures import image_study_figure, study_figure
 from ndsm.reproduce.running import PICTURED, Result
 from ndsm.reproduce.study import Job, Study, key_of, number, words
 from ndsm.runs import Run
 from ndsm.runs.lock import LOCK_FILES, RunLock
-from ndsm.workflows.figures import image_rows, image_study_figure, study_figure
+from ndsm.workflows.figures import image_rows
 
 
 def toy_floor(study: Study, n: int) -> dict[str, float]:
@@ -54,7 +55,7 @@ class Folder:
     """
 
     FORMAT = "ndsm-reproduce"
-    """By which results.json is known, or by having all keys of a results.json from before that."""
+    """Marks a results.json as one of this command; an older one is known by its keys."""
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class Folder:
         return [Run(self.path / "runs" / name) for name in self._names.values()]
 
     def _is_marked(self) -> bool:
-        """Whether there are results of this command; `InputError` if others are in their place."""
+        """Return whether there are results of this command; raise `InputError` if there are others in their place."""
         file = self.path / "results.json"
         if not file.is_file():
             return False
@@ -230,7 +231,7 @@ class Group:
     row: str
     setting: dict[str, Any]
     seed: int
-    """Of the run with the median first metric."""
+    """Seed of the run with the median first metric."""
     median: dict[str, float]
     """Medians over the runs that have them of the metrics and train_seconds; with curves also of cpu_seconds and of `equal_time`, the
     first metric at the time that the fastest run took."""

@@ -1,4 +1,4 @@
-"""What the files of a run directory say: the reading half of a run."""
+"""Reading of a run directory."""
 
 import json
 from collections.abc import Callable
@@ -52,7 +52,7 @@ class RunContents:
     # ---- what a run is ----
 
     def config(self) -> Config:
-        """The resolved configuration.
+        """Return the resolved configuration.
 
         Raises:
             InputError: `config.yaml` is not a valid configuration.
@@ -67,7 +67,7 @@ class RunContents:
         return build_config(tree, str(path))
 
     def data(self) -> dict[str, Any]:
-        """Description of the data: `schema`, `scaling`, `fingerprint`, `rows`, `dimension`.
+        """Return the description of the data: `schema`, `scaling`, `fingerprint`, `rows`, `dimension`.
 
         Raises:
             InputError: it is damaged, or of a later version.
@@ -81,34 +81,34 @@ class RunContents:
         return found
 
     def scaling(self) -> Scaling:
-        """Between model units and the data's own."""
+        """Return the map between model units and those of the data."""
         return Scaling.from_json(self.data()["scaling"])
 
     def schema(self) -> TableSchema:
-        """Names and types of the data's columns."""
+        """Return names and types of the data's columns."""
         return TableSchema.from_json(self.data()["schema"])
 
     def labels(self) -> Labels:
-        """The labels that were learned; none of a run without."""
+        """Return the labels that were learned; empty for a run without."""
         return Labels.of_run(self.data(), self.config().network.class_count)
 
     def versions(self) -> dict[str, str]:
-        """What the run was begun with, package by package; empty for a run of before that was noted."""
+        """Return the versions of Python and packages that the run was begun with; empty if they were not noted."""
         known = (self.path / "versions.json").is_file()
         return self._read_json("versions.json") if known else {}
 
     @property
     def fitted_in_python(self) -> bool:
-        """Whether `ndsm.NDSM` saved it: trained to its end, of rows that no command can read, without reports."""
+        """Whether `ndsm.NDSM` saved the run: trained to its end, on rows that no command can read, without `metrics.jsonl`."""
         return "fitted" in self.data()
 
     @property
     def has_mixture(self) -> bool:
-        """Whether the run has a fitted mixture: not, if it was trained with a process of the caller's own."""
+        """Whether the run has a fitted mixture; not if it was trained with a process of the caller's own."""
         return (self.path / "reference.safetensors").is_file()
 
     def mixture(self) -> GaussianMixture:
-        """The fitted mixture.
+        """Return the fitted mixture.
 
         Raises:
             InputError: the run has none, or its file is damaged.
@@ -127,7 +127,7 @@ class RunContents:
     # ---- progress ----
 
     def metrics_since(self, position: int) -> tuple[list[dict[str, Any]], int]:
-        """Whole lines of `metrics.jsonl` from a byte position on, and the position after them."""
+        """Return the whole lines of `metrics.jsonl` from a byte position on, and the position after them."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return [], position
@@ -137,7 +137,7 @@ class RunContents:
         return [json.loads(line) for line in whole.splitlines()], position + len(whole) + bool(whole)
 
     def last_metrics(self) -> dict[str, Any]:
-        """The last whole line of `metrics.jsonl`; empty without one."""
+        """Return the last whole line of `metrics.jsonl`; empty without one."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return {}
@@ -148,17 +148,17 @@ class RunContents:
         return found
 
     def metrics_end(self) -> int:
-        """Byte length of `metrics.jsonl`."""
+        """Return the length of `metrics.jsonl` in bytes."""
         path = self.path / "metrics.jsonl"
         return path.stat().st_size if path.is_file() else 0
 
     @property
     def stop_file(self) -> Path:
-        """Its presence asks a running training to save and stop: seen by workers on any machine."""
+        """File whose presence asks a running training, on any machine, to save and stop."""
         return self.checkpoints.folder / "stop"
 
     def failure(self) -> tuple[str, str] | None:
-        """Type and message of what ended the training for good, or None."""
+        """Return type and message of the error that ended the training for good, or None."""
         if not (self.checkpoints.folder / "failure.json").is_file():
             return None
         kind, message = self._read_json("checkpoints/failure.json")
@@ -183,11 +183,11 @@ class RunContents:
 
     @property
     def has_weights(self) -> bool:
-        """Whether there are averaged weights: of a run that came to its end."""
+        """Whether there are averaged weights, which a finished run has."""
         return (self.path / "model.safetensors").is_file()
 
     def weights_stamp(self) -> str:
-        """Short hash of the EMA weights.
+        """Return a short hash of the EMA weights.
 
         Raises:
             InputError: the run has none yet.
@@ -196,7 +196,7 @@ class RunContents:
         return fingerprint(*(tensors[name].numpy() for name in sorted(tensors)))
 
     def load_weights(self, model: nn.Module) -> None:
-        """Put the EMA weights into a model of the run's configuration.
+        """Load the EMA weights into a model of the run's configuration.
 
         Raises:
             InputError: the run has none yet, or they are another architecture's.
@@ -215,11 +215,11 @@ class RunContents:
             ) from None
 
     def evaluation(self) -> dict[str, Any] | None:
-        """`metrics.json`, or None before the first evaluation."""
+        """Return `metrics.json`, or None before the first evaluation."""
         return self._read_json("metrics.json") if (self.path / "metrics.json").is_file() else None
 
     def examples(self) -> dict[str, np.ndarray]:
-        """What `write_examples` kept; empty before the first evaluation."""
+        """Return the rows of `Run.write_examples` by name; empty before the first evaluation."""
         if not (self.path / "examples.safetensors").is_file():
             return {}
         return {k: v.numpy() for k, v in self._load_tensors("examples.safetensors").items()}
@@ -236,12 +236,12 @@ class RunContents:
 
     @property
     def samples_png(self) -> Path:
-        """Where the picture of samples goes."""
+        """Path of the picture of samples."""
         return self.path / "samples.png"
 
     @property
     def report_html(self) -> Path:
-        """Where the report goes."""
+        """Path of the report."""
         return self.path / "report.html"
 
     # ---- files ----

@@ -18,7 +18,7 @@ class EventFiles:
 
     Args:
         folder: of the event files, `Run.tensorboard` or `Run.tensorboard_evaluations`.
-        step: where the run stands; what an earlier process wrote of later steps is hidden.
+        step: step that the run is at; what an earlier process wrote of later steps is hidden.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:

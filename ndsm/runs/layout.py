@@ -30,7 +30,7 @@ from ndsm.runs.lock import LOCK_FILES
 FORMAT: dict[str, Any] = {"format": "ndsm-run", "format_version": 1}
 """First entries of `data.json`, by which a run is told from another folder with files of the same names."""
 DATA_KEYS = {"schema", "scaling", "fingerprint"}
-"""By which the `data.json` of a run from before that is known."""
+"""Keys of a run's `data.json` that was written before there was a format entry."""
 LOCKS = tuple(f"checkpoints/{name}" for name in LOCK_FILES)
 """Lock files; whoever holds the lock keeps them."""
 FILES = (

@@ -1,8 +1,8 @@
-"""A lease: a small file that says who may write to a place, where no lock of an operating system reaches.
+"""Leases: small files that say who may write to a place that no lock of the operating system covers.
 
-It is renewed while its holder lives and taken over once it has expired. Object stores and Arrow's file systems have no
-"write if nobody has": a lease is written, and read again after a moment, and whose token is then there has it. `filelock`
-has leases too, of local files only, which do not say who holds them.
+A lease is renewed while its holder lives, and can be taken over once it has expired. Object stores and Arrow's file systems
+have no atomic "create if absent": a lease is written and read again after a moment, and whoever's token is there holds it.
+`filelock` has leases too, but of local files only, and they do not say who holds them.
 """
 
 import json
@@ -22,26 +22,26 @@ from ndsm.core.atomic_file import PARTIAL
 from ndsm.errors import InputError, LeaseLost
 
 EXPIRY_SECONDS = 120.0
-"""After its last renewal a lease can be taken over; clocks of machines have to agree within a part of this."""
+"""Seconds from the last renewal after which a lease can be taken over; machines' clocks must agree to a fraction of it."""
 RENEWAL_SECONDS = 30.0
 FILE_BYTES = 1024
-"""Of every lease, filled up with spaces. A reader asks an object store for the size and then for as many bytes: of one that became
-longer in between it would get a part, which is no lease, and take the place for free."""
+"""Size of every lease, padded with spaces. A reader asks an object store for the size and then for the bytes: if the lease grew
+in between it would read a part, which is not a lease, and take the place for free."""
 SETTLE_SECONDS = 0.5
-"""Between writing a lease and reading it again, at the least: who wrote at the same time has written by then."""
+"""Minimal seconds between writing a lease and reading it again: a competing write has arrived by then."""
 
 _tokens: set[str] = set()
-"""Of what this process holds: a lease that it could not give back counts no more."""
+"""Tokens of the leases that this process holds: one that it could not delete no longer counts."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """What the file of a lease holds."""
+    """Content of a lease file."""
 
     host: str
     pid: int
     machine: str
-    """Tells whether `pid` is a number of this machine's, and of this container's."""
+    """Identifies the machine and the container that `pid` belongs to."""
     token: str
     started: float
     expires: float
@@ -49,7 +49,7 @@ class Holder:
 
     @property
     def alive(self) -> bool:
-        """Whether the lease counts: it has not expired, and its process is not known to have ended."""
+        """Whether the lease is valid: it has not expired, and its process is not known to have ended."""
         if self.machine and self.machine == _machine():
             if self.pid == os.getpid():
                 return self.token in _tokens
@@ -63,7 +63,7 @@ class Holder:
 
 
 class Lease:
-    """The lease at a path of a file system.
+    """A lease at a path of a file system.
 
     Args:
         where: the file system.
@@ -75,12 +75,12 @@ class Lease:
     def __init__(self, where: fs.FileSystem, path: str, what: str, remedy: str) -> None:
         self._fs, self._path, self._what, self._remedy = where, path, what, remedy
         self.token: str | None = None
-        """Of this holder; None while it is not held."""
+        """Token of this holder; None while it holds no lease."""
         self._started = 0.0
         self._lost: Holder | None = None
 
     def read(self) -> Holder | None:
-        """Who holds it, or did last; None if nobody ever did, or it was released.
+        """Return who holds it or held it last; None if it was released or never held.
 
         Raises:
             OSError: the storage does not answer.
@@ -104,7 +104,7 @@ class Lease:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Take the lease, renew it in the background, and give it back; nothing if this object holds it already.
+        """Hold the lease, renewed in the background; reentrant.
 
         Raises:
             InputError: another process holds it.
@@ -198,7 +198,7 @@ class Lease:
 
 
 def _machine() -> str:
-    """Names a boot of a machine and a space of process numbers on it; empty where the system does not tell."""
+    """Return an identifier of the machine's boot and of the process namespace; empty if the system does not tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

@@ -1,4 +1,4 @@
-"""Who works on a folder: its process holds a lock of the operating system, which whatever ends the process releases.
+"""Lock of a folder: a process holds a lock of the operating system, which is released however the process ends.
 
 A file system without such locks has a lease instead.
 """
@@ -22,31 +22,31 @@ from ndsm.errors import InputError
 from ndsm.runs.lease import Lease
 
 READER_SECONDS = 2.0
-"""For which a lock may stand in the way that is no owner's: who reads the file holds a shared one for a moment."""
+"""Seconds to wait for a lock that may be a reader's, who holds a shared one for a moment."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What a file system without locks answers."""
+"""Errors of file systems without locks."""
 
 LOCK_FILES = ("owner.json", "lease.json")
-"""Names of the files that say who works on a folder; the second one only where there are no locks, or at a URI."""
+"""Lock file and lease file; the lease only where there are no locks, or at a URI."""
 
 _held: dict[tuple[int, Path], Lease | None] = {}
-"""Files that this process holds, not one that it was forked from; with the lease of those that have one."""
+"""Locks that this process holds, by its number (a fork holds none) and path; with their leases, if any."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that works on a folder, or did last."""
+    """Process that holds a lock, or held it last."""
 
     pid: int
     host: str
     started: float
     """Unix time."""
     alive: bool = False
-    """Whether it holds the lock."""
+    """Whether it holds the lock now."""
 
 
 class RunLock:
-    """A file that says who works on a folder, and is locked meanwhile.
+    """A lock file, which names the process that holds it.
 
     Args:
         path: the file; it need not exist yet.
@@ -59,12 +59,12 @@ class RunLock:
 
     @property
     def held(self) -> bool:
-        """Whether this process holds it."""
+        """Whether this process holds the lock."""
         return self._key in _held
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other processes out, and let them see who is at work; nothing if this process holds it already.
+        """Hold the lock and write this process's name into it; reentrant.
 
         Raises:
             InputError: another process holds it.
@@ -104,7 +104,7 @@ class RunLock:
             _held.pop(key, None)
 
     def _lock(self) -> TextIO:
-        """The file, locked for this process alone.
+        """Open the file and lock it for this process alone.
 
         Raises:
             InputError: another process holds the lock for longer than a reader does.
@@ -129,7 +129,7 @@ class RunLock:
             time.sleep(0.02)
 
     def read(self) -> Owner | None:
-        """Who is at work or was last; None before the first time."""
+        """Return the process that holds the lock or held it last; None before the first time."""
         try:
             with self._path.open(encoding="utf-8") as file:
                 try:
@@ -152,7 +152,7 @@ class RunLock:
             return None
 
     def check_free(self) -> None:
-        """Raise an error if another process is at work.
+        """Raise an error if another process holds the lock.
 
         Raises:
             InputError: one is.
@@ -162,7 +162,7 @@ class RunLock:
             raise InputError(self._sentence(owner))
 
     def check_held(self) -> None:
-        """Raise an error if this process held it by a lease and another one has taken that over.
+        """Raise an error if this process holds a lease that another one has taken over.
 
         Raises:
             LeaseLost: it has.

@@ -22,7 +22,7 @@ LOCAL_ONLY = (*LOCK_FILES, "stop")
 
 
 class RemoteCopy:
-    """The copy at a URI.
+    """A run folder's copy at a URI.
 
     A file appears there whole or not at all: it is written under another name and moved, on object stores too, since
     Arrow ends an upload that an exception interrupts as if it were complete. Only one process at a time may `push`, that
@@ -52,17 +52,17 @@ class RemoteCopy:
 
     @classmethod
     def under(cls, uri: str, name: str) -> "RemoteCopy":
-        """The copy of run `name` in the folder of runs at `uri`."""
+        """Return the copy of the run called `name` in the folder of runs at `uri`."""
         base, mark, options = uri.partition("?")
         return cls(f"{base.rstrip('/')}/{name}{mark}{options}")
 
     def __reduce__(self) -> Any:
-        """Travels as its URI and what shows that its process holds the lease."""
+        """Pickle the URI and the lease's token, by which another process of the same training may write."""
         return _sent, (self.uri, self._lease.token)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep others from writing to the copy, by its lease; nothing if this object holds it already.
+        """Keep others from writing to the copy, by its lease; reentrant.
 
         Raises:
             InputError: another process holds it.
@@ -88,7 +88,7 @@ class RemoteCopy:
         return self._fs, self._root
 
     def modified(self) -> dict[str, float]:
-        """Files in the copy, relative to it, and the Unix time of their last change.
+        """Return the files in the copy, relative to it, with the Unix times of their last changes.
 
         Raises:
             OSError: the storage does not answer.
@@ -103,7 +103,7 @@ class RemoteCopy:
         return {name: when for name, when in times.items() if first_foreign([name], (LEASE,))}
 
     def changed(self) -> bool:
-        """Whether somebody has written to the copy since this pulled it last.
+        """Return whether the copy has changed since the last pull.
 
         Raises:
             OSError: the storage does not answer.
@@ -111,7 +111,7 @@ class RemoteCopy:
         return self._pulled is not None and self._pulled != self.modified()
 
     def names(self) -> set[str]:
-        """Files in the copy that are whole, relative to it.
+        """Return the whole files in the copy, relative to it.
 
         Raises:
             OSError: the storage does not answer.
@@ -119,7 +119,7 @@ class RemoteCopy:
         return {name for name in self.modified() if not name.endswith(PARTIAL)}
 
     def push(self, folder: Path) -> None:
-        """Copy the files that have changed since the last push or pull; forget old checkpoints.
+        """Upload the files that have changed since the last push or pull, and delete old checkpoints of the copy.
 
         Raises:
             OSError: the storage does not take them.
@@ -133,7 +133,7 @@ class RemoteCopy:
                 self._fs.delete_file(f"{self._root}/{name}")
 
     def push_files(self, folder: Path, *names: str) -> None:
-        """Copy those of these files that have changed since the last push or pull, and nothing else.
+        """Upload those of these files that have changed since the last push or pull.
 
         Raises:
             OSError: the storage does not take them.
@@ -152,7 +152,7 @@ class RemoteCopy:
             self._fs.delete_file(f"{self._root}/{name}")
 
     def pull(self, folder: Path) -> None:
-        """Make `folder` the run that the copy is, if it is one.
+        """Download the run into `folder`, if the copy holds one.
 
         Raises:
             OSError: the storage does not answer.
@@ -166,13 +166,13 @@ class RemoteCopy:
             with suppress(FileNotFoundError) if name.startswith("checkpoints/step-") else nullcontext():
                 self.fetch(name, folder)
                 self._pushed[name] = _state(folder / name)
-        # A checkpoint that never got there: on another machine it would not be found.
+        # A checkpoint that was never uploaded: on another machine it would not be found.
         for checkpoint in (folder / "checkpoints").glob("step-*.pt"):
             if f"checkpoints/{checkpoint.name}" not in names:
                 checkpoint.unlink(missing_ok=True)
 
     def fetch(self, name: str, folder: Path) -> None:
-        """Copy one file into `folder`.
+        """Download one file into `folder`.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -219,11 +219,11 @@ def _sent(uri: str, token: str | None) -> RemoteCopy:
 
 
 def _order(name: str) -> tuple[bool, bool, str]:
-    """First what marks the files as a run's, last what makes them a whole one."""
+    """Sort key of transfers: `data.json`, which marks a run, first; `config.yaml`, which completes it, last."""
     return name == "config.yaml", name != "data.json", name
 
 
 def _state(file: Path) -> tuple[int, int]:
-    """Differs once a file was written again."""
+    """Return size and time of change, which differ once the file is written again."""
     stat = file.stat()
     return stat.st_size, stat.st_mtime_ns

@@ -1,4 +1,4 @@
-"""What a live or finished run is doing, from its files alone."""
+"""Status of a live or finished run, from its files alone."""
 
 import tempfile
 import time
@@ -22,23 +22,23 @@ SHOWN = (
     "workers",
     "simulators",
 )
-"""Taken from the last line of metrics.jsonl as they are."""
+"""Keys that are taken over from the last line of metrics.jsonl."""
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run has come."""
+    """Progress of a run."""
 
     last_metrics: dict[str, Any]
     """The last whole line of `metrics.jsonl`; empty without one."""
     checkpoint: tuple[int, float] | None
     """Step and Unix time of the newest checkpoint."""
     failure: tuple[str, str] | None
-    """Type and message of what ended the training for good."""
+    """Type and message of the error that ended the training for good."""
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Where the run stands; a run whose `train.storage` is a URI, by what came there last.
+    """Return the status of a run; with `train.storage` a URI, also by what was uploaded last.
 
     Returns:
         `state`: running, finished, failed, or stopped (the same `ndsm train` goes on); `fitted_in_python`; `step`, `steps`, `percent`;

@@ -1,4 +1,4 @@
-"""A run from its configuration to its evaluation, and what is done with a trained one; how steps are executed is the caller's.
+"""Workflows of one machine: preparing, training and evaluating a run, and using a trained model.
 
 Not here: the commands (`ndsm.cli`) and what a cluster adds (`pipelines`).
 """

@@ -1,6 +1,6 @@
-"""Numbers that tell how a run went, beyond its metrics: by time of the noising, and by distance to training rows.
+"""Diagnosis of a trained run: loss and gradients by the noising's time, and distances to training rows.
 
-They need the run's data; `ndsm report` shows them.
+It needs the run's data; `ndsm report` shows it.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from ndsm.training import Trainer, TrainingSetup
 from ndsm.workflows.gradient_variance import FIFTHS, fresh_rows
 
 PROFILE_ROWS = 4000
-"""Fresh rows of the profile; a U-Net, a thousand times as dear, gets `PROFILE_IMAGES`."""
+"""Fresh rows of the profile; `PROFILE_IMAGES` for a U-Net, which is a thousand times as expensive."""
 PROFILE_IMAGES = 100
 NEAREST_OF = 50_000
-"""Training rows among which the nearest is looked for."""
+"""Training rows that are searched for the nearest one."""
 RARE = 0.05
-"""Share of true rows that are by definition suspiciously near to a training row."""
+"""Share of true rows that count as suspiciously near to a training row."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class NearestRows:
 def diagnosis_rows(
     problem: TrainingSetup, data: np.ndarray, device: torch.device, index: int = 0
 ) -> dict[str, torch.Tensor]:
-    """Fresh recorded rows by name on `device`, in the run's own proportions of times."""
+    """Return fresh recorded rows by name on `device`, with the run's distribution of times."""
     n = PROFILE_IMAGES if problem.config.network.kind in IMAGE_SIDE else PROFILE_ROWS
     return fresh_rows(problem, data, n, index, device)
 
 
 def time_profile(trainer: Trainer, rows: dict[str, torch.Tensor]) -> TimeProfile:
-    """The profile of rows by name at the trainer's weights and ε."""
+    """Return the profile of rows by name at the trainer's weights and ε."""
     with torch.no_grad():
         weighted = trainer.row_losses(rows)
     times, loss, error, variance = [], [], [], []

@@ -1,4 +1,4 @@
-"""A run compared with its data, at its end and beside its training."""
+"""Evaluation of a run against its data, at its end and during its training."""
 
 import io
 import time
@@ -21,16 +21,15 @@ from ndsm.workflows.setup import check_rows
 from ndsm.workflows.trained_model import TrainedModel
 
 EXAMPLES = 256
-"""Rows of an evaluation that the run keeps."""
+"""Rows of an evaluation that are kept with the run."""
 BOUND_ROWS = 500
 """Validation rows whose log-density is bounded."""
 BOUND_DRAWS = 20
-"""Times drawn for each of them, of two evaluations each."""
+"""Times drawn for each of them, at two evaluations of the network each."""
 
 
 def validation_bound(model: TrainedModel, dataset: Dataset, seed: int) -> dict[str, float]:
-    """What `metrics.json` holds of the bound of theorem 9.3 on validation rows: nothing of a run whose noising is not
-    linear, or without such rows.
+    """Return the bound of theorem 9.3 on validation rows; empty if the noising is not linear or there are no such rows.
 
     Keys:
         log_prob_bound, log_prob_bound_se: a lower bound of their mean log-density under the reverse SDE in nats, in the
@@ -52,7 +51,7 @@ def validation_bound(model: TrainedModel, dataset: Dataset, seed: int) -> dict[s
 def compare(
     model: TrainedModel, dataset: Dataset, samples: np.ndarray, prior: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """What `metrics.json` holds of generated rows and draws of the prior, (n, d) each in model units, and of their model."""
+    """Return the content of `metrics.json` for generated rows and draws of the prior, (n, d) each in model units."""
     metrics = evaluate(dataset, samples, prior, seed) | validation_bound(model, dataset, seed)
     return metrics | prior_match(model.problem, dataset.train)
 
@@ -60,10 +59,10 @@ def compare(
 def evaluate_checkpoint(
     run: Run, problem: TrainingSetup, dataset: Dataset
 ) -> tuple[dict[str, Any], bytes] | None:
-    """The metrics of the newest checkpoint's averaged weights with its `step`, and a PNG of the samples; None before the
-    first checkpoint.
+    """Evaluate the averaged weights of the newest checkpoint; write nothing, since the run may be training.
 
-    Writes nothing: the run may be training.
+    Returns:
+        metrics with the checkpoint's `step`, and a PNG of the samples; None before the first checkpoint.
     """
     checkpoint = run.find_checkpoint()
     if checkpoint is None:
@@ -83,12 +82,12 @@ def evaluate_run(
     dataset: Dataset | None = None,
     stage: Stage = no_progress,
 ) -> dict[str, Any]:
-    """Generate, compare with the data, and write `metrics.json` and `samples.png`; the metrics.
+    """Generate rows, compare them with the data, write `metrics.json` and `samples.png`; return the metrics.
 
     Args:
         n: generated rows, `evaluate.n` if not given.
         dataset: the run's data, read again if not given.
-        stage: shows how far it is.
+        stage: progress callback.
 
     Raises:
         InputError: the run has no weights yet, or its data are not to be had or have changed since it was begun.
@@ -121,7 +120,7 @@ def evaluate_run(
 def with_evaluations(
     records: Iterator[Record], run: Run, problem: TrainingSetup, dataset: Dataset
 ) -> Iterator[Record]:
-    """The same records; after a checkpoint, every `evaluate.seconds`, the run is evaluated before training goes on.
+    """Pass the records on; every `evaluate.seconds`, after a checkpoint, evaluate the run before training goes on.
 
     At most half of the time goes into evaluations, however long they take.
     """
@@ -142,6 +141,6 @@ def with_evaluations(
 
 
 def log_evaluation(run: Run, events: EventFiles, metrics: dict[str, Any], picture: bytes) -> None:
-    """Add what `evaluate_checkpoint` found to `evaluations.jsonl` and TensorBoard."""
+    """Write the result of `evaluate_checkpoint` to `evaluations.jsonl` and TensorBoard."""
     events.evaluation(metrics, io.BytesIO(picture), metrics["step"])
     run.append_evaluation(metrics)

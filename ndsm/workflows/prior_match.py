@@ -19,9 +19,9 @@ from ndsm.samplers.base import draw_prior
 from ndsm.training import TrainingSetup
 
 ROWS = 2000
-"""Of Y_T, and of the prior."""
+"""Draws of Y_T, and of the prior."""
 FLOORS = 10
-"""Pairs of draws of the prior that are compared with each other."""
+"""Pairs of draws of the prior that give the floor."""
 DIRECTIONS = 64
 """Projections of each comparison."""
 CERTAIN = 1.25
@@ -49,7 +49,7 @@ def noised_to_the_end(problem: TrainingSetup, rows: np.ndarray, n: int, seed: in
 
 
 def prior_match(problem: TrainingSetup, rows: np.ndarray) -> dict[str, Any]:
-    """What `metrics.json` holds of the distance between Y_T and the prior.
+    """Return the distance between Y_T and the prior.
 
     Keys:
         prior_match, prior_match_floor: sliced Wasserstein-2 distance in model units of `ROWS` draws of Y_T to as many of the

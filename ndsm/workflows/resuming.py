@@ -1,4 +1,4 @@
-"""The trainer of a run where its checkpoint left it, and what the run keeps of its records."""
+"""Resuming a training from its checkpoint, and saving its records to the run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -50,7 +50,7 @@ def start(
     try:
         trainer.load_state(checkpoint.state)
         saved = Resume(**checkpoint.resume | identity)
-    # Its configuration is this one, so that only another version has saved other things.
+    # The configuration is the same: only another version saves other content.
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(
             f"checkpoint of step {checkpoint.state['steps']}: expected what this version of ndsm saves, found other content of "
@@ -63,13 +63,13 @@ def start(
 
 
 def save_records(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Record]:
-    """The same records, each after the run directory has taken it up."""
+    """Save the records of a training to its run; yield each one once it is saved."""
     with EventFiles(run.tensorboard, trainer.steps) as events:
         for record in records:
             run.append_metrics(record.metrics)
             events.scalars(record.metrics)
             if record.final:
-                # Perhaps made meanwhile, of what was there before.
+                # An evaluation that was written meanwhile is of earlier weights.
                 run.forget_evaluation()
                 # Before the checkpoint: a run that has its last one is complete and trains no further.
                 run.save_weights(trainer.ema, trainer.model)

@@ -1,4 +1,4 @@
-"""Generation of more rows than one file or one sitting should hold: a folder of Parquet files.
+"""Generation of many rows, in several sittings if need be, to a folder of Parquet files.
 
 Rows are made in chunks of 4096 with a random stream each, (seed, "sample", chunk). A file is a run of consecutive chunks, so
 that whoever makes it, in whatever order, the folder holds the rows that one process would write to one file.
@@ -22,12 +22,12 @@ from ndsm.workflows.trained_model import TrainedModel
 
 CHUNKS_PER_FILE = 64
 FILE_ROWS = CHUNKS_PER_FILE * CHUNK
-"""262,144 rows: tens of megabytes of a table with tens of columns, and minutes of work that a crash costs at most."""
+"""262,144 rows: tens of megabytes for tens of columns, and a few minutes of work, which is what a crash costs at most."""
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What `ndsm sample` was asked for."""
+    """Request of `ndsm sample`."""
 
     n: int
     seed: int = 0
@@ -49,7 +49,7 @@ class Shard:
 
 
 class ShardFolder:
-    """A folder that is filled part by part, over several sittings.
+    """A folder that is filled shard by shard, over several sittings.
 
     `_generation.json` in it (readers of Parquet folders pass over such a name) says what the rows are: the run, the hashes
     of its configuration and weights, the request, all of `sample` as it counts for it, and of each file its seed, first
@@ -106,11 +106,11 @@ class ShardFolder:
         }
 
     def missing(self) -> list[Shard]:
-        """Parts that have not been made."""
+        """Return the shards that have not been made."""
         return [part for part in self.parts if not (self.path / part.file).is_file()]
 
     def forget(self) -> None:
-        """Delete the description of a folder without a part, and the folder if it is then empty."""
+        """Delete the description of a folder without a shard, and the folder if it is then empty."""
         if len(self.missing()) == len(self.parts):
             (self.path / "_generation.json").unlink(missing_ok=True)
             with suppress(OSError):
@@ -132,6 +132,6 @@ class ShardFolder:
 
 
 def _sampling(config: Config) -> dict[str, Any]:
-    """The configuration's fields that say how rows are generated, `sample.` left out of their names."""
+    """Return the configuration's fields of sampling, without `sample.` in their names."""
     values = flatten(config)
     return {name.removeprefix("sample."): values[name] for name in names_of(Config, "sampling")}

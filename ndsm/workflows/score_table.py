@@ -18,7 +18,7 @@ from ndsm.runs import Run
 from ndsm.workflows.trained_model import TrainedModel
 
 SCORE_SCHEMA = TableSchema(tuple((name, "double") for name in COLUMNS))
-"""What `ndsm score` writes for each row."""
+"""Columns that `ndsm score` writes for each row."""
 
 
 class RowScorer:
@@ -52,14 +52,15 @@ class RowScorer:
         self._settings = {"end": end, "probes": probes, "bound": bound}
 
     def __call__(self, rows: np.ndarray, index: int | None = None) -> np.ndarray:
-        """`ndsm.inference.likelihood.COLUMNS` of rows (n, d) in original units, (n, 3); of a run with data.dequantize, of rows
-        with noise of that width added.
+        """Return `ndsm.inference.likelihood.COLUMNS` of rows (n, d) in original units, (n, 3).
 
-        Raises:
-            InputError: a number of such a run's rows is no multiple of that width.
+        With data.dequantize, noise of that width is added to the rows.
 
         Args:
-            index: of that noise's stream, each batch's own; a hash of the rows if not given.
+            index: index of that noise's random stream, one for each batch; a hash of the rows if not given.
+
+        Raises:
+            InputError: with data.dequantize, a number is not a multiple of the width.
         """
         if self._level is not None:
             check_steps(rows, self._level, self._names, "the table")
@@ -71,7 +72,7 @@ class RowScorer:
 
 
 def open_rows(run: Run, path: str | Path, csv: Csv | None = None) -> Table:
-    """The table at `path` with the columns of a run's data.
+    """Open the table at `path`, which has the columns of a run's data.
 
     Args:
         csv: how text is written, as the run's data if not given.
@@ -96,7 +97,7 @@ def open_rows(run: Run, path: str | Path, csv: Csv | None = None) -> Table:
 
 
 def advice(run: Run, table: Table) -> str | None:
-    """What has to be known to read the table's bits per dimension, if they are not those of the data's own values."""
+    """Return a warning if the table's bits per dimension are of a continuous density at discrete values, else None."""
     data = run.config().data
     first = next(table.batches())
     # From 2⁵³ on, all floating-point numbers are whole.
@@ -112,7 +113,7 @@ def advice(run: Run, table: Table) -> str | None:
 def score_table(
     scorer: RowScorer, table: Table, out: Path, advance: Callable[[int], None] = lambda done: None
 ) -> float:
-    """Write the log-density of each row of a table to `out`; their mean in nats.
+    """Write the log-density of each row of a table to `out`; return their mean in nats.
 
     Args:
         advance: called with the number of rows done since the last call.

@@ -1,4 +1,4 @@
-"""A run before its first step: its data, mixture and problem, checked and written down."""
+"""Preparation of a run: its data, mixture and problem are checked and written down."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from ndsm.training.own_drift import with_enough_steps, with_steps
 
 @dataclass
 class RunContext:
-    """A run, and what it trains on."""
+    """A run with its data and its problem."""
 
     run: Run
     dataset: Dataset
@@ -29,7 +29,7 @@ class RunContext:
     fingerprint: str
     """Hash of the rows."""
     fresh: bool = False
-    """Whether an older run in the same place is to be replaced."""
+    """Whether a run in the same place is to be replaced."""
 
     @property
     def config(self) -> Config:
@@ -38,7 +38,7 @@ class RunContext:
 
     @property
     def notices(self) -> list[str]:
-        """What has to be said of columns that are not learned, or badly."""
+        """Sentences about columns that are not learned, or badly."""
         dataset, found = self.dataset, []
         for notice in (dataset.notice, squeezed_columns(self.config, dataset)):
             if notice:
@@ -53,9 +53,9 @@ class RunContext:
 
 
 def squeezed_columns(config: Config, dataset: Dataset) -> str | None:
-    """What has to be said of columns whose standard deviation is that of a few outliers, None if there are none.
+    """Return a sentence about columns whose standard deviation is dominated by a few outliers, None if there are none.
 
-    Of the columns of tables and arrays that are standardised one by one, as the pixels of images are not.
+    Only columns that are standardised one by one are looked at, those of tables and arrays.
     """
     data = config.data
     if data.name != "vectors" or not data.standardize or data.whiten != "none":
@@ -64,10 +64,10 @@ def squeezed_columns(config: Config, dataset: Dataset) -> str | None:
 
 
 def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | None = None) -> RunContext:
-    """Check everything that can be wrong with the input, and find where the run stands; writes nothing.
+    """Check the input and read the run, if it exists; write nothing.
 
     Args:
-        process: in place of the one of the configuration and its fitted mixture; see `own_process`.
+        process: replaces the configuration's process and its fitted mixture; see `own_process`.
 
     Raises:
         InputError: bad data or settings; or the run exists with another configuration or other data.
@@ -123,7 +123,7 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
 
 
 def with_counted_labels(config: Config, dataset: Dataset) -> Config:
-    """The configuration with the number of the data's labels in place of `network.classes` auto.
+    """Return the configuration with `network.classes` auto replaced by the number of the data's labels.
 
     Raises:
         InputError: the data have no labels, or hardly two rows have the same one.
@@ -160,10 +160,10 @@ def _with_classes(config: Config, classes: int) -> Config:
 
 
 def check_rows(run: Run, config: Config, identity: str) -> None:
-    """Nothing, if the rows with this hash are those that the run was begun with.
+    """Raise an error if the run was begun with rows of another hash.
 
     Raises:
-        InputError: they are not.
+        InputError: it was.
     """
     if identity != run.data()["fingerprint"]:
         raise InputError(
@@ -173,7 +173,7 @@ def check_rows(run: Run, config: Config, identity: str) -> None:
 
 
 def begin(experiment: RunContext) -> None:
-    """Write what the run is; of one that is there already how it is executed and looked at from here on."""
+    """Write the description of a new run; of one that exists, update the settings that may change."""
     run = experiment.run
     if experiment.fresh:
         # Before the lock's file is written: a refusal leaves all files as they are.
@@ -202,9 +202,9 @@ def _begin(experiment: RunContext, run: Run) -> None:
 
 
 def own_process(config: Config, process: Langevin) -> Config:
-    """The configuration of a run with a process of the caller's own, of which only the horizon is a setting.
+    """Return the configuration of a run with a process of the caller's own, of which only the horizon is a setting.
 
-    A run folder holds no code, and so not the drift: whoever resumes or reads the run has to bring the same one.
+    A run folder holds no code and therefore not the drift, which has to be given again to resume or read the run.
 
     Raises:
         InputError: the configuration's process is a linear one, or a symmetry is asked for.
@@ -223,7 +223,7 @@ def own_process(config: Config, process: Langevin) -> Config:
 
 
 def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> TrainingSetup:
-    """The problem of a configuration with its fitted mixture; `identity` is the data's fingerprint."""
+    """Return the problem of a configuration with its fitted mixture; `identity` is the data's fingerprint."""
     process = make_process(config, mixture)
     arrays = [t.numpy() for t in mixture.tensors().values()]
     return make_problem(config, process, mixture.dimension, identity, *arrays)
@@ -232,7 +232,7 @@ def build_problem(config: Config, mixture: GaussianMixture, identity: str) -> Tr
 def training_problem(
     config: Config, mixture: GaussianMixture, identity: str, labels: np.ndarray | None
 ) -> TrainingSetup:
-    """As `build_problem`, with the labels (N,) of the training rows: what can be simulated and trained.
+    """Return the problem as `build_problem`, ready to be simulated and trained: with the labels (N,) of the training rows.
 
     Raises:
         InputError: `network.classes` asks for labels that are not there, see `with_labels`.
@@ -241,7 +241,7 @@ def training_problem(
 
 
 def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
-    """What `data.json` holds."""
+    """Return the description of the data for `data.json`."""
     names: dict[str, Any] = {}
     if dataset.class_names is not None:
         names["class_names"] = list(dataset.class_names)
@@ -259,7 +259,7 @@ def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
 
 
 def describe_labels(problem: TrainingSetup, rows: np.ndarray) -> dict[str, Any]:
-    """What `data.json` holds of the labels of the training rows (N, d): nothing, if they are not learned.
+    """Return the description of the labels of the training rows (N, d) for `data.json`; empty if they are not learned.
 
     Where modes are far apart the noising never leaves them, and a label has to choose the mode that generation starts in:
     `component_shares` are the components' shares of each label's rows, `label_counts` the numbers of these.

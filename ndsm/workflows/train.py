@@ -1,4 +1,4 @@
-"""Training in this process, simulated on one thread of it."""
+"""Training in this process, with the simulation on one of its threads."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ def train_locally(
     make_block: Callable[[int], np.ndarray] | None = None,
     milestones: Collection[int] = (),
 ) -> Iterator[Record]:
-    """Train in this process, simulating on one thread; yields each record once it is saved.
+    """Train in this process, simulating on one thread; yield each record once it is saved.
 
     With `evaluate.seconds` training pauses now and then for an evaluation; the time counts as training's.
 
@@ -51,7 +51,7 @@ def train_locally(
 def training_in_memory(
     problem: TrainingSetup, data: np.ndarray
 ) -> Iterator[tuple[Trainer, Iterator[Record]]]:
-    """A fresh trainer and the records of its training on rows (N, d), simulated on one thread; nothing is written."""
+    """Yield a new trainer and the records of its training on rows (N, d), simulated on one thread; nothing is written."""
     trainer, resume = start(problem, None)
     device = trainer.device
     source = local_source(problem, data, resume, device=device)
