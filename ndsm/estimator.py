@@ -2,8 +2,6 @@
 
 import warnings
 from copy import copy
-from dataclasses import replace
-from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -14,13 +12,11 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
-from ndsm.config import IMAGES, WITH_EPSILON, Config, build_config, flat, merge, read_preset
+from ndsm.config import IMAGES, Config, build_config, flat, merge, read_preset
 from ndsm.config.roles import names_of
 from ndsm.core.rng import RandomState, draw_seed
-from ndsm.data import Dataset, Labels, TableSchema
-from ndsm.data.frames import LIBRARIES, Frame, chosen_library, is_frame, label_column, numbers
-from ndsm.data.scaling import check_resolution, chunks, mean_and_variance, varying
-from ndsm.data.standardising import scale_, scaled_batches
+from ndsm.data import Labels
+from ndsm.data.frames import LIBRARIES, Frame, chosen_library, is_frame, numbers
 from ndsm.errors import InputError
 from ndsm.inference.final_step import FinalDraw
 from ndsm.inference.guidance import Operator
@@ -30,10 +26,9 @@ from ndsm.objectives import Objective
 from ndsm.processes import Langevin
 from ndsm.runs import Run
 from ndsm.samplers import configured_sampler
-from ndsm.training import fit_mixture, make_problem, with_labels
-from ndsm.training.own_drift import with_enough_steps
+from ndsm.workflows.arrays import array_dataset, array_problem, labels_of, objective_fields
 from ndsm.workflows.prior_match import prior_match, prior_warning
-from ndsm.workflows.setup import build_problem, describe_data, describe_labels, squeezed_columns
+from ndsm.workflows.setup import describe_data, describe_labels, squeezed_columns
 from ndsm.workflows.train import training_in_memory
 from ndsm.workflows.trained_model import Denoised, TrainedModel
 
@@ -121,7 +116,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         frame = frame or Frame.of_array(rows)
         known, labels = (None, None) if y is None else labels_of(y, frame, len(rows))
         config = self._resolve(0 if known is None else len(known.values))
-        dataset = self._dataset(rows, config, frame.schema)
+        dataset = array_dataset(rows, config, frame.schema)
         data = {
             **describe_data(dataset, dataset.stamp),
             "fitted": "in Python",
@@ -130,20 +125,10 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         }
         if known is not None:
             data["labels"] = known.to_json()
-        if self.process is None:
-            mixture = fit_mixture(config, dataset.train)
-            problem = build_problem(config, mixture, data["fingerprint"])
-        else:
-            mixture = None
-            config = with_enough_steps(config, self.process, dataset.train)
-            problem = make_problem(config, self.process, rows.shape[1], data["fingerprint"])
-        if not isinstance(self.objective, str):
-            # With the settings that no field of the configuration has.
-            problem = replace(problem, objective=self.objective)
-        problem = with_labels(problem, labels, "y")
+        mixture, problem = array_problem(config, dataset, self.process, self.objective, labels)
         for notice in (
             prior_warning(prior_match(problem, dataset.train)),
-            squeezed_columns(config, dataset),
+            squeezed_columns(problem.config, dataset),
         ):
             if notice:
                 warnings.warn(notice, stacklevel=2)
@@ -173,16 +158,15 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         final: Literal["mean", "draw"] = "mean",
         return_labels: bool = False,
     ) -> Any:
-        """n_samples generated rows in the units of X: an array (n_samples, d) as precise as X, or a data frame
-        if X was one.
+        """Generate n_samples rows in the units of X: an array (n_samples, d) of X's precision, or a data frame if X was one.
 
         Args:
-            random_state: what is drawn from, the estimator's own if None.
+            random_state: source of random numbers, the estimator's own if None.
             given: values of some columns by name (x0, x1, ... of an array); the others are drawn given these.
-            label: one of `classes_`: rows of that label.
-            guidance: how far they lean towards it, 1 for the label's own law.
-            return_labels: give the pair (rows, labels), with an array (n_samples,) of labels; without `label` or `given`, whose
-                rows have none, the labels are drawn with the shares of the training rows, and come in order.
+            label: one of `classes_`; all rows have that label.
+            guidance: strength of the label, 1 for the law of its rows.
+            return_labels: whether to return the pair (rows, labels), with an array (n_samples,) of labels. Without `label` they
+                are drawn with their shares among the training rows, and come in order. Not with `given`.
             final: the last step: the mean of the clean row given the noisy one, or a normal draw with its covariance.
 
         With a whole number as random state the first rows are the same for a larger n_samples, and the same as those of
@@ -216,9 +200,9 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         return (out, np.array(self.classes_)[numbers]) if return_labels else out
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log-density of each row of X, (n, d), in nats and in the units of X, (n,) float64.
+        """Return the log-density of each row of X (n, d) in nats and in the units of X, (n,) float64.
 
-        It is the probability flow's (`ndsm.inference.likelihood`), with an exact divergence up to 64 columns.
+        It is that of the probability flow (`ndsm.inference.likelihood`), with an exact divergence up to 64 columns.
 
         Raises:
             ValueError: X is not a finite 2-D array of numbers with `n_features_in_` columns, or a data frame whose columns have
@@ -228,13 +212,13 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         return self._model.log_density(rows, seed=self.config_.train.seed).log_prob
 
     def score(self, X: Any, y: None = None) -> float:
-        """Mean of `score_samples`, as scikit-learn's mixtures have it: the higher, the better."""
+        """Return the mean of `score_samples`, as scikit-learn's mixtures do: the higher, the better."""
         return float(self.score_samples(X).mean())
 
     def impute(self, X: Any, n_draws: int = 1, *, random_state: RandomState = None) -> Any:
-        """Rows X, (n, d), n_draws times with their missing numbers (NaN) drawn given the others, (n_draws, n, d).
+        """Draw the missing numbers (NaN) of rows X (n, d) given the others, n_draws times, (n_draws, n, d).
 
-        The others are as they are in X. One draw is a completed table; many show how uncertain each missing number is.
+        The others stay as they are. One draw is a completed table; many show how uncertain each missing number is.
         The completions of a row are weighted by the model's density, see `ndsm.inference.imputation`, where `sample_steps` are the
         times of the path (40 if None) and `sample.particles` of `config` the completions among which one or more are drawn.
 
@@ -262,7 +246,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         strength: float = 1.0,
         random_state: RandomState = None,
     ) -> Any:
-        """Rows x in the units of X given measurements y = A x + noise, n_draws times, (n_draws, n, d), as precise as X.
+        """Draw rows x in the units of X given measurements y = A x + noise, n_draws times, (n_draws, n, d) of X's precision.
 
         If X was a data frame, a list of n_draws data frames.
 
@@ -311,7 +295,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         return self
 
     def denoise(self, X: Any, t: float, rank: int = 0) -> Denoised:
-        """Mean, standard deviation and factors of the covariance of the clean rows given noisy ones X, (n, d), in X's units.
+        """Return mean, standard deviation and factors of the covariance of the clean rows given noisy ones X (n, d), in X's units.
 
         By the second-order score if one was trained, else by the network's Jacobian, at n_features_in_ backward passes.
 
@@ -367,12 +351,12 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
     # ---- inside ----
 
     def _rows(self, X: Any) -> np.ndarray:
-        """X as finite rows with the model's columns, (n, d)."""
+        """Return X as finite rows with the model's columns, (n, d)."""
         check_is_fitted(self, "n_features_in_")
         return self._validated(X, reset=False)
 
     def _validated(self, X: Any, *, reset: bool, exact: bool = False, **checks: Any) -> np.ndarray:
-        """X as rows, (n, d) float32 or float64, after scikit-learn's checks of names, columns and values.
+        """Return X as rows (n, d), float32 or float64, after scikit-learn's checks of names, columns and values.
 
         Args:
             reset: whether X says what the columns are, or has to have the columns of `fit`.
@@ -387,17 +371,17 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         return np.asarray(check_array(rows, input_name="X", estimator=self, **checks))
 
     def _seed(self, random_state: RandomState) -> int:
-        """Seed of one call that draws."""
+        """Return the seed of one call that draws."""
         return draw_seed(self.random_state if random_state is None else random_state)
 
     def _drawn(self, rows: np.ndarray, n_draws: int, random_state: RandomState) -> np.ndarray:
-        """Rows (n, d) with missing numbers, completed n_draws times, (n_draws, n, d)."""
+        """Complete rows (n, d) with missing numbers n_draws times, (n_draws, n, d)."""
         if n_draws < 1:
             raise InputError(f"n_draws: expected at least 1, found {n_draws}")
         return self._model.impute(rows, n_draws, self._seed(random_state), self.sample_steps)
 
     def _rows_out(self, rows: np.ndarray, like: Any = None) -> Any:
-        """Rows (n, d), or draws of them (n_draws, n, d), in the container that `set_output` and `fit` chose.
+        """Return rows (n, d), or draws of them (n_draws, n, d), in the container that `set_output` and `fit` chose.
 
         Args:
             like: what the rows are completed of; of its kind if nothing else was chosen, with its index.
@@ -416,7 +400,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         return frame.build(rows, library)
 
     def _resolve(self, classes: int = 0) -> Config:
-        """The configuration of this estimator's settings, for so many labels."""
+        """Return the configuration of this estimator's settings, for `classes` labels."""
         if isinstance(self.config, Config):
             tree = self.config.model_dump(mode="json")
         else:
@@ -437,7 +421,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             **scaling,
             "reference.n_components": self.n_components,
             "reference.covariance_type": self.covariance_type,
-            **self._objective_fields(),
+            **objective_fields(self.objective),
             "train.seed": draw_seed(self.random_state),
             "train.device": self.device,
             "network.classes": classes,
@@ -446,42 +430,6 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             **{k: v for k, v in given.items() if v is not None},
         }
         return build_config(merge(tree, overrides), "NDSM")
-
-    def _objective_fields(self) -> dict[str, Any]:
-        """The fields of the `objective` section that the setting `objective` stands for."""
-        if isinstance(self.objective, str):
-            return {"objective.kind": self.objective}
-        if not hasattr(self.objective, "control_variate"):
-            raise InputError(
-                "objective: expected a name or an object of ndsm.objectives, found "
-                f"{type(self.objective).__name__}"
-            )
-        fields: dict[str, Any] = {"objective.kind": self.objective.kind}
-        match self.objective.control_variate:
-            case "learned":
-                fields["objective.epsilon.kind"] = "network"
-            case "closed-form":
-                fields["objective.epsilon.kind"] = "closed-form"
-            case tuple() as values:
-                fields |= {"objective.epsilon.kind": "piecewise-linear", "objective.epsilon.values": values}
-            case value if self.objective.kind in WITH_EPSILON:
-                fields |= {"objective.epsilon.kind": "constant", "objective.epsilon.value": value}
-        return fields
-
-    def _dataset(self, rows: np.ndarray, config: Config, schema: TableSchema) -> Dataset:
-        names, seed = schema.dimension_names, config.train.seed
-        if rows.dtype == np.float64 and config.data.standardize:
-            position, read = np.arange(len(rows)), partial(chunks, rows)
-            rows, scaling, stamp = scaled_batches(
-                config.data, read, position, rows.shape, len(rows), names, "X", seed
-            )
-        else:
-            if rows.dtype == np.float64:
-                check_resolution(*mean_and_variance(rows), varying(rows), names, "X")
-            # A copy, which is then standardised in place.
-            rows = check_array(rows, dtype=np.float32, copy=True, estimator=self)
-            scaling, stamp = scale_(config.data, rows, rows[:0], names, "X", seed)
-        return Dataset(rows, rows[:0], scaling, schema, stamp, None, None, None)
 
     def _take(
         self,
@@ -502,26 +450,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             del self.feature_names_in_
 
 
-def labels_of(y: Any, frame: Frame, rows: int) -> tuple[Labels, np.ndarray]:
-    """The labels of y (n,) and the number of each row's, (n,).
-
-    Args:
-        frame: the columns of the rows, whose names that of the labels' column differs from.
-        rows: n.
-
-    Raises:
-        InputError: labels are missing, of many kinds, of another number than the rows, or measured numbers.
-    """
-    column, name = label_column(y, rows)
-    while name in frame.schema.dimension_names:
-        name += "_"
-    labels, numbers = Labels.of(column, name, "y")
-    labels.check_repeated(rows, "y")
-    return labels, numbers
-
-
 def load(path: str | Path, *, process: Langevin | None = None) -> NDSM:
-    """The fitted model of a finished run directory, whichever way it was trained.
+    """Load the fitted model of a finished run directory, however it was trained.
 
     Args:
         process: the one of a run that `pipelines.train.train` trained with a process of your own.
