@@ -29,11 +29,11 @@ from ndsm.inference.guidance import (
     Operator,
     Projected,
     average_pool,
-    draw_from_mixture,
     mask,
     projections,
     start_given,
 )
+from ndsm.inference.noised_references import draw_from_mixture
 from ndsm.inference.projection import ProjectedSampler, noised_measurements
 from ndsm.objectives import Score
 from ndsm.processes import Process

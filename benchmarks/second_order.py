@@ -27,7 +27,7 @@ from torch import Tensor
 from ndsm.core.rng import torch_stream
 from ndsm.data import Dataset, load
 from ndsm.inference.final_step import FinalDraw
-from ndsm.inference.imputation import noised
+from ndsm.inference.noised_references import noised
 from ndsm.inference.posterior import Posterior
 from ndsm.inference.second_order import SecondOrderScore, fit_second_order
 from ndsm.metrics import evaluate
@@ -35,7 +35,7 @@ from ndsm.objectives import Score
 from ndsm.processes import Process, geometric_grid
 from ndsm.processes.transitions import kernel_of
 from ndsm.runs import Run
-from ndsm.samplers.registry import SAMPLERS, generate, reverse_times
+from ndsm.samplers import SAMPLERS, generate, reverse_times
 from ndsm.workflows.trained_model import TrainedModel
 
 LEVELS = (0.2, 0.5, 1.0)

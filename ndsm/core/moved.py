@@ -19,7 +19,7 @@ MOVED = {
     "ndsm.samplers.conditional": "ndsm.inference.imputation",
     "ndsm.samplers.final": "ndsm.inference.final_step",
     "ndsm.samplers.final_step": "ndsm.inference.final_step",
-    "ndsm.samplers.generation": "ndsm.samplers.registry",
+    "ndsm.samplers.generation": "ndsm.samplers.loop",
     "ndsm.samplers.guidance": "ndsm.inference.guidance",
     "ndsm.samplers.posterior": "ndsm.inference.posterior",
     "ndsm.samplers.projection": "ndsm.inference.projection",

@@ -6,14 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ndsm.core.types import Score
 from ndsm.errors import InputError
 from ndsm.inference.posterior import Posterior, SecondOrder
-from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.processes.transitions import kernel_of
-from ndsm.samplers.annealed import AnnealedLangevin
-from ndsm.samplers.base import Draw, Sampler
-from ndsm.samplers.ode import Adaptive
+from ndsm.samplers.base import Draw, Sampler, run
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,15 @@ class FinalDraw:
         Raises:
             InputError: that one has to end at 0, or the process is neither linear nor a mixture's.
         """
-        if isinstance(self.sampler, AnnealedLangevin | Adaptive):
+        if not getattr(self.sampler, "last_step_replaceable", True):
             raise InputError("a final draw: expected a sampler other than 'annealed' and 'ode-adaptive'")
         kernel_of(process, "final draw")
         return self.sampler.times(process, evaluations, end_dt)
 
     def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
-        """As `Sampler`."""
+        """See `Solver`."""
         end = float(times[-2])
-        x = self.sampler(process, score, times[:-1], x, draw)
+        x = run(self.sampler, process, score, times[:-1], x, draw)
         posterior = Posterior(process, score, self.second_order)
         covariance = posterior.covariance(x, end, min(self.rank, x.shape[1]))
         with torch.no_grad():

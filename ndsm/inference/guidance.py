@@ -13,140 +13,41 @@ decomposition of DDNM, Wang et al. 2023): one evaluation, no derivatives, and no
 projection, of x itself onto noised measurements, is `ndsm.inference.projection`.
 """
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ndsm.core.rng import torch_stream
+from ndsm.core.types import Score
 from ndsm.errors import InputError
-from ndsm.inference.imputation import noised
+from ndsm.inference.noised_references import start_given
+from ndsm.inference.operators import (
+    Operator,
+    average_pool,
+    blur,
+    check_measurements,
+    mask,
+    masked_fourier,
+    projections,
+)
 from ndsm.inference.posterior import Posterior
-from ndsm.mixture import GaussianMixture
-from ndsm.objectives import Score
-from ndsm.processes import Process, geometric_grid
-from ndsm.samplers.base import draw_prior, score_at
+from ndsm.processes import Process
+from ndsm.samplers.base import score_at
 
-NOISING_STEPS = 30
-"""From a draw given measurements up to t = T."""
-SINGULAR = 1e-6
-"""Singular values below this share of the largest count as 0."""
-
-
-class Operator:
-    """A linear map of rows, x → A x, (B, d) → (B, m).
-
-    Args:
-        matrix: A, (m, d).
-    """
-
-    def __init__(self, matrix: Tensor) -> None:
-        if matrix.ndim != 2:
-            raise InputError(f"operator: expected a matrix (m, d), found shape {tuple(matrix.shape)}")
-        if not matrix.isfinite().all():
-            raise InputError("operator: expected a matrix of finite numbers, found NaN or infinity in it")
-        self.matrix = matrix.float()
-        self._pseudo_inverse = torch.linalg.pinv(matrix.double(), rtol=SINGULAR).float()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """A x, (B, d) → (B, m)."""
-        return x @ self.matrix.T.to(x)
-
-    def transposed(self, y: Tensor) -> Tensor:
-        """Aᵀ y, (B, m) → (B, d)."""
-        return y @ self.matrix.to(y)
-
-    def pseudo_inverse(self, y: Tensor) -> Tensor:
-        """A⁺ y, (B, m) → (B, d)."""
-        return y @ self._pseudo_inverse.T.to(y)
-
-    def check(self, dimension: int, y: Tensor) -> None:
-        """Nothing, if it maps rows of `dimension` numbers to rows like y.
-
-        Raises:
-            InputError: it does not.
-        """
-        m, d = self.matrix.shape
-        if d != dimension or y.ndim != 2 or y.shape[1] != m:
-            raise InputError(
-                f"operator: expected a matrix ({y.shape[-1]}, {dimension}) for measurements {tuple(y.shape)} of rows with "
-                f"{dimension} numbers, found ({m}, {d})"
-            )
-
-    def check_rows(self, x: Tensor, y: Tensor) -> None:
-        """Nothing, if it maps rows x to rows like y, as many.
-
-        Raises:
-            InputError: it does not, or there are more of one than of the other.
-        """
-        self.check(x.shape[1], y)
-        if len(x) != len(y):
-            raise InputError(
-                f"measurements: expected one row for each of the {len(x)} that are generated, found {len(y)}"
-            )
-
-
-def mask(kept: Tensor) -> Operator:
-    """The numbers that are kept, for (d,) bool: inpainting."""
-    return Operator(torch.eye(len(kept))[kept])
-
-
-def projections(directions: int, dimension: int, seed: int = 0) -> Operator:
-    """Inner products with random orthonormal directions."""
-    if directions > dimension:
-        raise InputError(f"projections: expected at most {dimension} directions, found {directions}")
-    normal = torch.randn(dimension, directions, generator=torch_stream(seed, "projections"))
-    return Operator(torch.linalg.qr(normal)[0].T)
-
-
-def average_pool(side: int, factor: int) -> Operator:
-    """Means of squares of factor x factor pixels, of square images (side²): what super-resolution undoes."""
-    if side % factor:
-        raise InputError(f"average_pool: expected a factor that divides the side {side}, found {factor}")
-    pool = torch.nn.AvgPool2d(factor)
-    return _of_images(side, lambda images: pool(images))
-
-
-def blur(side: int, std: float) -> Operator:
-    """Gaussian blur with a standard deviation in pixels; beyond the border the image is 0."""
-    at = torch.arange(side, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * ((at[:, None] - at) / std) ** 2) / (std * math.sqrt(2 * math.pi))
-    return Operator(torch.kron(kernel, kernel))
-
-
-def masked_fourier(side: int, kept: Tensor) -> Operator:
-    """Real and imaginary parts of the kept frequencies of the orthonormal Fourier transform, for (side, side) bool."""
-
-    def parts(images: Tensor) -> Tensor:
-        found = torch.fft.fft2(images[:, 0], norm="ortho")[:, kept]
-        return torch.cat([found.real, found.imag], 1)
-
-    return _of_images(side, parts)
-
-
-def _of_images(side: int, linear: Callable[[Tensor], Tensor]) -> Operator:
-    """The operator that a linear function of images (B, 1, side, side) is."""
-    basis = torch.eye(side * side).reshape(-1, 1, side, side)
-    return Operator(linear(basis).flatten(1).T)
-
-
-def _check_measurements(process: Process, operator: Operator, y: Tensor, noise: float | Tensor = 0.0) -> None:
-    """Nothing, if the operator maps the process's rows, as far as their dimension is known, to rows like y.
-
-    Raises:
-        InputError: it does not, or the noise is below 0.
-    """
-    mixture = process.mixture
-    operator.check(operator.matrix.shape[1] if mixture is None else mixture.dimension, y)
-    _check_noise(noise)
-
-
-def _check_noise(noise: float | Tensor) -> None:
-    least = float(torch.as_tensor(noise).min())
-    if not least >= 0:
-        raise InputError(f"noise: expected a standard deviation of 0 or more, found {least:g}")
+__all__ = [
+    "Classified",
+    "Labelled",
+    "MomentMatched",
+    "Operator",
+    "Projected",
+    "average_pool",
+    "blur",
+    "mask",
+    "masked_fourier",
+    "projections",
+    "start_given",
+]
 
 
 class MomentMatched:
@@ -176,7 +77,7 @@ class MomentMatched:
         moments: Literal["jacobian", "modes"] | None = None,
         iterations: int = 4,
     ) -> None:
-        _check_measurements(process, operator, y, noise)
+        check_measurements(process, operator, y, noise)
         self._posterior, self._score = Posterior(process, score), score
         self._operator, self._y, self._iterations = operator, y, iterations
         self._noise = torch.as_tensor(noise).to(y)
@@ -221,7 +122,7 @@ class Projected:
     def __init__(
         self, process: Process, score: Score, operator: Operator, y: Tensor, strength: float = 1.0
     ) -> None:
-        _check_measurements(process, operator, y)
+        check_measurements(process, operator, y)
         self._posterior, self._score = Posterior(process, score), score
         self._operator, self._y, self._strength = operator, y, strength
 
@@ -233,77 +134,6 @@ class Projected:
         m = self._posterior.mean_of(x, s, time, learned=True)
         move = self._strength * self._operator.pseudo_inverse(self._y - self._operator(m))
         return s + self._posterior.scaled(x, move, time, -2, 1)
-
-
-def draw_from_mixture(
-    mixture: GaussianMixture,
-    operator: Operator,
-    y: Tensor,
-    noise: float | Tensor,
-    generator: torch.Generator,
-) -> Tensor:
-    """A draw of the mixture given each row of measurements, exactly, (B, m) → (B, d); in float64 on the CPU.
-
-    Args:
-        noise: σ_y, a number or one for each measurement (m,).
-        generator: on the CPU.
-
-    Raises:
-        InputError: A does not fit y or the mixture's rows, or the noise is below 0.
-    """
-    operator.check(mixture.dimension, y)
-    _check_noise(noise)
-    a, measured = operator.matrix.double().cpu(), y.double().cpu()
-    std = torch.as_tensor(noise, dtype=torch.float64, device="cpu").expand(len(a))
-    z, errors = (
-        torch.randn(len(y), n, generator=generator, dtype=torch.float64) for n in (a.shape[1], a.shape[0])
-    )
-    log_p, draws = [], []
-    for i, mean in enumerate(mixture.means):
-        own = mixture.covariance(i)
-        covariance = torch.diag(own) if own.ndim == 1 else own
-        law = a @ covariance @ a.T
-        # Measurements without noise that repeat each other would leave it singular.
-        law.diagonal().add_(std**2 + SINGULAR**2 * law.diagonal().mean())
-        root = torch.linalg.cholesky(law)
-        off = measured - mean @ a.T
-        half = torch.linalg.solve_triangular(root, off.T, upper=False)
-        log_p.append(-0.5 * (half**2).sum(0) - root.diagonal().log().sum())
-        free = z @ torch.linalg.cholesky(covariance).T
-        # A draw of the component, moved by what its own noisy measurements are off.
-        draws.append(
-            mean
-            + free
-            + (covariance @ a.T @ torch.cholesky_solve((off - free @ a.T - std * errors).T, root)).T
-        )
-    posterior = (torch.stack(log_p, 1) + mixture.weights.log()).softmax(1)
-    chosen = torch.multinomial(posterior, 1, generator=generator)[:, 0]
-    return torch.stack(draws)[chosen, torch.arange(len(y))].to(y)
-
-
-def has_modes(process: Process) -> bool:
-    """Whether measurements can tell in which mode generation is to start."""
-    return process.mixture is not None and process.mixture.n_components > 1
-
-
-def start_given(
-    process: Process, operator: Operator, y: Tensor, noise: float | Tensor, generator: torch.Generator
-) -> Tensor:
-    """Rows at t = T to begin a guided generation with, (B, m) → (B, d).
-
-    Noising hardly leaves a mode, so the measurements have a say in which one generation starts in: draws of the mixture
-    given y, noised up to T. For a process without modes, the prior.
-
-    Raises:
-        InputError: A does not fit y or the process's rows, or the noise is below 0.
-    """
-    _check_measurements(process, operator, y, noise)
-    if not has_modes(process):
-        return draw_prior(process, len(y), generator).to(y)
-    assert process.mixture is not None
-    start = draw_from_mixture(process.mixture, operator, y, noise, generator)
-    times = geometric_grid(process.horizon, NOISING_STEPS, process.horizon / NOISING_STEPS / 10)
-    return noised(process, start, times, lambda: torch.randn(start.shape, generator=generator).to(y))[-1]
 
 
 class Classified:
@@ -340,7 +170,7 @@ class Labelled:
     """Classifier-free guidance, s(x, t) + w (s(x, t | label) - s(x, t)) (Ho and Salimans 2022).
 
     Args:
-        score: of a labelled model.
+        score: s(y, t, label) of a model with labels.
         label: of all rows.
         strength: w; 1 is the conditional score, at one evaluation in place of two.
 
@@ -348,25 +178,30 @@ class Labelled:
         InputError: the model does not know the label, by its `classes`.
     """
 
-    def __init__(self, score: Score, label: int, strength: float = 1.0) -> None:
+    def __init__(self, score: Callable[..., Tensor], label: int, strength: float = 1.0) -> None:
         self._score, self._label, self._strength = score, label, strength
         _check_label(label, getattr(score, "classes", None))
 
     def __call__(self, y: Tensor, t: Tensor) -> Tensor:
         """The guided score, (B, d), (B,) → (B, d)."""
-        own = torch.stack([t, torch.full_like(t, self._label)], 1)
+        label = torch.full_like(t, self._label)
         if self._strength == 1.0:
-            return self._score(y, own)
-        none = torch.stack([t, torch.full_like(t, -1.0)], 1)
-        with_label, without = self._score(torch.cat([y, y]), torch.cat([own, none])).chunk(2)
+            return self._score(y, t, label)
+        none = torch.full_like(t, -1.0)
+        twice = torch.cat([y, y]), torch.cat([t, t]), torch.cat([label, none])
+        with_label, without = self._score(*twice).chunk(2)
         return without + self._strength * (with_label - without)
 
 
 def _check_label(label: int, classes: int | None) -> None:
-    """Nothing, if it is a label's number; an index below 0 would be another's."""
+    """Check a label's number: an index below 0 would be another label's.
+
+    Raises:
+        InputError: it is below 0, or not below `classes`.
+    """
     if label < 0 or (classes is not None and label >= classes):
-        known = "from 0 on" if classes is None else f"from 0 to {classes - 1}"
-        raise InputError(f"label: expected a number {known}, found {label}")
+        expected = "from 0 on" if classes is None else f"from 0 to {classes - 1}"
+        raise InputError(f"label: expected a number {expected}, found {label}")
 
 
 def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:

@@ -34,11 +34,8 @@ import torch
 from torch import Tensor
 
 from ndsm.core.rng import torch_stream
-from ndsm.objectives import Score
+from ndsm.core.types import Score
 from ndsm.processes import Process
-from ndsm.processes.integrators import INTEGRATORS
-from ndsm.processes.modes import Modes
-from ndsm.processes.transitions import linear_step
 from ndsm.samplers.base import (
     Spacing,
     draw_prior,
@@ -218,23 +215,6 @@ def _of_populations(x: Tensor, taken: Tensor) -> Tensor:
     """The taken ones (B, P) of each population of rows, (B P, d) → (B P, d)."""
     populations = x.reshape(*taken.shape, -1)
     return populations.gather(1, taken[..., None].expand_as(populations)).reshape(x.shape)
-
-
-def noised(process: Process, start: Tensor, times: np.ndarray, draw: Callable[[], Tensor]) -> list[Tensor]:
-    """Rows noised from time times[0] = 0 on, at each of the times, (B, d) each."""
-    if process.transition is not None:
-        path = [start]
-        for u, t in pairwise(map(float, times)):
-            a, q = linear_step(process.transition, u, t)
-            path.append(a * path[-1] + math.sqrt(q) * draw())
-        return path
-    modes = Modes(process.modes, start.T)
-    integrator = INTEGRATORS["euler-maruyama" if process.modes is None else "exponential"](process, modes)
-    y, path = start.T.clone(), [start]
-    for t, h in zip(times[:-1], np.diff(times), strict=True):
-        integrator.advance(y, process.drift_columns(y, float(t)), draw().T, float(h), float(t))
-        path.append(y.T.clone())
-    return path
 
 
 @dataclass(frozen=True)

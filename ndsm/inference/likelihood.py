@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ndsm.core.rng import torch_stream
+from ndsm.core.types import Score
 from ndsm.data import Scaling
 from ndsm.errors import InputError
-from ndsm.objectives import Score
 from ndsm.processes import Process, require
 from ndsm.processes.grids import noise_integral
 from ndsm.samplers.base import score_at

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ndsm.objectives import Score
+from ndsm.core.types import Score
 from ndsm.processes import Process
 from ndsm.processes.transitions import SLOPE_ERROR, Term, kernel_of
 from ndsm.samplers.base import score_at

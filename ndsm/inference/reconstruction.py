@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 from ndsm.core.rng import torch_stream
-from ndsm.inference.guidance import MomentMatched, Operator, start_given
+from ndsm.core.types import Score
+from ndsm.inference.guidance import MomentMatched
 from ndsm.inference.imputation import CHUNK_VALUES
-from ndsm.inference.projection import ProjectedSampler, noised_measurements
-from ndsm.objectives import Score
+from ndsm.inference.noised_references import noised_measurements, start_given
+from ndsm.inference.operators import Operator
+from ndsm.inference.projection import ProjectedSampler
 from ndsm.processes import Process
-from ndsm.samplers.base import Sampler
-from ndsm.samplers.registry import integrate, reverse_times
+from ndsm.samplers import Sampler, integrate, reverse_times
 
 Method = Literal["moment-matched", "projection"]
 ITERATIONS = 6

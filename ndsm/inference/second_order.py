@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from ndsm.core.global_state import seeded
 from ndsm.core.optimizer import Adam
 from ndsm.core.rng import torch_stream
+from ndsm.core.types import Score
 from ndsm.errors import InputError
 from ndsm.networks import MLP, TimeEmbedding
-from ndsm.objectives import Score
 from ndsm.processes import Process
 from ndsm.simulation import one_step_batches
 

@@ -18,7 +18,7 @@ class Equivariant(nn.Module):
     """(1/|G|) Σ_g g⁻¹ s(g x, t) for a score s, at |G| evaluations in one call.
 
     Args:
-        score: s(y, t), a module or any function of rows (B, d) and of what goes with each of them, (B, ...).
+        score: s(y, t), or s(y, t, label) of a model with labels: a module or any function.
         group: functions on rows (B, d), linear isometries that include all their products.
 
     Raises:
@@ -30,13 +30,13 @@ class Equivariant(nn.Module):
         self.score, self._group, self._dimension = score, tuple(group), 0
         self._inverses: list[Symmetry] = []
 
-    def forward(self, y: Tensor, t: Tensor) -> Tensor:
-        """The symmetrised score, (B, d), (B, ...) → (B, d)."""
-        return self._symmetrised(self.score, y, t)
+    def forward(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The symmetrised score, (B, d), (B,), (B,) → (B, d)."""
+        return self._symmetrised(self.score, y, t, label)
 
-    def learned(self, y: Tensor, t: Tensor) -> Tensor:
+    def learned(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The symmetrised part that depends on the weights, of a `ScoreModel`."""
-        return self._symmetrised(self.score.learned, y, t)
+        return self._symmetrised(self.score.learned, y, t, label)
 
     @contextmanager
     def plain(self) -> Iterator[None]:
@@ -44,9 +44,10 @@ class Equivariant(nn.Module):
         with getattr(self.score, "plain", nullcontext)():
             yield
 
-    def _symmetrised(self, score: Any, y: Tensor, t: Tensor) -> Tensor:
+    def _symmetrised(self, score: Any, y: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         if self._dimension != y.shape[1]:
             self._inverses, self._dimension = inverses(self._group, y.shape[1]), y.shape[1]
         n = len(self._group)
-        found = score(torch.cat([g(y) for g in self._group]), torch.cat([t] * n)).chunk(n)
-        return torch.stack([back(s) for back, s in zip(self._inverses, found, strict=True)]).mean(0)
+        given = [t] if label is None else [t, label]
+        parts = score(torch.cat([g(y) for g in self._group]), *(x.repeat(n) for x in given)).chunk(n)
+        return torch.stack([back(s) for back, s in zip(self._inverses, parts, strict=True)]).mean(0)

@@ -72,14 +72,13 @@ class ScoreModel(nn.Module):
         self._residual = residual
         self._reduced = precision == "bfloat16"
 
-    def forward(self, y: Tensor, t: Tensor) -> Tensor:
-        """s(y, t), (B, d), (B,) → (B, d); t may be (B, 2), times and labels, where -1 is no label.
+    def forward(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """s(y, t) or s(y, t | label), (B, d), (B,), (B,) → (B, d); a label of -1 is none.
 
         Raises:
             InputError: labels for a model that was trained without.
         """
-        out = self.learned(y, t)
-        t = t if t.ndim == 1 else t[:, 0]
+        out = self.learned(y, t, label)
         stationary = self._process.stationary_score(y) if self._residual else None
         if stationary is None:
             return out
@@ -98,9 +97,9 @@ class ScoreModel(nn.Module):
         finally:
             self._reduced, self.network._compiled_call_impl = reduced, compiled
 
-    def learned(self, y: Tensor, t: Tensor) -> Tensor:
-        """The part that depends on the weights, net(x, t) / sqrt(V(t)), (B, d), (B,) → (B, d)."""
-        t, features = self._features(t)
+    def learned(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The part that depends on the weights, net(x, t) / sqrt(V(t)); arguments as of `forward`."""
+        features = self._features(t, label)
         x = (y - self.center) / self.spread
         if (std := self._process.state_std(t)) is not None:
             # The spread is that of the prior, at t = T; a linear process's states may be smaller before.
@@ -125,22 +124,19 @@ class ScoreModel(nn.Module):
         parts = zip(x.split(at_once), features.split(at_once), strict=True)
         return torch.cat([self.network(*part) for part in parts])
 
-    def _features(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The times (B,), and what the network sees of times and labels, (B, e)."""
-        label = None
-        if t.ndim == 2:
-            t, label = t.unbind(1)
+    def _features(self, t: Tensor, label: Tensor | None) -> Tensor:
+        """What the network sees of times and labels, (B, e)."""
         features: Tensor = self.embedding(t)
         if not self.classes:
             if label is not None:
                 raise InputError(
                     "label: expected a model trained with labels (network.classes), found one without"
                 )
-            return t, features
-        known = torch.arange(self.classes, device=t.device)
+            return features
+        numbers = torch.arange(self.classes, device=t.device)
         # Without a label all of these features are 0.
         label = torch.full_like(t, -1.0) if label is None else label
-        return t, torch.cat([features, (label[:, None] == known).to(features)], 1)
+        return torch.cat([features, (label[:, None] == numbers).to(features)], 1)
 
 
 def build_score_model(

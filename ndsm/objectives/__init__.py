@@ -3,7 +3,9 @@
 Not here: the weight of a time and the step of the optimiser (`ndsm.training`).
 """
 
+from ndsm.core.types import Score
 from ndsm.objectives.antithetic import AntitheticNDSM
+from ndsm.objectives.base import ControlVariate, Losses, Objective
 from ndsm.objectives.dsm import DSM
 from ndsm.objectives.epsilon import (
     ClosedFormEpsilon,
@@ -13,14 +15,19 @@ from ndsm.objectives.epsilon import (
     PiecewiseLinearEpsilon,
     make_epsilon,
 )
-from ndsm.objectives.gradient_moments import GradientMoments, gradient_moments
-from ndsm.objectives.ndsm import NDSM, ControlVariate, Losses, Objective, Score
-from ndsm.objectives.path import Path
+from ndsm.objectives.ndsm import NDSMLoss
+from ndsm.objectives.path import PathControlVariate
+from ndsm.objectives.per_sample_gradients import GradientMoments, gradient_moments
+from ndsm.objectives.registry import OBJECTIVES, make_objective
 from ndsm.objectives.sliced import Sliced
+
+NDSM, Path = NDSMLoss, PathControlVariate
+"""Names of version 0.1.0."""
 
 __all__ = [
     "DSM",
     "NDSM",
+    "OBJECTIVES",
     "AntitheticNDSM",
     "ClosedFormEpsilon",
     "ConstantEpsilon",
@@ -28,12 +35,15 @@ __all__ = [
     "Epsilon",
     "GradientMoments",
     "Losses",
+    "NDSMLoss",
     "NetworkEpsilon",
     "Objective",
     "Path",
+    "PathControlVariate",
     "PiecewiseLinearEpsilon",
     "Score",
     "Sliced",
     "gradient_moments",
     "make_epsilon",
+    "make_objective",
 ]

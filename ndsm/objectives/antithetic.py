@@ -5,7 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ndsm.objectives.ndsm import ControlVariate, Losses, OneStep, Score
+from ndsm.core.types import Score
+from ndsm.objectives.base import ControlVariate, Losses, OneStep, labelled
 
 
 class AntitheticNDSM(OneStep):
@@ -23,6 +24,6 @@ class AntitheticNDSM(OneStep):
         """Loss of each row, (B,); there is no control variate."""
         mean, noise, t, std = rows["mean"], rows["noise"], rows["t"], rows["std"]
         step = noise * std[:, None]
-        plus, minus = score(torch.cat([mean + step, mean - step]), torch.cat([t, t])).chunk(2)
+        plus, minus = labelled(score, rows)(torch.cat([mean + step, mean - step]), torch.cat([t, t])).chunk(2)
         squares = 0.25 * ((plus * plus).sum(1) + (minus * minus).sum(1))
         return Losses(squares + (noise * (plus - minus)).sum(1) / (2 * std), None)

@@ -5,7 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ndsm.objectives.ndsm import ControlVariate, Losses, OneStep, Score
+from ndsm.core.types import Score
+from ndsm.objectives.base import ControlVariate, Losses, OneStep, labelled
 
 
 class DSM(OneStep):
@@ -18,5 +19,5 @@ class DSM(OneStep):
     def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
         """Loss of each row, (B,); there is no control variate."""
         y = torch.addcmul(rows["mean"], rows["noise"], rows["std"][:, None])
-        error = score(y, rows["t"]) + rows["noise"] / rows["std"][:, None]
+        error = labelled(score, rows)(y, rows["t"]) + rows["noise"] / rows["std"][:, None]
         return Losses(0.5 * (error * error).sum(1), None)

@@ -22,7 +22,7 @@ from ndsm.core.global_state import seeded
 from ndsm.core.optimizer import Adam
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.mlp import zero_linear
-from ndsm.objectives.ndsm import ControlVariate
+from ndsm.objectives.base import ControlVariate
 
 
 class Epsilon(ABC):

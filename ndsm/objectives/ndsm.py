@@ -9,96 +9,16 @@ The subtracted term has mean zero (Z_N is independent of μ_{N-1}) and cancels w
 variance grow as 1/Δt_N.
 """
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ndsm.errors import InputError
-from ndsm.simulation import ONE_STEP
-
-ControlVariate = float | tuple[float, ...] | Literal["closed-form", "learned"]
-"""How the factor ε(t) of an objective's control variate is chosen: fixed (one number, or several joined by lines over log
-t), minimising eq. 22 within bins of log t, or the paper's network ε_φ(t)."""
+from ndsm.core.types import Score
+from ndsm.objectives.base import ControlVariate, Losses, OneStep, checked_control_variate, labelled
 
 
-class Score(Protocol):
-    """A score: rows (B, d) and times (B,), or times beside labels (B, 2), → (B, d)."""
-
-    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
-        """s(y, t)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The loss of each row, up to the control variate: base + ε(t) · control_variate is trained."""
-
-    base: Tensor
-    """(B,)."""
-    control_variate: Tensor | None
-    """W, (B,), with mean zero for every θ; None if the objective has none."""
-
-
-class Objective(Protocol):
-    """A loss, and what it needs recorded."""
-
-    records: ClassVar[tuple[str, ...]]
-    """Names of the recorded quantities, see `ndsm.processes.RowLayout`."""
-    rows_from: ClassVar[str]
-    """`path`: the process is simulated; `kernel`: rows are drawn from its known transition law."""
-
-    @property
-    def kind(self) -> str:
-        """Its name in `objective.kind`."""
-        ...
-
-    @property
-    def control_variate(self) -> ControlVariate:
-        """How its ε(t) is chosen; 0 if it has no control variate."""
-        ...
-
-    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
-        """Losses of each row; calls the score once, evaluations of one row B rows apart (as `torch.cat`)."""
-        ...
-
-    def combined(self, score: Score, rows: dict[str, Tensor], epsilon: Tensor) -> Tensor:
-        """base + ε · control_variate of each row, (B,), at the least cost."""
-        ...
-
-
-def checked_control_variate(value: ControlVariate) -> ControlVariate:
-    """The same value.
-
-    Raises:
-        InputError: it is not a number, several of them, "closed-form" or "learned".
-    """
-    few = isinstance(value, tuple) and len(value) < 2
-    if isinstance(value, bool) or few or (isinstance(value, str) and value not in ("closed-form", "learned")):
-        raise InputError(
-            f"control_variate: expected a number, two or more of them, 'closed-form' or 'learned', found {value!r}"
-        )
-    return value
-
-
-class OneStep(ABC):
-    """What the objectives of a single Gaussian step share: its record, and that a control variate costs no evaluation."""
-
-    records: ClassVar[tuple[str, ...]] = ONE_STEP
-
-    @abstractmethod
-    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
-        """Losses of each row."""
-
-    def combined(self, score: Score, rows: dict[str, Tensor], epsilon: Tensor) -> Tensor:
-        """base + ε · control_variate of each row, (B,), for ε (B,)."""
-        found = self(score, rows)
-        return found.base if found.control_variate is None else found.base + epsilon * found.control_variate
-
-
-class NDSM(OneStep):
+class NDSMLoss(OneStep):
     """The loss of eq. 9 and the control variate of eq. 20; two evaluations of the score per row, in one call.
 
     Args:
@@ -123,6 +43,6 @@ class NDSM(OneStep):
         """
         mean, noise, t, std = rows["mean"], rows["noise"], rows["t"], rows["std"]
         y = torch.addcmul(mean, noise, std[:, None])
-        s, s_mean = score(torch.cat([y, mean]), torch.cat([t, t])).chunk(2)
+        s, s_mean = labelled(score, rows)(torch.cat([y, mean]), torch.cat([t, t])).chunk(2)
         base = 0.5 * (s * s).sum(1) + (noise * (s - s_mean)).sum(1) / std
         return Losses(base, (s_mean * noise).sum(1) / std)

@@ -18,7 +18,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ndsm.objectives.ndsm import ControlVariate, Losses, Score, checked_control_variate
+from ndsm.core.types import Score
+from ndsm.objectives.base import ControlVariate, Losses, checked_control_variate, labelled
 from ndsm.simulation import WHOLE_PATH
 
 DIFFERENCE = 1e-2
@@ -30,7 +31,7 @@ ROUNDING = 1e-5
 """Below this fraction of |u| such a direction is 0 but for float32."""
 
 
-class Path:
+class PathControlVariate:
     """L_ε averaged over a path and its mirror, which sees the opposite noise and whose G_n is therefore the opposite.
 
     The mean over both has ½ ε (s(Y⁺) - s(Y⁻))·G in place of ε s(Y)·G, whose variance does not grow as t → 0. Two
@@ -61,13 +62,13 @@ class Path:
         y, t, u, tangent, std = _both(rows)
         towards_u, length_u = difference_step(u, std)
         towards_tangent, length_tangent = difference_step(tangent, std)
-        s, s_u, s_tangent = score(
+        s, s_u, s_tangent = labelled(score, rows)(
             torch.cat([y, y + towards_u, y + towards_tangent]), torch.cat([t] * 3)
         ).chunk(3)
         divergence = (u * (s_u - s)).sum(1) / length_u
         along_tangent = (u * (s_tangent - s)).sum(1) / length_tangent
         base = 0.5 * (s * s).sum(1) + divergence
-        return Losses(_mean(base), 0.5 * _against_weight(s, rows) - _mean(along_tangent))
+        return Losses(_mean(base), 0.5 * _against_path_weight(s, rows) - _mean(along_tangent))
 
     def combined(self, score: Score, rows: dict[str, Tensor], epsilon: Tensor) -> Tensor:
         """L_ε of each row, (B,), for ε (B,)."""
@@ -78,10 +79,12 @@ class Path:
         chance = torch.cat([rows["chance"], (rows["chance"] + 0.5) % 1.0])
         some = (chance < p).nonzero()[:, 0]
         towards, length = difference_step(rest[some], std[some])
-        s, s_moved = score(torch.cat([y, y[some] + towards]), torch.cat([t, t[some]])).tensor_split([len(y)])
+        evaluated = torch.cat([torch.arange(len(y), device=y.device), some])
+        at = torch.cat([y, y[some] + towards])
+        s, s_moved = labelled(score, rows, evaluated)(at, t[evaluated]).tensor_split([len(y)])
         loss = 0.5 * (s * s).sum(1)
         loss = loss.index_add(0, some, (u[some] * (s_moved - s[some])).sum(1) / (length * p[some]))
-        return _mean(loss) + 0.5 * epsilon * _against_weight(s, rows)
+        return _mean(loss) + 0.5 * epsilon * _against_path_weight(s, rows)
 
     def residual_probability(self, rest: Tensor, u: Tensor) -> Tensor:
         """p of rows with directions u - ε D_n u and probes u, (B, d) → (B,); 0 where there is no residual."""
@@ -107,10 +110,10 @@ def _mean(both: Tensor) -> Tensor:
     return 0.5 * (path + mirror)
 
 
-def _against_weight(s: Tensor, rows: dict[str, Tensor]) -> Tensor:
+def _against_path_weight(s: Tensor, rows: dict[str, Tensor]) -> Tensor:
     """(s(Y⁺) - s(Y⁻))·G, (2B, d) → (B,)."""
     path, mirror = s.chunk(2)
-    return ((path - mirror) * rows["weight"]).sum(1)
+    return ((path - mirror) * rows["path_weight"]).sum(1)
 
 
 def difference_step(direction: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

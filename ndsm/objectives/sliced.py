@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ndsm.objectives.ndsm import ControlVariate, Losses, OneStep, Score
+from ndsm.core.types import Score
+from ndsm.objectives.base import ControlVariate, Losses, OneStep, labelled
 from ndsm.objectives.path import difference_step
 from ndsm.simulation import ONE_STEP_AND_PROBE
 
@@ -30,5 +31,5 @@ class Sliced(OneStep):
         t, u = rows["t"], rows["probe"]
         y = torch.addcmul(rows["mean"], rows["noise"], rows["std"][:, None])
         towards, length = difference_step(u, rows["std"])
-        s, s_moved = score(torch.cat([y, y + towards]), torch.cat([t, t])).chunk(2)
+        s, s_moved = labelled(score, rows)(torch.cat([y, y + towards]), torch.cat([t, t])).chunk(2)
         return Losses(0.5 * (s * s).sum(1) + (u * (s_moved - s)).sum(1) / length, None)

@@ -6,27 +6,27 @@ Not here: what is inferred beside plain generation (`ndsm.inference`).
 import warnings
 from typing import Any
 
-from ndsm.samplers.base import Draw, Sampler, Spacing
-from ndsm.samplers.registry import (
+from ndsm.samplers.base import Draw, Sampler, Solver, Spacing, Step, SteppingSampler
+from ndsm.samplers.loop import (
     CHUNK,
-    SAMPLERS,
     checked_evaluations,
     chunk_sizes,
-    configured_sampler,
-    find_sampler,
     generate,
     integrate,
-    requested_sample,
     reverse_times,
     sample_prior,
 )
+from ndsm.samplers.registry import SAMPLERS, configured_sampler, find_sampler, requested_sample
 
 __all__ = [
     "CHUNK",
     "SAMPLERS",
     "Draw",
     "Sampler",
+    "Solver",
     "Spacing",
+    "Step",
+    "SteppingSampler",
     "checked_evaluations",
     "chunk_sizes",
     "configured_sampler",

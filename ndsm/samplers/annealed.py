@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 from torch import Tensor
 
-from ndsm.objectives import Score
+from ndsm.core.types import Score
 from ndsm.processes import Process, require
-from ndsm.samplers.base import Draw, score_at
+from ndsm.samplers.base import Draw, Step, score_at
 
 LARGEST_RATIO = 1.2
 """Of neighbouring noise scales: in few dimensions technique 6.2 would allow any, and modes would not mix at each."""
@@ -42,15 +42,18 @@ def step_factor(ratio: float, steps: int) -> float:
     """κ that brings `remaining_variance` closest to 1 (technique 6.4)."""
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda kappa: abs(remaining_variance(kappa, ratio, steps) - 1), bounds=(1e-6, 1.0), method="bounded"
     )
-    return float(found.x)
+    return float(optimum.x)
 
 
 @dataclass(frozen=True)
 class AnnealedLangevin:
     """Steps x + κσ² s + sqrt(2κ) σ z at each of geometric noise scales, then x + σ² s; one evaluation each."""
+
+    memoryless = False
+    last_step_replaceable = False
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
         """The time of each scale as often as steps are taken there, that of the last scale once more, and 0.
@@ -65,15 +68,18 @@ class AnnealedLangevin:
         level = np.arange(evaluations - 1) * levels // (evaluations - 1)
         return np.append(np.array(times)[level], [times[-1], 0.0])
 
-    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
-        """As `Sampler`."""
+    def stepper(self, process: Process, score: Score, times: np.ndarray) -> Step:
+        """See `SteppingSampler`; the size of a step depends on how often its time is in the grid."""
         scales = require(process, "noise_scales", "sample.sampler 'annealed'")
-        *steps, last = times[:-1]
-        levels, counts = np.unique(steps, return_counts=True)
+        levels, counts = np.unique(times[:-2], return_counts=True)
         stds = np.array([scales.noise_scale(float(t)) for t in levels])
         ratio = float((stds[-1] / stds[0]) ** (1 / max(len(stds) - 1, 1)))
         kappa = {t: step_factor(ratio, int(m)) for t, m in zip(levels, counts, strict=True)}
-        for t in steps:
-            size = kappa[t] * scales.noise_scale(float(t)) ** 2
-            x = x + size * score_at(score, x, t) + math.sqrt(2 * size) * draw()
-        return x + scales.noise_scale(float(last)) ** 2 * score_at(score, x, last)
+
+        def step(x: Tensor, t: float, u: float, draw: Draw) -> Tensor:
+            if u == 0:
+                return x + scales.noise_scale(t) ** 2 * score_at(score, x, t)
+            size = kappa[t] * scales.noise_scale(t) ** 2
+            return x + size * score_at(score, x, t) + math.sqrt(2 * size) * draw()
+
+        return step

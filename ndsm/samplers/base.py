@@ -1,15 +1,16 @@
-"""What every sampler is: a way to carry rows from the prior at t = T to the data at t = 0, and its own time grid."""
+"""A sampler carries rows from the prior at t = T to the data at t = 0: its time grid, its step, and the loop over both."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ndsm.objectives import Score
+from ndsm.core.types import Score
 from ndsm.processes import Process
 from ndsm.processes.grids import power_grid
 
@@ -18,22 +19,22 @@ LEVEL_POWER = 7.0
 TIME_POWER = 3.0
 """Exponent of other processes' grids."""
 FEW = 30
-"""Intervals below which those of a mixture's process start where little of the data is left, not at T."""
+"""Number of intervals below which a grid of a mixture's process starts where little of the data is left, not at T."""
 LITTLE = 0.03
-"""α at that time in a mode of the mean variance: what is nearly the prior needs no steps."""
+"""Level α at which generation then starts, in a mode of the mean variance; above it x_t is nearly the prior."""
 
 SIGNAL_NODES = 1000
-"""Times among which the first one is looked for."""
+"""Number of times among which the first one is chosen."""
 
 
 @dataclass(frozen=True)
 class Spacing:
-    """Where the probability flow's times lie, as far as it is not left to `level_grid`."""
+    """Overrides of the default time grid of the probability flow (`level_grid`)."""
 
     power: float | None = None
-    """They are equally spaced in the power-th root of t, or of σ/α for a linear process."""
+    """The times are equally spaced in the power-th root of t, or of σ/α for a linear process."""
     signal: float | None = None
-    """α at the first time: what is left of the data there, in a mode of the mean variance; 0 begins at T."""
+    """α at the first time, in a mode of the mean variance; 0 begins at T."""
     end: float | None = None
     """The last time before 0; the final denoising step is as long."""
 
@@ -42,11 +43,19 @@ Draw = Callable[[], Tensor]
 """The next standard normal numbers, shaped like the rows; each row's do not depend on how many rows there are."""
 
 
-class Sampler(Protocol):
-    """A way of generation; the settings that are its own are fields of the object."""
+Step = Callable[[Tensor, float, float, Draw], Tensor]
+"""step(x, t, u, draw): x carried from time t down to u, (B, d) → (B, d), without changing its start."""
+
+
+class SteppingSampler(Protocol):
+    """A sampler by its time grid and its steps; settings of its own are fields of the object.
+
+    Attributes that a sampler may have, true if it has not: `memoryless`, whether a step depends on neither the steps before nor the
+    whole grid; `last_step_replaceable`, whether generation may stop at the last time before 0 for another final step.
+    """
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
-        """Its times of generation from T down to 0 for at most so many evaluations of the score.
+        """Times of generation from T down to 0 for at most so many evaluations of the score.
 
         Args:
             end_dt: about the size of the last step, which is the final denoising step.
@@ -56,13 +65,49 @@ class Sampler(Protocol):
         """
         ...
 
-    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
-        """x at time times[0] carried to times[-1] = 0, (B, d) → (B, d), without changing its start.
+    def stepper(self, process: Process, score: Score, times: np.ndarray) -> Step:
+        """The step between neighbouring ones of the times, called for each pair in turn; the last one ends at 0.
 
         Raises:
             InputError: the process does not support this sampler.
         """
         ...
+
+
+class Solver(Protocol):
+    """A sampler that carries rows all the way by itself, for instance with steps of its own choice."""
+
+    def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
+        """As `SteppingSampler.times`."""
+        ...
+
+    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
+        """x carried from time times[0] to times[-1], (B, d) → (B, d), without changing its start.
+
+        Raises:
+            InputError: the process does not support this sampler.
+        """
+        ...
+
+
+Sampler = SteppingSampler | Solver
+
+
+def stepper_of(sampler: Sampler, process: Process, score: Score, times: np.ndarray) -> Step:
+    """The step of a sampler; one of a `Solver` is its way between the two times."""
+    if callable(sampler):
+        return lambda x, t, u, draw: sampler(process, score, np.array([t, u]), x, draw)
+    return sampler.stepper(process, score, times)
+
+
+def run(sampler: Sampler, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
+    """x carried from time times[0] to times[-1] by a sampler, (B, d) → (B, d)."""
+    if callable(sampler):
+        return sampler(process, score, times, x, draw)
+    step = sampler.stepper(process, score, times)
+    for t, u in pairwise(map(float, times)):
+        x = step(x, t, u, draw)
+    return x
 
 
 def draw_prior(process: Process, n: int, generator: torch.Generator) -> Tensor:

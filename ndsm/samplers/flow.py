@@ -13,16 +13,15 @@ second-order version extrapolates x̂₀ linearly in λ = log(α/σ) from the st
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ndsm.objectives import Score
+from ndsm.core.types import Score
 from ndsm.processes import Process
 from ndsm.processes.transitions import SLOPE_ERROR, Kernel, Term
-from ndsm.samplers.base import Draw, Spacing, level_grid, score_at
+from ndsm.samplers.base import Draw, Spacing, Step, level_grid, score_at
 
 EXTRAPOLATED = 4.0
 """Largest log(α₁/α) from the step before to this one's end at which it is extrapolated: beyond, the network's error
@@ -49,11 +48,18 @@ class Flow:
         self.kernel(process, f"sample.sampler {self.name!r}")
         return level_grid(process, evaluations, end_dt, self.spacing)
 
-    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
-        """As `Sampler`."""
+    @property
+    def memoryless(self) -> bool:
+        """Whether a step does without the step before."""
+        return self.order == 1
+
+    def stepper(self, process: Process, score: Score, times: np.ndarray) -> Step:
+        """See `SteppingSampler`."""
         kernel = self.kernel(process, f"sample.sampler {self.name!r}")
         before: tuple[float, Tensor, Tensor] | None = None
-        for t, u in pairwise(map(float, times)):
+
+        def step(x: Tensor, t: float, u: float, draw: Draw) -> Tensor:
+            nonlocal before
             slope = kernel.slope(process, x, score_at(score, x, t), t)
             log_alpha, std, end = kernel.log_alpha(t), kernel.std(t), kernel.std(u)
             shrink = (log_alpha - kernel.log_alpha(u)).exp()
@@ -71,8 +77,9 @@ class Flow:
             if self.noise > 0 and u > 0:
                 terms.append(Term(fresh, draw()))
             before = (t, x, slope)
-            x = kernel.blend(x, terms)
-        return x
+            return kernel.blend(x, terms)
+
+        return step
 
 
 def _extrapolation(

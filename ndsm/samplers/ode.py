@@ -6,15 +6,14 @@ Both end with the posterior mean of Y_0 given the state at the last time (Tweedi
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ndsm.objectives import Score
+from ndsm.core.types import Score
 from ndsm.processes import Process
-from ndsm.samplers.base import Draw, level_grid, posterior_mean, score_at
+from ndsm.samplers.base import Draw, Step, level_grid, posterior_mean, score_at
 
 
 def velocity(process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
@@ -61,16 +60,18 @@ class Heun:
         """See `level_grid`."""
         return level_grid(process, (evaluations + 1) // 2, end_dt)
 
-    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
-        """As `Sampler`."""
-        for t, u in pairwise(map(float, times)):
+    def stepper(self, process: Process, score: Score, times: np.ndarray) -> Step:
+        """See `SteppingSampler`."""
+
+        def step(x: Tensor, t: float, u: float, draw: Draw) -> Tensor:
             s = score_at(score, x, t)
             if u == 0:
                 return posterior_mean(process, x, s, t)
             here = velocity(process, x, s, t)
             there = x + (u - t) * here
-            x = x + 0.5 * (u - t) * (here + velocity(process, there, score_at(score, there, u), u))
-        return x
+            return x + 0.5 * (u - t) * (here + velocity(process, there, score_at(score, there, u), u))
+
+        return step
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class Adaptive:
     as many together as `rows_together`, whatever is asked for.
     """
 
+    memoryless = False
+    last_step_replaceable = False
     tolerance: float = 1e-4
     """Error per step, absolute and relative."""
     rows_together: int = 256
@@ -91,7 +94,7 @@ class Adaptive:
         return np.array([process.horizon, end_dt, 0.0])
 
     def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
-        """As `Sampler`."""
+        """See `Solver`."""
 
         def slope(t: float, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (velocity(process, state[0], score_at(score, state[0], t), t),)

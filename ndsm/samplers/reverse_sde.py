@@ -8,25 +8,24 @@ corrector between the steps.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ndsm.core.types import Score
 from ndsm.errors import InputError
-from ndsm.objectives import Score
 from ndsm.processes import Process, require, reverse_grid
 from ndsm.processes.modes import Modes
 from ndsm.processes.transitions import linear_step
-from ndsm.samplers.base import Draw, score_at
+from ndsm.samplers.base import Draw, Step, score_at
 
 LARGEST_EXPONENT = 10.0
 """Of a step's growth exp(h/v): an axis that would grow by more has nothing left of the data, and a longer step would only
 multiply rounding."""
 
-Step = Callable[[Process, Tensor, Tensor, float, float, Tensor | None], Tensor]
+Move = Callable[[Process, Tensor, Tensor, float, float, Tensor | None], Tensor]
 """X at time t - h from x at time t, its score s, t, h and standard normal noise or None, (B, d)."""
 
 
@@ -76,7 +75,7 @@ def reverse_diffusion(process: Process, x: Tensor, s: Tensor, t: float, h: float
     return x if z is None else x.add_(z, alpha=math.sqrt(q))
 
 
-STEPS: dict[str, Step] = {
+MOVES: dict[str, Move] = {
     "em": euler_maruyama,
     "exponential": exponential,
     "reverse-diffusion": reverse_diffusion,
@@ -91,7 +90,7 @@ NEEDED: dict[str, Literal["modes", "transition"]] = {
 
 @dataclass(frozen=True)
 class ReverseSDE:
-    """One of `STEPS` per interval of the grid, one evaluation each.
+    """One of `MOVES` per interval of the grid, one evaluation each.
 
     The last step adds no noise: it is the posterior mean of Y_0 given Y_h = x (Tweedie's formula for the local kernel).
     """
@@ -104,13 +103,15 @@ class ReverseSDE:
             require(process, needed, f"sample.sampler {self.name!r}")
         return reverse_grid(process, evaluations, end_dt, self.name)
 
-    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
-        """As `Sampler`."""
-        for t, h in zip(times[:-1], times[:-1] - times[1:], strict=True):
+    def stepper(self, process: Process, score: Score, times: np.ndarray) -> Step:
+        """See `SteppingSampler`."""
+        move = MOVES[self.name]
+
+        def step(x: Tensor, t: float, u: float, draw: Draw) -> Tensor:
             s = score_at(score, x, t)
-            z = None if h == t else draw()
-            x = STEPS[self.name](process, x, s, float(t), float(h), z)
-        return x
+            return move(process, x, s, t, t - u, None if u == 0 else draw())
+
+        return step
 
 
 @dataclass(frozen=True)
@@ -132,15 +133,16 @@ class PredictorCorrector:
         except InputError as error:
             raise InputError(f"sample.sampler 'pc', two evaluations in a step: {error}") from None
 
-    def __call__(self, process: Process, score: Score, times: np.ndarray, x: Tensor, draw: Draw) -> Tensor:
-        """As `Sampler`."""
-        for t, u in pairwise(map(float, times)):
-            last = u == 0
-            x = euler_maruyama(
-                process, x, score_at(score, x, t), float(t), float(t - u), None if last else draw()
-            )
-            if not last:
-                variance = float(process.variance(torch.tensor([u], dtype=torch.float64)))
-                size = 2 * self.snr**2 * variance
-                x = x + size * score_at(score, x, u) + math.sqrt(2 * size) * draw()
-        return x
+    def stepper(self, process: Process, score: Score, times: np.ndarray) -> Step:
+        """See `SteppingSampler`."""
+        predict = ReverseSDE("em").stepper(process, score, times)
+
+        def step(x: Tensor, t: float, u: float, draw: Draw) -> Tensor:
+            x = predict(x, t, u, draw)
+            if u == 0:
+                return x
+            variance = float(process.variance(torch.tensor([u], dtype=torch.float64)))
+            size = 2 * self.snr**2 * variance
+            return x + size * score_at(score, x, u) + math.sqrt(2 * size) * draw()
+
+        return step

@@ -4,16 +4,15 @@ Not here: who runs it and where blocks go (`ndsm.training`, `pipelines`), and th
 """
 
 from ndsm.simulation.batches import one_step_batches
-from ndsm.simulation.rollout import (
+from ndsm.simulation.records import (
     LABEL,
     ONE_STEP,
     ONE_STEP_AND_PROBE,
     WHOLE_PATH,
-    RolloutSpec,
     RowLayout,
     paths_per_block,
-    rollout,
 )
+from ndsm.simulation.rollout import RolloutSpec, rollout
 
 __all__ = [
     "LABEL",

@@ -12,7 +12,8 @@ from ndsm.errors import InputError
 from ndsm.processes.base import Process
 from ndsm.processes.grids import ACCURATE, geometric_grid
 from ndsm.processes.integrators import IntegratorName
-from ndsm.simulation.rollout import LABEL, ONE_STEP, RolloutSpec, RowLayout, rollout
+from ndsm.simulation.records import LABEL, ONE_STEP, RowLayout
+from ndsm.simulation.rollout import RolloutSpec, rollout
 
 EXACT_STEPS = 24
 """Steps that are exact inside a mode: each is then about a third of the time so far."""

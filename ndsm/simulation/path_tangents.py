@@ -166,7 +166,7 @@ class MirroredPaths:
             for table in (chain.a, chain.s, chain.contraction, chain.after)
         )
         noise, m = s * z, torch.cat([part.m for part in seen], 1)
-        weight = modes.from_axes(noise.addcmul(contraction, m).div_(after))
+        path_weight = modes.from_axes(noise.addcmul(contraction, m).div_(after))
         noise = modes.from_axes(noise)
         state, score = (_joined(parts) for parts in zip(*(part[1:3] for part in seen), strict=True))
         modes.take(_twice(len(paths), paths.device)).add_scaled(state, a.repeat(1, 2), score)
@@ -186,7 +186,7 @@ class MirroredPaths:
             tangent.mul_(kept).addcmul_(probe.index_select(1, those), added)
             before = probe[:, :first]
             tangents = torch.cat([before, tangent[:, :n]], 1), torch.cat([before, tangent[:, n:]], 1)
-        return y, mirror, weight, probe, *tangents, std
+        return y, mirror, path_weight, probe, *tangents, std
 
 
 def _joined(parts: tuple[Tensor, ...]) -> Tensor:

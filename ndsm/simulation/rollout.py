@@ -20,51 +20,9 @@ from ndsm.processes.base import Process
 from ndsm.processes.integrators import INTEGRATORS, EulerMaruyama, IntegratorName
 from ndsm.processes.modes import Modes
 from ndsm.simulation.path_tangents import MirroredPaths, make_chain
+from ndsm.simulation.records import LABEL, SCALARS, WHOLE_PATH, RowLayout
 
 CPU = torch.device("cpu")
-ONE_STEP = ("mean", "noise", "t", "std")
-"""What the one-step objectives record: μ_{N-1}, Z_N, t_N, σ_{N-1}."""
-WHOLE_PATH = ("state", "mirror", "weight", "probe", "tangent", "mirror_tangent", "t", "std", "chance")
-"""What the path objective records: Y_n, the same of the path with the opposite noise, G_n (the other path's is -G_n),
-u, D_n u on either path, t_n, sqrt(V_n), and a number that is uniform in [0, 1) and independent of all else."""
-ONE_STEP_AND_PROBE = (*ONE_STEP, "probe")
-"""Beside these a standard normal vector that is independent of all else."""
-LABEL = "label"
-"""Recorded after all else for a labelled model: the start's label, or -1 where it is dropped."""
-SCALARS = ("t", "std", "chance", LABEL)
-"""Those with one number per row."""
-
-
-@dataclass(frozen=True)
-class RowLayout:
-    """Where each recorded quantity lies in a row.
-
-    `ONE_STEP`: mean (d), noise (d), t (1), std (1), with Y_N = mean + std · noise. `WHOLE_PATH`: the first six
-    (d each), t (1), std (1), chance (1). Either may end in label (1).
-    """
-
-    records: tuple[str, ...]
-    dimension: int
-
-    def __post_init__(self) -> None:
-        known = (ONE_STEP, ONE_STEP_AND_PROBE, WHOLE_PATH)
-        if self.records not in known + tuple((*records, LABEL) for records in known):
-            raise ValueError(f"records: expected one of {known}, found {self.records}")
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Numbers per row of each recorded quantity."""
-        return {name: 1 if name in SCALARS else self.dimension for name in self.records}
-
-    @property
-    def width(self) -> int:
-        """Numbers per row."""
-        return sum(self.widths.values())
-
-    def split(self, rows: Tensor) -> dict[str, Tensor]:
-        """Views of (B, width) rows by name: (B, d), or (B,) for `SCALARS`."""
-        parts = dict(zip(self.records, rows.split(list(self.widths.values()), 1), strict=True))
-        return {name: part[:, 0] if name in SCALARS else part for name, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -123,11 +81,6 @@ class RolloutSpec:
             return self
         stamp = fingerprint(self.stamp, device.type)
         return replace(self, process=self.process.to(device), device=device, stamp=stamp)
-
-
-def paths_per_block(block_mb: float, layout: RowLayout, times_per_path: int) -> int:
-    """Trajectories that fill a block of `block_mb` MB of float32 rows; at least 16."""
-    return max(16, int(block_mb * 2**20 / 4 / layout.width / times_per_path))
 
 
 class Draws(NamedTuple):

@@ -8,24 +8,13 @@ import numpy as np
 import torch
 
 from ndsm.config import Config
-from ndsm.config import Objective as ObjectiveConfig
 from ndsm.core.hashing import fingerprint
 from ndsm.core.rng import numpy_stream, stream_seed
 from ndsm.core.symmetry import GROUPS
 from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
 from ndsm.networks import IMAGE_SIDE, Equivariant, ScoreModel, build_score_model
-from ndsm.objectives import (
-    DSM,
-    NDSM,
-    AntitheticNDSM,
-    ControlVariate,
-    Epsilon,
-    Objective,
-    Path,
-    Sliced,
-    make_epsilon,
-)
+from ndsm.objectives import Epsilon, Objective, make_epsilon, make_objective
 from ndsm.processes import OU, VE, VP, Langevin, Process, SubVP, forward_grid, require
 from ndsm.samplers import configured_sampler, reverse_times
 from ndsm.samplers.base import draw_prior
@@ -90,34 +79,6 @@ class TrainingSetup:
             train.min_blocks,
             train.ring_blocks,
         )
-
-
-def make_objective(config: ObjectiveConfig) -> Objective:
-    """The objective of the `objective` section."""
-    match config.kind:
-        case "ndsm":
-            return NDSM()
-        case "ndsm-cv":
-            return NDSM(_control_variate(config))
-        case "antithetic":
-            return AntitheticNDSM()
-        case "path":
-            return Path(_control_variate(config))
-        case "sliced":
-            return Sliced()
-        case "dsm" | "mixture-dsm":
-            return DSM()
-
-
-def _control_variate(config: ObjectiveConfig) -> ControlVariate:
-    """What `objective.epsilon` says."""
-    choices: dict[str, ControlVariate] = {
-        "constant": config.epsilon.value,
-        "piecewise-linear": config.epsilon.values,
-        "closed-form": "closed-form",
-        "network": "learned",
-    }
-    return choices[config.epsilon.kind]
 
 
 def make_process(config: Config, mixture: GaussianMixture) -> Process:
@@ -220,12 +181,13 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     layout = RowLayout((*objective.records, *labels), dimension)
     k = config.train.times_per_path
     paths = paths_per_block(config.train.block_mb, layout, k)
+    # With the names of version 0.1.0, whose runs go on.
     stamp = fingerprint(
         *identity,
         times,
         objective.rows_from,
         config.process.model_dump(mode="json"),
-        list(layout.records),
+        ["weight" if name == "path_weight" else name for name in layout.records],
         k,
         paths,
         config.train.seed,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ndsm.config import Train
 from ndsm.core.optimizer import Adam
 from ndsm.objectives import Epsilon, GradientMoments, Objective, Score, gradient_moments
-from ndsm.simulation import LABEL, RowLayout
+from ndsm.simulation import RowLayout
 from ndsm.training.weighting import Weight
 
 
@@ -109,7 +109,7 @@ class Trainer:
 
     def row_losses(self, rows: dict[str, Tensor]) -> Tensor:
         """Weighted loss of each row, (B,)."""
-        total = self._objective.combined(self._wrapped, conditioned(rows), self.epsilon(rows["t"]))
+        total = self._objective.combined(self._wrapped, rows, self.epsilon(rows["t"]))
         return total * self._weight(rows["t"])
 
     def _update_epsilon(self, rows: dict[str, Tensor]) -> None:
@@ -127,9 +127,9 @@ class Trainer:
 
         def losses(part: dict[str, Tensor], score: Score) -> tuple[Tensor, Tensor | None]:
             weight = self._weight(part["t"])
-            found = self._objective(score, conditioned(part))
-            cv = found.control_variate
-            return found.base * weight, None if cv is None else cv * weight
+            per_row = self._objective(score, part)
+            cv = per_row.control_variate
+            return per_row.base * weight, None if cv is None else cv * weight
 
         taken = [partial(losses, part) for part in self.micro_batches(rows, parts)]
         with getattr(self.model, "plain", nullcontext)():
@@ -164,10 +164,3 @@ class Trainer:
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epsilon.load_state(state["epsilon"])
-
-
-def conditioned(rows: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same rows with the label beside the time, (B, 2), where there is one: what a labelled model takes as t."""
-    if LABEL not in rows:
-        return rows
-    return {**rows, "t": torch.stack([rows["t"], rows[LABEL]], 1)}

@@ -15,7 +15,7 @@ from known_laws import LEAST_P, PROCESSES
 from scipy.stats import kstest
 
 from ndsm.inference.imputation import STEP_SIZE, _langevin, draw_given, impute
-from ndsm.inference.imputation import noised as noised_path
+from ndsm.inference.noised_references import noised as noised_path
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import VP, Langevin
 
@@ -95,7 +95,7 @@ def test_missing_numbers_have_their_law_given_the_others(random_mixture, mean_wi
         mean_within(z.prod(1), correlation, 0.05)
 
 
-def test_a_linear_processs_twin_has_its_law_after_any_steps(mean_within):
+def test_a_linear_processs_noised_reference_has_its_law_after_any_steps(mean_within):
     process = VP(1.0).for_dimension(2)
     generator = torch.Generator().manual_seed(6)
     start = torch.full((ROWS, 2), 3.0)

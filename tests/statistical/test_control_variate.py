@@ -99,7 +99,7 @@ def test_both_ways_to_the_moments_agree_however_the_batch_is_split(network, monk
     parts = [losses_of(by_name(problem, rows[i:j])) for i, j in itertools.pairwise((0, 7, 8, 30))]
     layers = gradient_moments(trainer.model, whole)
     assert_same_moments(gradient_moments(trainer.model, parts), layers)
-    monkeypatch.setattr("ndsm.objectives.gradient_moments._is_layered", lambda model: False)
+    monkeypatch.setattr("ndsm.objectives.per_sample_gradients.is_layered", lambda model: False)
     assert_same_moments(gradient_moments(trainer.model, whole), layers)
     assert_same_moments(gradient_moments(trainer.model, parts, chunk_bytes=1), layers)
 

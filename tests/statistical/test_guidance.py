@@ -11,12 +11,12 @@ from ndsm.inference.guidance import (
     Projected,
     average_pool,
     blur,
-    draw_from_mixture,
     mask,
     masked_fourier,
     projections,
     start_given,
 )
+from ndsm.inference.noised_references import draw_from_mixture
 from ndsm.inference.posterior import Posterior
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import VE, VP, Langevin

@@ -96,7 +96,7 @@ def _by_derivatives(score, rows):
     w = torch.zeros_like(rows["t"])
     for sign, y, tangent in ((1, "state", "tangent"), (-1, "mirror", "mirror_tangent")):
         s, along = torch.func.jvp(lambda y: score(y, rows["t"]), (rows[y],), (rows[tangent],))
-        w += 0.5 * (sign * (s * rows["weight"]).sum(1) - (rows["probe"] * along).sum(1))
+        w += 0.5 * (sign * (s * rows["path_weight"]).sum(1) - (rows["probe"] * along).sum(1))
     return w
 
 
@@ -129,7 +129,7 @@ def test_in_one_mode_the_loss_is_that_of_denoising_score_matching(covariance_typ
     variance = axes @ (-values * torch.expm1(-2 * rows["t"][:, None, None] / values) * torch.eye(2)) @ axes.T
     expected = mean.double() + (decay @ (start.double() - mean[0])[:, None])[..., 0]
     target = -torch.linalg.solve(variance, rows["state"] - expected)
-    torch.testing.assert_close(rows["weight"], -target, rtol=2e-3, atol=2e-4)
+    torch.testing.assert_close(rows["path_weight"], -target, rtol=2e-3, atol=2e-4)
     torch.testing.assert_close(rows["tangent"], rows["probe"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(rows["mirror"] - expected, expected - rows["state"], rtol=1e-4, atol=1e-4)
     score = fixed_network()

@@ -213,7 +213,9 @@ def test_both_ways_to_the_moments_agree_however_the_batch_is_split(name, monkeyp
         gradient_moments(net, [losses(rows)], chunk_bytes=1),
         gradient_moments(net, [losses(part) for part in parts]),
     ]
-    monkeypatch.setattr(import_module("ndsm.objectives.gradient_moments"), "_is_layered", lambda model: False)
+    monkeypatch.setattr(
+        import_module("ndsm.objectives.per_sample_gradients"), "is_layered", lambda model: False
+    )
     chunked = gradient_moments(net, [losses(rows)])
     for found in layers:
         for field in ("base_base", "base_cv", "cv_cv", "mean_cv"):

@@ -21,8 +21,8 @@ from ndsm.samplers import (
     reverse_times,
     sample_prior,
 )
-from ndsm.samplers.registry import CHUNK
-from ndsm.samplers.reverse_sde import STEPS
+from ndsm.samplers.loop import CHUNK
+from ndsm.samplers.reverse_sde import MOVES
 
 V, MU, M0, V0 = 0.8, 0.5, -0.7, 0.15
 
@@ -101,7 +101,7 @@ def test_exponential_steps_keep_a_stationary_mode_for_any_step(covariance_type, 
     process = Langevin(mixture, horizon=2.0)
     start = mixture.sample(20_000, torch_stream(0, "start"))
     noise = torch.randn(20_000, 3, generator=torch_stream(0, "noise"))
-    x = STEPS["exponential"](process, start, mixture.score(start), 2.0, 0.7, noise).double()
+    x = MOVES["exponential"](process, start, mixture.score(start), 2.0, 0.7, noise).double()
     mean_within(x, mixture.means[0].numpy())
     covariance = mixture.covariances.double()
     centered = x - mixture.means[0]

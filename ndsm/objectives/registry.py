@@ -1,0 +1,33 @@
+"""Objectives by their name in `objective.kind`."""
+
+from collections.abc import Callable
+
+from ndsm.config import Objective as ObjectiveConfig
+from ndsm.objectives.antithetic import AntitheticNDSM
+from ndsm.objectives.base import ControlVariate, Objective
+from ndsm.objectives.dsm import DSM
+from ndsm.objectives.ndsm import NDSMLoss
+from ndsm.objectives.path import PathControlVariate
+from ndsm.objectives.sliced import Sliced
+
+OBJECTIVES: dict[str, Callable[[ControlVariate], Objective]] = {
+    "ndsm": lambda control_variate: NDSMLoss(),
+    "ndsm-cv": NDSMLoss,
+    "antithetic": lambda control_variate: AntitheticNDSM(),
+    "path": PathControlVariate,
+    "sliced": lambda control_variate: Sliced(),
+    "dsm": lambda control_variate: DSM(),
+    "mixture-dsm": lambda control_variate: DSM(),
+}
+"""The objective with a choice of ε(t), which those without a control variate leave aside."""
+
+
+def make_objective(config: ObjectiveConfig) -> Objective:
+    """The objective of the `objective` section."""
+    choices: dict[str, ControlVariate] = {
+        "constant": config.epsilon.value,
+        "piecewise-linear": config.epsilon.values,
+        "closed-form": "closed-form",
+        "network": "learned",
+    }
+    return OBJECTIVES[config.kind](choices[config.epsilon.kind])
