@@ -7,15 +7,14 @@ from ndsm.networks.diffusers_unet import DiffusersUNet, divisible_side
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.equivariant import Equivariant
 from ndsm.networks.mlp import MLP, ResidualMLP
+from ndsm.networks.registry import IMAGE_SIDE, NETWORKS
 from ndsm.networks.score_model import ScoreModel, build_score_model
 from ndsm.networks.unet import UNet, image_side
-
-IMAGE_SIDE = {"unet": image_side, "diffusers": divisible_side}
-"""Of the networks whose rows are square images, by `network.kind`: (dimension, width, depth) → pixels a side."""
 
 __all__ = [
     "IMAGE_SIDE",
     "MLP",
+    "NETWORKS",
     "DiffusersUNet",
     "Equivariant",
     "ResidualMLP",

@@ -11,11 +11,9 @@ from ndsm.core.global_state import seeded
 from ndsm.core.rng import torch_stream
 from ndsm.core.symmetry import GROUPS
 from ndsm.errors import InputError
-from ndsm.networks.diffusers_unet import DiffusersUNet
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.equivariant import Equivariant
-from ndsm.networks.mlp import MLP, ResidualMLP
-from ndsm.networks.unet import UNet
+from ndsm.networks.registry import NETWORKS
 from ndsm.processes import Process
 
 REACH = 1.2
@@ -166,10 +164,9 @@ def build_score_model(
         net.time_scale,
         torch_stream(config.train.seed, "time features"),
     )
-    kinds = {"mlp": MLP, "resmlp": ResidualMLP, "unet": UNet, "diffusers": DiffusersUNet}
     # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.
     with seeded(torch_stream(config.train.seed, "weights").initial_seed()):
-        network = kinds[net.kind](d, embedding.width + net.class_count, net.width, net.depth)
+        network = NETWORKS[net.kind](d, embedding.width + net.class_count, net.width, net.depth)
     if config.train.compile:
         network.compile()
     center = y.mean(0)

@@ -21,7 +21,6 @@ from ndsm.training.setup import (
     TrainingSetup,
     fit_mixture,
     make_problem,
-    make_process,
     pick_device,
     with_labels,
 )
@@ -44,7 +43,6 @@ __all__ = [
     "fit_mixture",
     "local_source",
     "make_problem",
-    "make_process",
     "open_replay",
     "pick_device",
     "resumed",

@@ -1,6 +1,5 @@
 """A configuration, its data and its mixture, resolved into the objects that train and sample."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
 from ndsm.networks import IMAGE_SIDE, Equivariant, ScoreModel, build_score_model
 from ndsm.objectives import Epsilon, Objective, make_epsilon, make_objective
-from ndsm.processes import OU, VE, VP, Langevin, Process, SubVP, forward_grid, require
+from ndsm.processes import Process, forward_grid, make_process, require
 from ndsm.samplers import configured_sampler, reverse_times
 from ndsm.samplers.base import draw_prior
 from ndsm.simulation import LABEL, RolloutSpec, RowLayout, paths_per_block
@@ -79,24 +78,6 @@ class TrainingSetup:
             train.min_blocks,
             train.ring_blocks,
         )
-
-
-def make_process(config: Config, mixture: GaussianMixture) -> Process:
-    """The process of the `process` section; `mixture` is its stationary or terminal law."""
-    p = config.process
-    match p.kind:
-        case "langevin":
-            return Langevin(mixture, horizon=p.horizon)
-        case "vp":
-            return VP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension)
-        case "subvp":
-            return SubVP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension)
-        case "ve":
-            # The prior's variance, which a run keeps, is 1 + σ(T)².
-            largest = p.sigma_max or math.sqrt(float(mixture.covariances[0]) - 1 + p.sigma_min**2)
-            return VE(p.horizon, p.sigma_min, largest).for_dimension(mixture.dimension)
-        case "ou":
-            return OU(p.horizon).for_dimension(mixture.dimension)
 
 
 def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:

@@ -1,0 +1,32 @@
+"""Processes by their name in `process.kind`."""
+
+import math
+from collections.abc import Callable
+
+from ndsm.config import Config
+from ndsm.config.schema import Process as ProcessConfig
+from ndsm.mixture import GaussianMixture
+from ndsm.processes.base import Process
+from ndsm.processes.langevin import Langevin
+from ndsm.processes.linear import OU, VE, VP, SubVP
+
+
+def _variance_exploding(config: ProcessConfig, mixture: GaussianMixture) -> VE:
+    # The prior's variance, which a run keeps, is 1 + σ(T)².
+    largest = config.sigma_max or math.sqrt(float(mixture.covariances[0]) - 1 + config.sigma_min**2)
+    return VE(config.horizon, config.sigma_min, largest).for_dimension(mixture.dimension)
+
+
+PROCESSES: dict[str, Callable[[ProcessConfig, GaussianMixture], Process]] = {
+    "langevin": lambda p, mixture: Langevin(mixture, horizon=p.horizon),
+    "vp": lambda p, mixture: VP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension),
+    "subvp": lambda p, mixture: SubVP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension),
+    "ve": _variance_exploding,
+    "ou": lambda p, mixture: OU(p.horizon).for_dimension(mixture.dimension),
+}
+"""The process of a `process` section and a mixture."""
+
+
+def make_process(config: Config, mixture: GaussianMixture) -> Process:
+    """The process of the `process` section; `mixture` is its stationary or terminal law."""
+    return PROCESSES[config.process.kind](config.process, mixture)
