@@ -46,11 +46,11 @@ from ndsm.samplers.base import (
 from ndsm.samplers.ode import velocity
 
 STEPS = 40
-"""Times of the path if nothing is said; twice as many give the same laws within a Kolmogorov-Smirnov distance of 0.01."""
+"""Default number of times of the path; twice as many give the same laws within a Kolmogorov-Smirnov distance of 0.01."""
 PARTICLES = 16
-"""Completions of a population if nothing is said."""
+"""Default number of completions of a population."""
 STEP_SIZE = 0.5
-"""Of a Langevin step of one free number, as a share of V(t); it falls with the cube root of their number."""
+"""Size of a Langevin step of one free number, as a share of V(t); it falls with the cube root of their number."""
 START_CORRECTIONS = 20
 """Langevin steps at T for a prior of which the law given some numbers is not known."""
 UNEVEN = 0.5
@@ -241,14 +241,14 @@ class _Streams:
         where there are more of them than `PROBES`."""
         count, known = min(PROBES, rows.shape[1] - 1), ~rows.isnan()
         place = torch.arange(1, count + 1, device=rows.device)[:, None, None]
-        found = ((known.cumsum(1) == place) & known).to(rows)
+        vectors = ((known.cumsum(1) == place) & known).to(rows)
         if rows.shape[1] - 1 > PROBES:
             signs = self._each(
                 lambda g: torch.randint(2, (self.size, count, rows.shape[1]), generator=g) * 2 - 1
             )
             random = signs.to(rows).transpose(0, 1) * known / math.sqrt(count)
-            found = torch.where(known.sum(1, keepdim=True) > PROBES, random, found)
-        return found.repeat_interleave(particles, 1)
+            vectors = torch.where(known.sum(1, keepdim=True) > PROBES, random, vectors)
+        return vectors.repeat_interleave(particles, 1)
 
     def prior_given(self, process: Process, y: Tensor, known: Tensor) -> Tensor:
         """Draws of the prior given the known numbers of each row of y, (B, d); without regard to them if it is no mixture."""
@@ -310,9 +310,9 @@ def impute(
             BLOCK,
         )
         x = torch.from_numpy(np.concatenate(taken).astype(np.float32)).to(device)
-        found, share = _populations(process, score, x, steps, end_dt, streams, particles)
+        completed, share = _populations(process, score, x, steps, end_dt, streams, particles)
         shares.append(share.cpu())
-        for (first, begin), drawn in zip(part, found.cpu().split(counts), strict=True):
+        for (first, begin), drawn in zip(part, completed.cpu().split(counts), strict=True):
             wanted = min(particles, draws - first)
             out[first : first + wanted, begin : begin + len(drawn)] = drawn[:, :wanted].transpose(0, 1)
             advance(wanted * len(drawn))

@@ -30,19 +30,19 @@ from ndsm.samplers.base import score_at
 from ndsm.samplers.ode import solve_adaptively, velocity
 
 EXACT_UP_TO = 64
-"""Largest dimension whose divergence is exact if nothing is said: d directional derivatives per evaluation."""
+"""Largest dimension whose divergence is exact by default: d directional derivatives per evaluation."""
 PROBES = 8
-"""Random directions per row above that."""
+"""Default number of random directions per row in higher dimensions."""
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 2e-6}
 """Absolute and relative error of a solver's step by the rows' precision: a finer one would chase float32's rounding."""
 VALUES = 2**16
-"""Numbers that are solved for at once, in at most 2,048 rows."""
+"""Numbers that are integrated together, in at most 2,048 rows."""
 AT_ONCE = 16
-"""Directional derivatives that are taken at once."""
+"""Directional derivatives per batch."""
 
 
 COLUMNS = ("log_prob", "bits_per_dim", "standard_error")
-"""Of the tables that are written: nats, bits per dimension, nats."""
+"""Columns of the output table: nats, bits per dimension, nats."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def log_density_bound(
 
 
 def device_of(process: Process, score: Any) -> torch.device:
-    """Where they are: the mixture, without one the score's weights, without any the CPU."""
+    """Device of the mixture, without one of the score's weights, without any the CPU."""
     if process.mixture is not None:
         return process.mixture.device
     weights = score.parameters() if isinstance(score, nn.Module) else iter(())
@@ -246,15 +246,15 @@ def _probes(y: Tensor, count: int, seed: int) -> Tensor:
 
 
 def hash_index(rows: np.ndarray) -> int:
-    """A stream's index that belongs to these numbers."""
+    """Stream index made from the bytes of these numbers."""
     return int.from_bytes(hashlib.blake2s(rows.tobytes(), digest_size=8).digest(), "little")
 
 
 def check_end(process: Process, end: float) -> None:
-    """Nothing, if the density can be taken at this time.
+    """Check the time at which a density is taken.
 
     Raises:
-        InputError: it cannot.
+        InputError: it is not between 0 and T.
     """
     if not 0 < end < process.horizon:
         raise InputError(

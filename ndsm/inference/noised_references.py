@@ -17,7 +17,7 @@ from ndsm.processes.transitions import linear_step
 from ndsm.samplers.base import draw_prior
 
 NOISING_STEPS = 30
-"""From a draw given measurements up to t = T."""
+"""Steps of the noising from a draw given measurements up to t = T."""
 LARGEST_STEP = 1e-3
 """Largest Euler-Maruyama step of noised references under a drift of your own, as a share of T: it may be steep where they start."""
 
@@ -74,7 +74,7 @@ def draw_from_mixture(
         half = torch.linalg.solve_triangular(root, off.T, upper=False)
         log_p.append(-0.5 * (half**2).sum(0) - root.diagonal().log().sum())
         free = z @ torch.linalg.cholesky(covariance).T
-        # A draw of the component, moved by what its own noisy measurements are off.
+        # A draw of the component, moved by the difference to its own noisy measurements.
         draws.append(
             mean
             + free

@@ -17,7 +17,7 @@ from ndsm.processes import Process
 from ndsm.simulation import LABEL, one_step_batches
 
 FIRST_TIME = 1 / 6000
-"""The smallest time that is learned, as a share of T."""
+"""Smallest time of training, as a share of T."""
 
 
 class NoiseAwareClassifier(nn.Module):
@@ -86,15 +86,17 @@ def fit_classifier(
         raise InputError(
             f"labels: expected one for each of the {len(rows)} rows, found shape {np.shape(labels)}"
         )
-    known = np.asarray(labels)
-    if not np.issubdtype(known.dtype, np.integer) or known.min() < 0:
-        raise InputError(f"labels: expected whole numbers from 0 on, found {known.dtype} from {known.min()}")
+    numbers = np.asarray(labels)
+    if not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:
+        raise InputError(
+            f"labels: expected whole numbers from 0 on, found {numbers.dtype} from {numbers.min()}"
+        )
     process, t_min = process.to("cpu"), process.horizon * FIRST_TIME
-    batches = one_step_batches(process, rows, t_min, batch_rows, seed, known.astype(np.int16))
+    batches = one_step_batches(process, rows, t_min, batch_rows, seed, numbers.astype(np.int16))
     with seeded(torch_stream(seed, "classifier").initial_seed()):
         model = NoiseAwareClassifier(
             process,
-            int(known.max()) + 1,
+            int(numbers.max()) + 1,
             t_min,
             width,
             depth,

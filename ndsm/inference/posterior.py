@@ -1,4 +1,4 @@
-"""What a noisy point says of the clean one: mean and covariance of Y_0 given Y_t = x.
+"""Posterior of the clean point: mean and covariance of Y_0 given Y_t = x.
 
 Where Y_t = μ + α (Y_0 - μ) + σ Z (a linear process, or one mode of a mixture) these are exact (dissertation, chapter 4):
 
@@ -21,9 +21,9 @@ from ndsm.processes.transitions import SLOPE_ERROR, Term, kernel_of
 from ndsm.samplers.base import score_at
 
 LARGEST_EXPONENT = 30.0
-"""Of 1/α, which thin modes would make infinite for all rows: times a component's least share, exp(-60), nothing."""
+"""Largest log 1/α: thin modes would make 1/α infinite for all rows, although the shares of these rows in them are about 0."""
 PIECE = 1 << 24
-"""Numbers of the matrices (d, d) that are held at a time."""
+"""Numbers of matrices (d, d) that are held in memory."""
 
 
 class SecondOrder(Protocol):
@@ -36,9 +36,9 @@ class SecondOrder(Protocol):
 
 @dataclass(frozen=True)
 class Covariance:
-    """diag(own) + factors factorsᵀ for each of B rows."""
+    """diag(diagonal) + factors factorsᵀ for each of B rows."""
 
-    own: Tensor
+    diagonal: Tensor
     """(B, d), not negative."""
     factors: Tensor
     """(B, d, r)."""
@@ -46,24 +46,24 @@ class Covariance:
     @property
     def variance(self) -> Tensor:
         """Its diagonal, (B, d)."""
-        return self.own + self.factors.square().sum(2)
+        return self.diagonal + self.factors.square().sum(2)
 
     def draw(self, z: Tensor, w: Tensor) -> Tensor:
         """Normal rows of this covariance, (B, d), from standard normal z (B, d) and w (B, r)."""
-        return self.own.sqrt() * z + (self.factors @ w[..., None])[..., 0]
+        return self.diagonal.sqrt() * z + (self.factors @ w[..., None])[..., 0]
 
 
-def nearest(own: Tensor, factors: Tensor) -> Covariance:
-    """The covariance with the diagonal of diag(own) + F Fᵀ, at least 0, where own may be negative: rows of F then shrink."""
+def nearest(diagonal: Tensor, factors: Tensor) -> Covariance:
+    """The covariance with the variances of diag(diagonal) + F Fᵀ, at least 0; where the diagonal is negative rows of F shrink."""
     shared = factors.square().sum(2)
-    total = (own + shared).clamp(min=0)
+    total = (diagonal + shared).clamp(min=0)
     kept = torch.minimum(shared, total)
     shrink = (kept / shared.clamp(min=torch.finfo(shared.dtype).tiny)).sqrt()
     return Covariance(total - kept, factors * shrink[..., None])
 
 
 class Posterior:
-    """The law of Y_0 given Y_t = x, as far as its first two moments.
+    """First two moments of Y_0 given Y_t = x.
 
     Args:
         process, score: of the noised data, on one device.
@@ -82,11 +82,11 @@ class Posterior:
         return self.mean_of(x, score_at(self._score, x, t), t)
 
     def mean_of(self, x: Tensor, s: Tensor, t: float, learned: bool = False) -> Tensor:
-        """The same for a score at x that is known, (B, d).
+        """The same given s = s(x, t), (B, d).
 
         Args:
-            learned: where little of the data is left, 1/α would multiply a learned score's error beyond all measure (by
-                exp(T/v) along a mode's thin axes): then its slope counts as far as it can be trusted.
+            learned: whether s has errors. Near T, 1/α would multiply them by up to exp(T/v) along a mode's thin axes; the slope is
+                then weighted by how far it can be trusted.
         """
         kernel = self._kernel
         inverse = kernel.trust(t, 0.0, SLOPE_ERROR if learned else 0.0)
@@ -122,19 +122,19 @@ class Posterior:
         """
         if self._second_order is None:
             pieces = x.split(max(1, PIECE // x.shape[1] ** 2))
-            found = [self._by_jacobian(piece, t, rank) for piece in pieces]
-            return Covariance(torch.cat([c.own for c in found]), torch.cat([c.factors for c in found]))
+            parts = [self._by_jacobian(piece, t, rank) for piece in pieces]
+            return Covariance(torch.cat([c.diagonal for c in parts]), torch.cat([c.factors for c in parts]))
         time = torch.full((len(x),), float(t), device=x.device, dtype=x.dtype)
         with torch.no_grad():
             s = self._score(x, time)
             alpha, beta = self._second_order(x, time)
             # E[Y_0 | x] depends on x by itself and by s(x, t), whose Jacobian is s2.
-            own = [
+            variances = [
                 row[:, i] + (scale.square() * alpha).sum(1)
                 for i, (scale, row) in enumerate(self._products(x, t, s))
             ]
             factors = [self.scaled(x, column, t, 2, -1) for column in beta.unbind(2)]
-        return nearest(torch.stack(own, 1), torch.stack(factors, 2) if factors else beta)
+        return nearest(torch.stack(variances, 1), torch.stack(factors, 2) if factors else beta)
 
     def _by_jacobian(self, x: Tensor, t: float, rank: int) -> Covariance:
         rows = torch.stack([row for _, row in self._products(x, t)], 1)

@@ -1,4 +1,4 @@
-"""Draws of rows given measurements y = A x + noise, by either method that the package has for them."""
+"""Draws of rows given measurements y = A x + noise, by moment matching or by projection."""
 
 from collections.abc import Iterator
 from typing import Literal, cast
@@ -18,7 +18,7 @@ from ndsm.samplers import Sampler, integrate, reverse_times
 
 Method = Literal["moment-matched", "projection"]
 ITERATIONS = 6
-"""Of conjugate gradients where no derivatives are taken."""
+"""Iterations of conjugate gradients where no derivatives are taken."""
 
 
 def reconstruct(

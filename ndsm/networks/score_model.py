@@ -1,4 +1,4 @@
-"""The score model: a network, its inputs and outputs scaled by what is known of the process."""
+"""The score model: a network whose inputs and outputs are scaled by known quantities of the process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +17,10 @@ from ndsm.networks.registry import NETWORKS
 from ndsm.processes import Process
 
 REACH = 1.2
-"""The network sees states up to this many times the distance of the farthest of 4,096 prior draws."""
+"""Radius at which the network's input is clipped, in distances of the farthest of 4,096 prior draws."""
 
 VALUES_AT_ONCE = 1 << 18
-"""Numbers of the rows that the network sees at once in generation: 334 images of 28x28, whose 32 channels are 34 MB."""
+"""Numbers per batch of the network in generation: 334 images of 28x28, whose 32 channels are 34 MB."""
 
 
 class ScoreModel(nn.Module):
@@ -123,7 +123,7 @@ class ScoreModel(nn.Module):
         return torch.cat([self.network(*part) for part in parts])
 
     def _features(self, t: Tensor, label: Tensor | None) -> Tensor:
-        """What the network sees of times and labels, (B, e)."""
+        """The network's features of times and labels, (B, e)."""
         features: Tensor = self.embedding(t)
         if not self.classes:
             if label is not None:

@@ -20,13 +20,13 @@ TIME_UNITS = 256
 """Units that carry the time to the blocks."""
 
 GROUP_CHANNELS = 8
-"""Channels that are normalised together."""
+"""Channels of a normalisation group."""
 
 SMALLEST_SIDE = 8
-"""Pixels a side, of the smallest image."""
+"""Pixels a side of the smallest image that is accepted."""
 
 SMALLEST_LEVEL = 2
-"""Pixels a side, of the deepest level without padding; where it would have fewer, convolutions pad."""
+"""Smallest number of pixels a side of the deepest level without padding; below, convolutions pad."""
 
 
 def image_side(dimension: int, width: int, depth: int) -> int:

@@ -26,7 +26,7 @@ from ndsm.objectives.base import ControlVariate
 
 
 class Epsilon(ABC):
-    """ε(t), and how it learns from per-sample moments."""
+    """ε(t), and its update from per-sample moments."""
 
     learns = True
     """Whether `update` needs to be called."""
@@ -46,7 +46,7 @@ class Epsilon(ABC):
         """
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` needs."""
+        """State for `load_state`."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -69,7 +69,8 @@ class ConstantEpsilon(Epsilon):
     def update(
         self, t: Tensor, linear: Tensor, quadratic: Tensor, reduce: Callable[[Tensor], Tensor]
     ) -> None:
-        """Nothing to learn."""
+        """Return at once: ε is fixed."""
+        return
 
 
 class PiecewiseLinearEpsilon(Epsilon):
@@ -96,7 +97,8 @@ class PiecewiseLinearEpsilon(Epsilon):
     def update(
         self, t: Tensor, linear: Tensor, quadratic: Tensor, reduce: Callable[[Tensor], Tensor]
     ) -> None:
-        """Nothing to learn."""
+        """Return at once: ε is fixed."""
+        return
 
 
 class ClosedFormEpsilon(Epsilon):
@@ -115,7 +117,7 @@ class ClosedFormEpsilon(Epsilon):
         self._sums = torch.zeros(2, bins, dtype=torch.float64)
 
     def __call__(self, t: Tensor) -> Tensor:
-        """-ΣA/ΣB of each time's bin, (B,); 0 where nothing was seen."""
+        """-ΣA/ΣB of each time's bin, (B,); 0 in an empty bin."""
         linear, quadratic = self._sums
         values = torch.where(quadratic > 0, -linear / quadratic.clamp(min=1e-300), 0.0)
         return values.to(t)[self._bin(t)]
@@ -133,11 +135,11 @@ class ClosedFormEpsilon(Epsilon):
         return torch.bucketize(t.contiguous(), self._edges.to(t))
 
     def state(self) -> dict[str, Any]:
-        """The sums."""
+        """The running sums."""
         return {"sums": self._sums}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take the sums."""
+        """Restore the running sums."""
         self._sums = state["sums"]
 
 
@@ -190,11 +192,11 @@ class NetworkEpsilon(Epsilon):
         return {"net": self._net.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take φ and Adam's moments."""
+        """Restore φ and Adam's moments."""
         self._net.load_state_dict(state["net"])
         rates = [group["lr"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
-        # The rate is the configuration's, as the model's own is, and not the one that the state was saved with.
+        # The learning rate is the configuration's, not the one that the state was saved with.
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 

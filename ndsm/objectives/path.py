@@ -10,7 +10,7 @@ has mean zero for every s, so that
 
 is a score-matching loss for every ε(t), unbiased for the score of the simulated chain whatever its steps: ε = 0 is implicit score matching (Hyvärinen 2005) with one probe, ε = 1
 replaces the noisy divergence by a target like denoising score matching's. Where a path stayed in its mode D_n u = u,
-and with ε = 1 nothing is left of the last term.
+and with ε = 1 the last term is 0.
 """
 
 from typing import ClassVar
@@ -25,10 +25,10 @@ from ndsm.simulation import WHOLE_PATH
 DIFFERENCE = 1e-2
 """Length of the difference step for uᵀ Ds w, in standard deviations of the noise that the path has added."""
 THINNING = 1.0
-"""Rows whose direction u - ε D_n u is shorter than this fraction of |u| have their residual term now and then only."""
+"""Length of u - ε D_n u, as a fraction of |u|, below which the residual term is evaluated for a random share of the rows."""
 
 ROUNDING = 1e-5
-"""Below this fraction of |u| such a direction is 0 but for float32."""
+"""Length of u - ε D_n u, as a fraction of |u|, below which it is rounding error."""
 
 
 class PathControlVariate:

@@ -53,7 +53,7 @@ class GradientMoments:
 
 
 class PulledBack(Protocol):
-    """The losses of some rows pulled back through the network, as far as the rows' own products need it."""
+    """Vector-Jacobian products of the losses of some rows, from which moments follow."""
 
     def total(self) -> list[Tensor]:
         """Σ g₀ over the rows, in one tensor or more."""
@@ -90,7 +90,7 @@ def gradient_moments(
     sums: list[Tensor] | None = None
     rows = 0
     for part in parts:
-        # Free the part before, so that never two are held.
+        # Free the part before: two would not fit into memory.
         pulled = None
         pulled, count = _pull_back(model, part, chunk_bytes)
         total, rows = pulled.total(), rows + count

@@ -1,4 +1,4 @@
-"""What a noising process is asked for, and the one place that refuses a process which has not got it."""
+"""Interface of a noising process, and the check of what a process has."""
 
 from typing import Any, Literal, Protocol, Self, overload
 

@@ -10,13 +10,13 @@ from ndsm.errors import InputError
 from ndsm.processes.base import Process
 
 LEVEL_NODES = 10_000
-"""Of the table by which a level is inverted."""
+"""Nodes of the table that inverts a level."""
 ACCURATE = 0.1
-"""Largest step of a grid that adapts itself, as a share of the largest stable one. Euler-Maruyama inflates a
+"""Largest step of a geometric grid, as a share of the largest stable one. Euler-Maruyama inflates a
 component's stationary variance by 1/(1 - share): at 0.1 by 11 %, and past 0.5 the reverse process expands."""
 
 INTEGRAL_NODES = 2000
-"""Of the integral of g²/V, spaced like log t."""
+"""Nodes of the integral of g²/V, equally spaced in log t."""
 
 
 def uniform_grid(horizon: float, steps: int) -> np.ndarray:
@@ -72,14 +72,14 @@ def power_grid(
     times = np.geomspace(end, horizon, LEVEL_NODES)
     levels = np.log(level(times))
     roots = np.linspace(np.exp(levels[-1] / power), np.exp(levels[0] / power), steps)
-    found = np.exp(np.interp(power * np.log(roots), levels, np.log(times)))
-    return np.append(found, 0.0)
+    spaced = np.exp(np.interp(power * np.log(roots), levels, np.log(times)))
+    return np.append(spaced, 0.0)
 
 
 def forward_grid(
     process: Process, kind: str, steps: int, last_dt: float | None, integrator: str = "euler-maruyama"
 ) -> np.ndarray:
-    """The simulation's times, (steps + 1,), checked against the stability of Euler-Maruyama where that takes them.
+    """The simulation's times, (steps + 1,), checked against the stability limit of Euler-Maruyama where that scheme is used.
 
     Args:
         kind: `uniform`, `geometric` (first step `last_dt`, later ones at most `ACCURATE` of the stable size) or
@@ -102,7 +102,7 @@ def forward_grid(
         times = geometric_grid(process.horizon, steps, first, largest)
     else:
         times = uniform_grid(process.horizon, steps)
-    # An example's own step is Euler-Maruyama's whatever takes the others.
+    # The recorded step of an example is Euler-Maruyama's with either integrator.
     largest = max(0.0 if exact else float(np.diff(times).max()), last_dt or 0.0)
     if largest >= process.stable_dt:
         needed = math.ceil(process.horizon / (0.5 * process.stable_dt))

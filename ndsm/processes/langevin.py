@@ -86,7 +86,7 @@ class Langevin:
         return moved
 
     def starting_from(self, prior: Prior) -> Self:
-        """The same process with another law that generation starts from."""
+        """The same process with another prior."""
         changed = copy.copy(self)
         changed._prior = prior
         return changed
@@ -117,8 +117,8 @@ class Langevin:
             return self.mixture.score_columns(y).neg_()
         f = self._drift(y.T, t)
         if not isinstance(f, Tensor) or f.shape != y.T.shape or f.dtype != y.dtype:
-            found = f"{tuple(f.shape)} {f.dtype}" if isinstance(f, Tensor) else type(f).__name__
-            raise InputError(f"drift: expected {tuple(y.T.shape)} {y.dtype} at t = {t:g}, found {found}")
+            returned = f"{tuple(f.shape)} {f.dtype}" if isinstance(f, Tensor) else type(f).__name__
+            raise InputError(f"drift: expected {tuple(y.T.shape)} {y.dtype} at t = {t:g}, found {returned}")
         return f.T
 
     def drift_derivative_columns(self, y: Tensor, v: Tensor, t: float) -> Tensor:
@@ -140,20 +140,20 @@ class Langevin:
         generator = torch.Generator().manual_seed(0)
         y = self.prior.sample(8, generator)
         v = torch.randn(y.shape, generator=generator, dtype=y.dtype)
-        # A drift with constants of its own takes no other type than the prior's.
+        # The constants in a drift may have the prior's type, and then it takes no other.
         step = 1e-5 if y.dtype == torch.float64 else 3e-3
         expected = (self.drift(y + step * v, 0.0) - self.drift(y - step * v, 0.0)) / (2 * step)
-        found = self._jacobian_product(y, v, 0.0)
-        if found.shape != expected.shape:
+        product = self._jacobian_product(y, v, 0.0)
+        if product.shape != expected.shape:
             raise InputError(
-                f"jacobian_product: expected shape {tuple(expected.shape)}, found {tuple(found.shape)}"
+                f"jacobian_product: expected shape {tuple(expected.shape)}, found {tuple(product.shape)}"
             )
-        difference = (found - expected).norm(dim=1)
+        difference = (product - expected).norm(dim=1)
         worst = int((difference / (expected.norm(dim=1) + 1e-3)).argmax())
         if float(difference[worst]) > 1e-2 * (float(expected[worst].norm()) + 1e-3):
             raise InputError(
                 f"jacobian_product: expected {expected[worst].tolist()} by a finite difference of the drift at "
-                f"y = {y[worst].tolist()}, v = {v[worst].tolist()}, found {found[worst].tolist()}"
+                f"y = {y[worst].tolist()}, v = {v[worst].tolist()}, found {product[worst].tolist()}"
             )
 
     def diffusion(self, t: float) -> float:

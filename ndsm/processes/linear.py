@@ -17,7 +17,7 @@ from ndsm.mixture import GaussianMixture
 
 
 class Linear(ABC):
-    """What the linear processes share.
+    """Base class of the linear processes.
 
     Args:
         horizon: T.
@@ -26,7 +26,7 @@ class Linear(ABC):
     modes: None = None
     """Not the Langevin process of a mixture."""
     stable_dt = math.inf
-    """A linear process of this family is only simulated in tests; its reverse is stable on the usual grids."""
+    """No limit: rows are drawn from the transition law, and the reverse process is stable on the usual grids."""
 
     def __init__(self, horizon: float = 1.0) -> None:
         if not horizon > 0:
@@ -37,7 +37,7 @@ class Linear(ABC):
     def for_dimension(self, dimension: int) -> Self:
         """The same process with a prior for data of `dimension` columns: N(0, (α(T)² + σ(T)²) I)."""
         end = torch.tensor([self.horizon], dtype=torch.float64)
-        # For VP, sub-VP and OU the variance is 1, up to what α(T) still remembers of standardised data.
+        # For VP, sub-VP and OU with standardised data the variance is 1 up to terms of the order of α(T)².
         return self.starting_from(
             GaussianMixture(torch.ones(1), torch.zeros(1, dimension), self.state_std(end) ** 2, "spherical")
         )
@@ -59,7 +59,7 @@ class Linear(ABC):
 
     @property
     def prior(self) -> GaussianMixture:
-        """The law that generation starts from."""
+        """Law that generation starts from."""
         if self.mixture is None:
             raise InputError(
                 f"{type(self).__name__}: the prior's dimension is not known yet; use for_dimension(d)"

@@ -1,4 +1,4 @@
-"""Where noising is linear: the kernel of each mode, seen along its axes, and affine maps blended over the modes.
+"""Closed-form kernels of linear noising and of each mode of a mixture, and affine maps blended over the modes.
 
 In mode i, along each of its axes, Y_t - μ_i = α(t) (Y_0 - μ_i) + σ(t) Z. A linear process is one mode at the origin with
 its own α and σ; the Langevin process of a mixture has α = exp(-t/v_i) and σ² = v_i (1 - α²) inside component i. There
@@ -19,7 +19,7 @@ from ndsm.processes.modes import Modes
 SLOPE_ERROR = 0.02
 """ε, error of a learned probability flow within a mode relative to its size near the data."""
 ROUNDING = 1e-6
-"""Least ε: that of a flow that is known, in float32."""
+"""Smallest ε: rounding errors in float32 of an exact flow."""
 
 
 def linear_step(transition: Transition, u: float, t: float) -> tuple[float, float]:
@@ -49,7 +49,7 @@ class LinearKernel:
     """
 
     pull = 0.0
-    """1/v: what of the drift is left to the effective score's own definition; nothing of a linear one."""
+    """Linear part 1/v of the drift absorbed into the effective score; 0 for a linear process."""
 
     has_modes = False
 
@@ -73,15 +73,15 @@ class LinearKernel:
         return self.unpulled(t, u)
 
     def spread(self, t: float) -> float:
-        """α² + σ², what a variance of 1 becomes."""
+        """α² + σ²: variance of Y_t for a variance of 1 of Y_0."""
         return float((2 * self.log_alpha(t)).exp() + self.std(t) ** 2)
 
     def slope(self, process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
-        """The score itself, (B, d)."""
+        """The score, (B, d)."""
         return s
 
     def blend(self, x: Tensor, terms: list[Term], centred: bool = True) -> Tensor:
-        """The sum of the terms, (B, d), wherever x is and whether or not it is a point: μ = 0."""
+        """Sum of the terms, (B, d); points and vectors are the same because μ = 0."""
         return torch.stack([float(term.coefficient) * term.x for term in terms]).sum(0)
 
 
@@ -116,10 +116,10 @@ class MixtureKernel:
         return torch.exp(-(t + u) / self._variance)
 
     def trust(self, t: float, u: float, error: float) -> Tensor:
-        """α(u)/α(t) times α²/(α² + ε²) with α = α(t), (r, K): how much of a slope is signal if its size is α and its error ε.
+        """α(u)/α(t) times α²/(α² + ε²) with α = α(t), (r, K): weight of a slope of size α and error ε.
 
-        Where nothing of the data is left a step divides the slope by α, and without this what it multiplies is error. It is a
-        bias that smaller steps do not remove: with a slope that is known ε should be 0.
+        A step divides the slope by α, which multiplies its error beyond all measure where α is nearly 0; this factor prevents that.
+        It is a bias that smaller steps do not remove: for an exact slope ε should be 0.
 
         Args:
             error: ε, at least `ROUNDING`.

@@ -12,7 +12,7 @@ from ndsm.processes import Process, require
 from ndsm.samplers.base import Draw, Step, score_at
 
 LARGEST_RATIO = 1.2
-"""Of neighbouring noise scales: in few dimensions technique 6.2 would allow any, and modes would not mix at each."""
+"""Largest ratio of neighbouring noise scales: in few dimensions technique 6.2 allows any, but modes would not mix."""
 
 
 def scale_ratio(dimension: int) -> float:

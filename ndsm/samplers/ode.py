@@ -48,8 +48,8 @@ def solve_adaptively(
     span = torch.tensor([math.log(start), math.log(end)], dtype=torch.float64, device=state[0].device)
     # By itself the solver would choose a first step from the slope at T, which is almost 0.
     options = {"first_step": 0.01 * abs(float(span[1] - span[0]))}
-    found = odeint(in_log, state, span, method="dopri5", rtol=tolerance, atol=tolerance, options=options)
-    return tuple(part[-1] for part in found)
+    solution = odeint(in_log, state, span, method="dopri5", rtol=tolerance, atol=tolerance, options=options)
+    return tuple(part[-1] for part in solution)
 
 
 @dataclass(frozen=True)

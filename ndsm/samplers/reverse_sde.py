@@ -22,8 +22,8 @@ from ndsm.processes.transitions import linear_step
 from ndsm.samplers.base import Draw, Step, score_at
 
 LARGEST_EXPONENT = 10.0
-"""Of a step's growth exp(h/v): an axis that would grow by more has nothing left of the data, and a longer step would only
-multiply rounding."""
+"""Largest exponent h/v of a step's growth: an axis that would grow by more holds no more data, and rounding errors would grow
+with it."""
 
 Move = Callable[[Process, Tensor, Tensor, float, float, Tensor | None], Tensor]
 """X at time t - h from x at time t, its score s, t, h and standard normal noise or None, (B, d)."""

@@ -1,4 +1,4 @@
-"""What a simulator runs: blocks of training examples as functions of a seed and an index, and the layout of a row.
+"""Simulation: blocks of training examples as functions of a seed and an index, and the layout of a row.
 
 Not here: who runs it and where blocks go (`ndsm.training`, `pipelines`), and the processes themselves.
 """

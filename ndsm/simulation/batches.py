@@ -1,4 +1,4 @@
-"""Batches of simulated rows for the small networks that are trained beside a score, in one process."""
+"""Batches of simulated rows, made in this process, for the small networks that are trained beside a score."""
 
 import math
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from ndsm.simulation.records import LABEL, ONE_STEP, RowLayout
 from ndsm.simulation.rollout import RolloutSpec, rollout
 
 EXACT_STEPS = 24
-"""Steps that are exact inside a mode: each is then about a third of the time so far."""
+"""Steps of a grid that is exact inside a mode: each step is about a third of the time so far."""
 GRID_STEPS = 60
-"""Other steps that it takes to grow from the first to the largest."""
+"""Steps in which any other grid grows from its first to its largest step."""
 MOST_STEPS = 20_000
-"""Beyond, a block takes minutes."""
+"""Largest number of steps: beyond, a block takes minutes."""
 TIMES_PER_PATH = 5
 PATHS = 512
 REUSE = 4
-"""Times that a simulated row is learned from, with noise of its own each time."""
+"""Uses of a simulated row, with new noise each time."""
 
 
 def one_step_batches(
@@ -71,7 +71,7 @@ def one_step_batches(
     generator, data, block = torch_stream(seed, "batches"), rows.astype(np.float32), 0
     while True:
         simulated = torch.from_numpy(rollout(spec, data, block))
-        # A shifted grid's first times are as small as can be.
+        # The first times of a shifted grid may be arbitrarily small.
         simulated = simulated[layout.split(simulated)["t"] >= t_min]
         order = torch.cat([torch.randperm(len(simulated), generator=generator) for _ in range(REUSE)])
         for batch in map(layout.split, simulated[order].split(batch_rows)):

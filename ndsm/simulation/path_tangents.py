@@ -18,11 +18,11 @@ from ndsm.processes.base import Process
 from ndsm.processes.modes import Modes
 
 OTHER_MODES = 1e-6
-"""Responsibility of other modes below which the drift counts as the own mode's, and the tangent as known."""
+"""Responsibility of the other modes below which the drift counts as linear, and D u as u."""
 
 
 class Chain(NamedTuple):
-    """Numbers of n steps along the axes of each component, (n, r, K) or, if all components have the same, (n, r, 1)."""
+    """Coefficients of n steps along the axes of each component, (n, r, K) or, if all components share them, (n, r, 1)."""
 
     a: Tensor
     """A."""
@@ -41,7 +41,7 @@ class Chain(NamedTuple):
 
 
 def make_chain(variance: Tensor, a: Tensor, s: Tensor, before: Tensor | None = None) -> Chain:
-    """The numbers of n steps, one after the other or, given V before each of them, (n, r, K), of n separate ones.
+    """Coefficients of n consecutive steps, or, given V before each of them, (n, r, K), of n separate steps.
 
     Args:
         variance: v, (r, K).
@@ -59,8 +59,8 @@ def make_chain(variance: Tensor, a: Tensor, s: Tensor, before: Tensor | None = N
     return Chain(a, s, c, before, after, c * before / after, added / after)
 
 
-class Seen(NamedTuple):
-    """What the recorded steps of m paths and their mirrors start from, (d, 2, m) each, and M of the paths, (d, m)."""
+class StepStart(NamedTuple):
+    """Where the recorded steps of m paths and their mirrors start, (d, 2, m) each, and M of the paths, (d, m)."""
 
     m: Tensor
     state: Tensor
@@ -89,7 +89,7 @@ class MirroredPaths:
         (d, paths), device = start.shape, start.device
         self._process = process
         self.modes = Modes(process.mixture, start)
-        # A path and its mirror share what does not depend on the noise, as their probe; the mirror's M is -M.
+        # A path and its mirror share all that does not depend on the noise, such as the probe; the mirror's M is -M.
         self._both = self.modes.take(_twice(paths, device))
         self._state, self._m = start.repeat(1, 2), torch.zeros_like(start)
         self._score = torch.empty_like(self._state)
@@ -124,15 +124,15 @@ class MirroredPaths:
         if not self._inside:
             self._curvature = here.hessian_vector_product(self._tangent)
 
-    def seen(self, paths: Tensor) -> Seen:
-        """What some paths, (m,), and their mirrors would start a step from now."""
+    def starts(self, paths: Tensor) -> StepStart:
+        """Where the next step of some paths, (m,), and their mirrors starts."""
         both = torch.cat([paths, paths + self._m.shape[1]])
 
         def chosen(x: Tensor) -> Tensor:
             return x.index_select(1, both).view(len(x), 2, len(paths))
 
         tangents = None if self._inside else (chosen(self._tangent), chosen(self._curvature))
-        return Seen(self._m.index_select(1, paths), chosen(self._state), chosen(self._score), tangents)
+        return StepStart(self._m.index_select(1, paths), chosen(self._state), chosen(self._score), tangents)
 
     def advance(self, chain: Chain, n: int, z: Tensor) -> None:
         """Take step n with the paths' noise z along the axes, (d, B)."""
@@ -150,34 +150,34 @@ class MirroredPaths:
             self._tangent.mul_(kept).addcmul_(self._probe, added)
 
     def recorded(
-        self, chain: Chain, steps: Tensor, paths: Tensor, seen: list[Seen], z: Tensor
+        self, chain: Chain, steps: Tensor, paths: Tensor, starts: list[StepStart], z: Tensor
     ) -> tuple[Tensor, ...]:
-        """Y, the mirror's Y, G, u, D u, the mirror's D u, (d, R) each, and sqrt(V) along u, (R,), after own steps.
+        """Y, the mirror's Y, G, u, D u, the mirror's D u, (d, R) each, and sqrt(V) along u, (R,), after the recorded steps.
 
         Args:
-            chain: of the recorded examples' own steps.
+            chain: of the recorded steps.
             steps, paths: which step of which path each example takes, (R,).
-            seen: where these start, in the same order.
-            z: noise of the own steps along the axes, (d, R).
+            starts: where these steps start, in the same order.
+            z: noise of the recorded steps along the axes, (d, R).
         """
         modes = self.modes.take(paths)
         a, s, contraction, after = (
             table[steps, :, modes.column if table.shape[2] > 1 else 0].T
             for table in (chain.a, chain.s, chain.contraction, chain.after)
         )
-        noise, m = s * z, torch.cat([part.m for part in seen], 1)
+        noise, m = s * z, torch.cat([part.m for part in starts], 1)
         path_weight = modes.from_axes(noise.addcmul(contraction, m).div_(after))
         noise = modes.from_axes(noise)
-        state, score = (_joined(parts) for parts in zip(*(part[1:3] for part in seen), strict=True))
+        state, score = (_joined(parts) for parts in zip(*(part[1:3] for part in starts), strict=True))
         modes.take(_twice(len(paths), paths.device)).add_scaled(state, a.repeat(1, 2), score)
         y, mirror = state.chunk(2, 1)
         y.add_(noise)
         mirror.sub_(noise)
         probe, entry = self._probe.index_select(1, paths), self._entry[paths] + steps * chain.after[0].numel()
         tangents, std = (probe, probe), _along(chain.after, entry).sqrt()
-        if carried := [part.tangents for part in seen if part.tangents is not None]:
+        if carried := [part.tangents for part in starts if part.tangents is not None]:
             tangent, curvature = (_joined(parts) for parts in zip(*carried, strict=True))
-            # Once tangents are carried they stay so: these are the last examples, and then their mirrors.
+            # Once carried, tangents are carried to the end: these are the last examples, and then their mirrors.
             n = tangent.shape[1] // 2
             first = len(paths) - n
             those = first + _twice(n, paths.device)

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 ONE_STEP = ("mean", "noise", "t", "std")
-"""What the one-step objectives record: μ_{N-1}, Z_N, t_N, σ_{N-1}."""
+"""Records of the one-step objectives: μ_{N-1}, Z_N, t_N, σ_{N-1}."""
 WHOLE_PATH = ("state", "mirror", "path_weight", "probe", "tangent", "mirror_tangent", "t", "std", "chance")
-"""What the path objective records: Y_n, the same of the path with the opposite noise, G_n (the other path's is -G_n),
+"""Records of the path objective: Y_n, the same of the path with the opposite noise, G_n (the other path's is -G_n),
 u, D_n u on either path, t_n, sqrt(V_n), and a number that is uniform in [0, 1) and independent of all else."""
 ONE_STEP_AND_PROBE = (*ONE_STEP, "probe")
-"""Beside these a standard normal vector that is independent of all else."""
+"""`ONE_STEP` and a standard normal vector that is independent of all else."""
 LABEL = "label"
-"""Recorded after all else for a labelled model: the start's label, or -1 where it is dropped."""
+"""Last record of a model with labels: the label of the start, or -1 where it is dropped."""
 SCALARS = ("t", "std", "chance", LABEL)
-"""Those with one number per row."""
+"""Records with one number per row."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class RowLayout:
     dimension: int
 
     def __post_init__(self) -> None:
-        known = (ONE_STEP, ONE_STEP_AND_PROBE, WHOLE_PATH)
-        if self.records not in known + tuple((*records, LABEL) for records in known):
-            raise ValueError(f"records: expected one of {known}, found {self.records}")
+        layouts = (ONE_STEP, ONE_STEP_AND_PROBE, WHOLE_PATH)
+        if self.records not in layouts + tuple((*records, LABEL) for records in layouts):
+            raise ValueError(f"records: expected one of {layouts}, found {self.records}")
 
     @property
     def widths(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class RolloutSpec:
-    """What a simulator needs besides the data: it travels by value to every actor.
+    """Settings of a simulator, without the data; passed by value to every actor.
 
     Args:
         process: the forward process, on `device`.
@@ -54,13 +54,13 @@ class RolloutSpec:
     rows_from: str = "path"
     integrator: IntegratorName = "euler-maruyama"
     stamp: str = field(default="", compare=False)
-    """Identifies (data, mixture, process, grid): a block that carries another stamp is not ours."""
+    """Hash of data, mixture, process and grid; a block with another stamp belongs to another run."""
     labels: np.ndarray | None = field(default=None, compare=False)
     """(N,) int16, of the data's rows, if they are recorded."""
     label_dropout: float = 0.0
     """Share of the recorded labels that are dropped."""
     device: torch.device = CPU
-    """That simulates."""
+    """Device of the simulation."""
 
     @property
     def rows(self) -> int:
@@ -73,7 +73,7 @@ class RolloutSpec:
         return self.rows * self.layout.width * 4
 
     def on(self, device: torch.device) -> "RolloutSpec":
-        """What a simulator on another device needs; itself for the device that it has.
+        """The settings of a simulator on another device; the same object for the present one.
 
         Another kind of device draws and rounds other numbers, so its blocks carry a stamp of their own.
         """
@@ -84,12 +84,12 @@ class RolloutSpec:
 
 
 class Draws(NamedTuple):
-    """Where a block's random numbers come from."""
+    """Random number generators of a block."""
 
     choices: torch.Generator
-    """Rows, times and labels; always a processor's."""
+    """Generator of rows, times and labels, on the CPU."""
     noise: torch.Generator
-    """The rest, on the device that simulates; the same as `choices` if that is a processor."""
+    """Generator of all other numbers, on the device of the simulation; `choices` if that is the CPU."""
 
     @classmethod
     def of(cls, spec: RolloutSpec, index: int) -> "Draws":
@@ -165,7 +165,7 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
 
 
 def _draw(spec: RolloutSpec, data: np.ndarray, index: int, draws: Draws) -> np.ndarray:
-    """A block of rows from the process's kernel, each at a time of its own, as likely as on the grid."""
+    """Draw a block of rows from the process's kernel, at independent times with the density of the grid's."""
     rows = torch.empty(spec.rows, spec.layout.width, device=spec.device)
     start = torch.randint(len(data), (spec.rows,), generator=draws.choices).numpy()
     nodes = np.arange(len(spec.times))
@@ -192,7 +192,7 @@ def _fill(out: dict[str, Tensor], values: dict[str, Tensor], draws: Draws) -> No
 
 
 def _record_labels(spec: RolloutSpec, start: np.ndarray, out: dict[str, Tensor], draws: Draws) -> None:
-    """Write the labels of the rows that the recorded examples started from, some dropped; nothing without labels."""
+    """Write the labels of the rows that the recorded examples started from, some dropped. Without labels return at once."""
     if LABEL not in out:
         return
     if spec.labels is None:
@@ -213,7 +213,7 @@ def _simulate(
 ) -> Tensor:
     """Run the columns y, (d, B), along the grid and write their recorded examples to `out`; the path of each.
 
-    At a recorded step the example's own last step of size Δt_N is taken from Y_{N-1}, beside the grid's step
+    At a recorded step the example's last step, of size Δt_N, is taken from Y_{N-1} in addition to the grid's step
     (end of section 3.1), so one evaluation of the drift serves both.
     """
     d, paths = y.shape
@@ -221,7 +221,7 @@ def _simulate(
     recording = [recorded.to(y.device) for recorded in recording]
     counts = torch.tensor([len(recorded) for recorded in recording])
     h = np.diff(times)
-    own_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
+    recorded_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
     # Columns, as the state: one transposed copy at the end is cheaper than one at every step.
     mean = y.new_empty(d, int(counts.sum()))
     noise = torch.empty_like(mean)
@@ -240,7 +240,7 @@ def _simulate(
             here = slice(position, position + m)
             chosen, slope = y.index_select(1, recorded), f.index_select(1, recorded)
             if tables is None:
-                torch.sub(chosen, slope, alpha=float(own_dt[n]), out=mean[:, here])
+                torch.sub(chosen, slope, alpha=float(recorded_dt[n]), out=mean[:, here])
             else:
                 assert modes is not None
                 a, s = (table[n][:, modes.column[recorded]] for table in tables)
@@ -251,11 +251,11 @@ def _simulate(
             position += m
         integrator.advance(y, f, z, float(h[n]), t)
     sigma = np.array([spec.process.diffusion(float(t)) for t in times[:-1]])
-    std = torch.from_numpy(sigma * np.sqrt(own_dt)).repeat_interleave(counts)
+    std = torch.from_numpy(sigma * np.sqrt(recorded_dt)).repeat_interleave(counts)
     values = {
         "mean": mean.T,
         "noise": noise.T,
-        "t": torch.from_numpy(times[:-1] + own_dt).repeat_interleave(counts),
+        "t": torch.from_numpy(times[:-1] + recorded_dt).repeat_interleave(counts),
         "std": torch.cat(stds) if stds else std,
     }
     _fill(out, values, draws)
@@ -267,40 +267,46 @@ def _simulate_with_tangents(
 ) -> Tensor:
     """As `_simulate`, recording what the path objective needs (`ndsm.simulation.path_tangents`).
 
-    What recorded steps start from is put aside on the way, and they are all taken together afterwards.
+    The starts of the recorded steps are kept on the way, and all these steps are taken together afterwards.
     """
     process = spec.process
     recording = recorded_steps(y.shape[1], len(times) - 1, spec.times_per_path, draws.choices)
     recording = [recorded.to(y.device) for recorded in recording]
     moving = MirroredPaths(process, y, draws.noise)
     modes, h, t = moving.modes, np.diff(times), times[:-1]
-    chain = own = make_chain(modes.variance, *INTEGRATORS[spec.integrator](process, modes).coefficients(h, t))
-    own_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
+    chain = recorded_chain = make_chain(
+        modes.variance, *INTEGRATORS[spec.integrator](process, modes).coefficients(h, t)
+    )
+    recorded_dt = h if spec.last_dt is None else np.full_like(h, spec.last_dt)
     if spec.last_dt is not None:
-        coefficients = EulerMaruyama(process, modes).coefficients(own_dt, t)
-        own = make_chain(modes.variance, *coefficients, before=chain.before)
-    seen, own_z, z = [], [], torch.empty_like(y)
+        coefficients = EulerMaruyama(process, modes).coefficients(recorded_dt, t)
+        recorded_chain = make_chain(modes.variance, *coefficients, before=chain.before)
+    starts, recorded_z, z = [], [], torch.empty_like(y)
     for n, recorded in enumerate(recording):
         moving.look(float(t[n]))
         z.normal_(generator=draws.noise)
         if len(recorded):
-            seen.append(moving.seen(recorded))
+            starts.append(moving.starts(recorded))
             if spec.last_dt is None:
-                own_z.append(z.index_select(1, recorded))
+                recorded_z.append(z.index_select(1, recorded))
         moving.advance(chain, n, z)
     paths = torch.cat(recording)
-    noise = torch.cat(own_z, 1) if own_z else y.new_empty(len(y), len(paths)).normal_(generator=draws.noise)
+    noise = (
+        torch.cat(recorded_z, 1)
+        if recorded_z
+        else y.new_empty(len(y), len(paths)).normal_(generator=draws.noise)
+    )
     steps = torch.arange(len(h)).repeat_interleave(torch.tensor([len(recorded) for recorded in recording]))
-    *columns, std = moving.recorded(own, steps.to(y.device), paths, seen, noise)
+    *columns, std = moving.recorded(recorded_chain, steps.to(y.device), paths, starts, noise)
     chance = torch.rand(len(paths), generator=draws.noise, device=y.device)
-    values = (*columns, torch.from_numpy(t + own_dt)[steps], std, chance)
+    values = (*columns, torch.from_numpy(t + recorded_dt)[steps], std, chance)
     for name, value in zip(WHOLE_PATH, values, strict=True):
         out[name].copy_(value if name in SCALARS else value.T)
     return paths
 
 
 def _check_finite(rows: Tensor, spec: RolloutSpec, index: int) -> None:
-    # One number tells, unless a sum over finite rows overflows.
+    # A finite sum shows that all rows are finite; the sum of finite rows may overflow.
     if math.isfinite(float(rows.sum())) or bool((finite := torch.isfinite(rows).all(1)).all()):
         return
     bad = int((~finite).nonzero()[0])

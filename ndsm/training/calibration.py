@@ -1,4 +1,4 @@
-"""What a block and a step cost here, measured: for `train.simulators auto` and for planning."""
+"""Measured seconds of a block and of a step on this machine, for `train.simulators auto` and for planning."""
 
 import time
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from ndsm.training.step import Trainer
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one worker and one simulator."""
+    """Seconds of work of one worker and one simulator."""
 
     block: float
-    """To simulate a block, by one CPU."""
+    """Seconds in which one CPU simulates a block."""
     own_block: float
-    """To simulate a block, by the worker's own device."""
+    """Seconds in which the worker's device simulates a block."""
     step: float
-    """Of one optimiser step."""
+    """Seconds of one optimiser step."""
     use: float
-    """In which a worker uses a block up."""
+    """Seconds in which one worker consumes a block."""
     epsilon: float
-    """That a step takes longer in which ε learns; 0 if it does not learn."""
+    """Extra seconds of a step that updates ε; 0 if ε is fixed."""
 
 
 def measure_costs(

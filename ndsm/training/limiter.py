@@ -61,5 +61,5 @@ class SamplesPerInsert:
     def blocks_for(self, steps: int) -> int:
         """Blocks that must have been inserted before `steps` steps may have been taken."""
         uses = steps * self.batch_rows / (self.block_rows * self.samples_per_insert)
-        # 1e-9: a quotient that is a whole number must not be rounded up by its last bit.
+        # 1e-9: rounding errors must not turn a whole quotient into the next number.
         return self.min_blocks - 1 + max(1, math.ceil(uses - 1e-9))

@@ -15,12 +15,12 @@ from ndsm.training.setup import TrainingSetup
 from ndsm.training.step import Trainer
 
 DECIDE_EVERY = 10
-"""Steps between looks at the clock; all workers look at the same steps, so that they can agree."""
+"""Steps between decisions by the clock; all workers decide at the same steps, so that they can agree."""
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a run stands, beside the trainer's state: which blocks its workers take, and time spent."""
+    """Progress of a run beside the trainer's state: the blocks that its workers take, and the time spent."""
 
     world: int = 1
     era_step: int = 0
@@ -36,12 +36,12 @@ class Resume:
     config: str = ""
     """Hash of the configuration that is trained."""
     stamp: str = ""
-    """Of the blocks it trains on."""
+    """Stamp of the blocks that it trains on."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the loop tells: a line of metrics, and whether to save or stop now."""
+    """A report of the loop: a line of metrics, and whether to save or stop now."""
 
     step: int
     metrics: dict[str, Any]

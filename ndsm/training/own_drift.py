@@ -1,4 +1,4 @@
-"""Steps that simulate a drift of one's own accurately, from how fast the drift changes in space.
+"""Number of steps that a user's drift needs, from how fast it changes in space.
 
 Euler-Maruyama's chain of steps h leaves a direction in which the drift has the slope λ at the variance
 (1/λ)/(1 - hλ/2), while densities and deterministic samplers follow the continuous flow. Over the horizon that changes the
@@ -20,9 +20,9 @@ from ndsm.processes.grids import ACCURATE, forward_grid
 from ndsm.samplers.base import draw_prior
 
 STATES = 128
-"""Rows, and draws of the prior, at which slopes are looked for."""
+"""Number of rows, and of draws of the prior, at which slopes are estimated."""
 ITERATIONS = 8
-"""Of the power iteration at each of them."""
+"""Power iterations for each of them."""
 DIFFERENCE = 1e-2
 """Length of the difference step for Df v; the states are of standard deviation 1."""
 WIDENING = 0.05
@@ -30,7 +30,7 @@ WIDENING = 0.05
 SHIFT = 0.6
 """Largest δ: the mean log-density is off by less than 0.1 nats a direction."""
 MOST_STEPS = 2000
-"""That a grid is refined to by itself."""
+"""Largest number of steps that is chosen automatically."""
 
 
 def drift_slopes(process: Langevin, rows: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,7 +73,7 @@ def with_enough_steps(config: Config, process: Langevin, rows: np.ndarray) -> Co
     at_rows, at_prior = drift_slopes(process, rows, config.train.seed)
     # The states are near the prior for most of the time; the largest slope anywhere bounds what is stable.
     typical, most = float(at_prior.square().mean().sqrt()), float(torch.maximum(at_rows, at_prior).max())
-    # What is not finite shows in the simulation, which names row and time.
+    # The simulation refuses numbers that are not finite, with their row and time.
     if not math.isfinite(most) or typical <= 0:
         return config
     horizon = process.horizon
@@ -91,16 +91,18 @@ def with_enough_steps(config: Config, process: Langevin, rows: np.ndarray) -> Co
             middle = (low + high) // 2
             low, high = (low, middle) if largest(middle) <= wanted else (middle, high)
     reached = largest(high)
-    found = f"the drift's Jacobian has norms around {typical:.3g} at draws of the prior, and up to {most:.3g}"
+    slopes = (
+        f"the drift's Jacobian has norms around {typical:.3g} at draws of the prior, and up to {most:.3g}"
+    )
     if reached * typical > 2 * ACCURATE:
         needed = math.ceil(horizon * typical / (2 * ACCURATE))
         raise InputError(
-            f"process.grid: {found}; expected steps of Euler-Maruyama below {2 * ACCURATE / typical:.3g}, found {reached:.3g} "
+            f"process.grid: {slopes}; expected steps of Euler-Maruyama below {2 * ACCURATE / typical:.3g}, found {reached:.3g} "
             f"with {high} steps; set process.grid.steps to at least {needed}, or take a shorter horizon"
         )
     left = 0.25 * (reached * horizon * typical**2) ** 2
     warnings.warn(
-        f"{found}: process.grid.steps is {high} in place of {grid.steps}, with steps of at most {reached:.3g} in place of "
+        f"{slopes}: process.grid.steps is {high} in place of {grid.steps}, with steps of at most {reached:.3g} in place of "
         f"{before:.3g}; what is left biases log-densities by about {left:.2g} nats a column",
         stacklevel=3,
     )

@@ -39,11 +39,11 @@ COUNTERS = {
 """What a source counts since it was opened: sent = received + retried + foreign + duplicate + lost + in flight at any
 time, and received = taken + waiting."""
 OF_THE_MOMENT = ("blocks_in_flight", "blocks_waiting", "simulators")
-"""Counters that say how things are; the others add up."""
+"""Counters of the present state; the others accumulate."""
 
 
 def counts_after_restart(counts: dict[str, float]) -> dict[str, float]:
-    """What adds up of a run's counters, for workers that go on: what had not been taken is lost with their predecessors."""
+    """Cumulative counters for restarted workers: blocks that the workers before had not taken count as lost."""
     if not counts:
         return {}
     kept = {name: value for name, value in counts.items() if name not in OF_THE_MOMENT}
@@ -60,7 +60,7 @@ class BlockSource(Protocol):
         ...
 
     def counters(self) -> dict[str, float]:
-        """What happened so far: `COUNTERS`."""
+        """`COUNTERS` so far."""
         ...
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from ndsm.training.weighting import Weight, time_weight
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What every process of a run agrees on; travels by value, without the data."""
+    """Objects that all processes of a run share; passed by value, without the data."""
 
     config: Config
     process: Process
@@ -81,7 +81,7 @@ class TrainingSetup:
 
 
 def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
-    """What generation starts from: the mixture of the `reference` section, fitted to rows (N, d).
+    """The mixture of the `reference` section, fitted to rows (N, d).
 
     A linear process ends in its own Gaussian whatever the data are. `data.symmetry` multiplies the components.
     """
@@ -122,13 +122,13 @@ def _largest_scale(config: Config, data: np.ndarray) -> float:
     """
     order = numpy_stream(config.train.seed, "largest scale").permutation(len(data))
     rows = torch.from_numpy(data[order[: config.reference.fit_samples]])
-    found = max(float(torch.cdist(part, rows).max()) for part in rows.split(512))
-    if found <= config.process.sigma_min:
+    largest = max(float(torch.cdist(part, rows).max()) for part in rows.split(512))
+    if largest <= config.process.sigma_min:
         raise InputError(
             f"process.sigma_max: expected rows farther apart than process.sigma_min {config.process.sigma_min:g}, found "
-            f"{found:g} at most"
+            f"{largest:g} at most"
         )
-    return found
+    return largest
 
 
 def make_problem(config: Config, process: Process, dimension: int, *identity: Any) -> TrainingSetup:
@@ -141,7 +141,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         InputError: a time grid is unstable or does not reach the horizon, the sampler or the objective does not suit the
             process, or the network or the process does not fit the data.
     """
-    # Simulators are processors; whoever works elsewhere moves it there.
+    # Simulators run on the CPU; code for another device moves the process there.
     process = process.to("cpu")
     _check_dimension(process, dimension)
     if side_of := IMAGE_SIDE.get(config.network.kind):
@@ -162,7 +162,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     layout = RowLayout((*objective.records, *labels), dimension)
     k = config.train.times_per_path
     paths = paths_per_block(config.train.block_mb, layout, k)
-    # With the names of version 0.1.0, whose runs go on.
+    # The stamp has the record names of version 0.1.0, whose runs are resumed.
     stamp = fingerprint(
         *identity,
         times,
@@ -188,16 +188,16 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
 
 
 def _check_dimension(process: Process, dimension: int) -> None:
-    """Nothing, if the process's rows have as many columns as the data.
+    """Check that the process's rows have as many columns as the data.
 
     Raises:
         InputError: they have not.
     """
-    found = draw_prior(process, 2, torch.Generator().manual_seed(0))
-    if found.shape != (2, dimension):
+    drawn = draw_prior(process, 2, torch.Generator().manual_seed(0))
+    if drawn.shape != (2, dimension):
         raise InputError(
             f"process: expected a prior whose rows have the data's {dimension} columns, found a draw of 2 rows of shape "
-            f"{tuple(found.shape)}"
+            f"{tuple(drawn.shape)}"
         )
 
 
@@ -222,9 +222,9 @@ def with_labels(
         raise InputError(
             f"network.classes: expected at least {labels.max() + 1}, the number of labels in {source}, or auto, found {classes}"
         )
-    known = labels.astype(np.int16)
-    stamp = fingerprint(spec.stamp, known, spec.label_dropout)
-    return replace(problem, spec=replace(spec, labels=known, stamp=stamp))
+    recorded = labels.astype(np.int16)
+    stamp = fingerprint(spec.stamp, recorded, spec.label_dropout)
+    return replace(problem, spec=replace(spec, labels=recorded, stamp=stamp))
 
 
 def pick_device(name: str) -> torch.device:

@@ -59,7 +59,7 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        """Of the model, and of the rows that it is given."""
+        """Device of the model, and of the rows that it is given."""
         return self._parameters[0].device
 
     def step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class Trainer:
         if self.epsilon.learns and self.steps % self._every == 0:
             self._update_epsilon(named)
         loss = self._backward(named)
-        # After the last backward pass: what is clipped is the gradient that all workers share.
+        # After the last backward pass the gradients are averaged over the workers: clip them only then.
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._config.grad_clip)
         self.optimizer.step()
         self._average()

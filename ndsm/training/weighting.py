@@ -35,7 +35,7 @@ def time_weight(name: str, process: Process, times: np.ndarray) -> Weight | None
     log_middle, log_factor = np.log(middle), np.log(factor)
 
     def weight(t: Tensor) -> Tensor:
-        found = np.exp(np.interp(t.detach().cpu().log().numpy(), log_middle, log_factor))
-        return torch.from_numpy(found).to(t)
+        weights = np.exp(np.interp(t.detach().cpu().log().numpy(), log_middle, log_factor))
+        return torch.from_numpy(weights).to(t)
 
     return weight

@@ -362,7 +362,7 @@ class TrainedModel:
             with torch.no_grad():
                 m = posterior.mean(x, t)
             c = posterior.covariance(x, t, min(rank, d))
-            found.append([part.double().cpu().numpy() for part in (m, c.own, c.factors)])
+            found.append([part.double().cpu().numpy() for part in (m, c.diagonal, c.factors)])
         mean, own, factors = (np.concatenate(parts) for parts in zip(*found, strict=True))
         # Model units are a linear map of the original ones.
         to_original = scaling.invert(np.eye(d)) - scaling.mean

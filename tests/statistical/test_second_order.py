@@ -138,7 +138,7 @@ def test_the_covariance_by_a_second_order_score_is_that_by_the_jacobian(make):
         centred = draws - weight @ draws
         exact = (weight[:, None] * centred).mT @ centred
         for found in (by_head, by_jacobian):
-            whole = torch.diag(found.own[i]) + found.factors[i] @ found.factors[i].mT
+            whole = torch.diag(found.diagonal[i]) + found.factors[i] @ found.factors[i].mT
             torch.testing.assert_close(whole, exact, rtol=0, atol=2e-3)
             torch.testing.assert_close(found.variance[i], whole.diagonal())
     least = Posterior(process, evolved.score).covariance(x, t, rank=1)
