@@ -10,7 +10,7 @@ from ndsm.inference.operators import Operator
 from ndsm.inference.projection import ProjectedSampler
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import VE, Langevin
-from ndsm.samplers import SAMPLERS, carry, find_sampler, integrate
+from ndsm.samplers import SAMPLERS, find_sampler, integrate
 
 PROCESS = Langevin(GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), horizon=1.0)
 TIMES = np.array([1.0, 0.5, 0.25, 0.0])
@@ -95,7 +95,3 @@ def test_a_final_draw_follows_the_other_samplers_steps():
 def test_a_final_draw_needs_a_sampler_whose_last_step_can_be_another(name):
     with pytest.raises(InputError, match="expected a sampler other than 'annealed' and 'ode-adaptive'"):
         FinalDraw(SAMPLERS[name]).times(VE(1.0, 0.05, 5.0).for_dimension(2), 20, 1e-2)
-
-
-def test_the_earlier_name_still_works():
-    assert carry is integrate
