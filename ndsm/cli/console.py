@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from ndsm.core.progress import PLAIN_SECONDS, is_quiet, say
-from ndsm.report.numbers import evaluation_rows
+from ndsm.report.evaluation import evaluation_rows
 
 if TYPE_CHECKING:
     from ndsm.reproduce import Group

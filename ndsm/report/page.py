@@ -4,8 +4,9 @@ import yaml
 
 from ndsm.config import WITH_EPSILON, Config
 from ndsm.data import Dataset
+from ndsm.report.evaluation import evaluation_rows, verdict
 from ndsm.report.figures import balance_plot, curve_plots, means_plot, nearest_plot, times_plots, weights_plot
-from ndsm.report.numbers import NearestNumbers, RunNumbers, TimesNumbers, evaluation_rows, verdict
+from ndsm.report.numbers import NearestNumbers, RunNumbers, TimesNumbers
 from ndsm.report.parts import (
     Code,
     Facts,

@@ -14,7 +14,7 @@ import torch
 
 import ndsm
 from ndsm.cli import main
-from ndsm.report.numbers import verdict
+from ndsm.report.evaluation import verdict
 from ndsm.report.page import build_report
 from ndsm.runs import Run
 from ndsm.workflows.diagnosis import diagnosis_rows, epsilon_curve, nearest_rows, time_profile

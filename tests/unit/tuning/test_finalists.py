@@ -37,7 +37,7 @@ def test_a_finalist_that_generates_no_numbers_fails_alone(search, monkeypatch):
         raise FloatingPointError("3 of 100 generated rows hold NaN or infinity")
 
     monkeypatch.setattr(Scorer, "__call__", diverge)
-    monkeypatch.setattr(finalists, "Generator", SimpleNamespace(of=lambda run: run))
+    monkeypatch.setattr(finalists, "TrainedModel", SimpleNamespace(of=lambda run: run))
     run_finalist((setting, setting.scorer), trial.path, plan.space.base)
     record = trial.read()
     assert record.status == "failed"

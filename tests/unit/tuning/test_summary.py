@@ -133,7 +133,7 @@ def test_the_page_needs_no_gpu(search, monkeypatch):
     write_search(setting.search)
     monkeypatch.setattr(page, "_trained", lambda summary, record: trained)
     made = SimpleNamespace(problem=replace(problem, config=config))
-    monkeypatch.setattr(page, "Generator", SimpleNamespace(of=lambda run: made))
+    monkeypatch.setattr(page, "TrainedModel", SimpleNamespace(of=lambda run: made))
     monkeypatch.setattr(page, "start", start)
     assert len(list(page._epsilon(summary_of(search)))) == 1
     assert seen == ["cpu"]
