@@ -126,8 +126,8 @@ def mnist_root(tmp_path_factory):
 @pytest.fixture
 def search(tmp_path):
     """A search around toy-arcs of which nothing has run yet: its plan, its setting and the data."""
+    from tuning.proposals import Plan
     from tuning.scoring import Scorer, search_split
-    from tuning.search import Plan
     from tuning.space import make_space
     from tuning.trial import Setting
 

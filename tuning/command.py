@@ -24,9 +24,11 @@ from pipelines.train import uses_gpu
 from tuning.finalists import run_finalists
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
 from tuning.population import changeable, run_population
+from tuning.proposals import Plan, SearchName
 from tuning.scoring import Scorer, choose_metric, search_split
-from tuning.search import TUNE_ENVIRONMENT, Plan, SearchName, StopName, gently_interrupted, run_search
+from tuning.search import TUNE_ENVIRONMENT, gently_interrupted, run_search
 from tuning.space import Space, make_space
+from tuning.stopping import StopName
 from tuning.summary import Summary, summarise
 from tuning.trial import Setting
 

@@ -8,8 +8,8 @@ from ndsm.core.progress import say
 from ndsm.data import Dataset
 from ndsm.workflows.trained_model import TrainedModel
 from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
+from tuning.proposals import Plan
 from tuning.scoring import Scorer
-from tuning.search import Plan
 from tuning.tasks import run_tasks
 from tuning.trial import Setting, run_trial
 

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from ndsm.config import Config, build_config, chosen_values
 from ndsm.config.roles import names_of
-from ndsm.core.atomic_file import first_foreign, names_below, remove_files, write_whole
+from ndsm.core.atomic_file import write_whole
+from ndsm.core.folders import first_foreign, names_below, remove_files
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.runs.layout import FILES

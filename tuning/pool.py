@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ndsm.core.atomic_file import first_foreign, names_below, remove_files, whole_file
+from ndsm.core.atomic_file import whole_file
+from ndsm.core.folders import first_foreign, names_below, remove_files
 
 STAMP_FILES = ("[0-9]*.npy", "[0-9]*.lock", "uses")
-"""What a stamp's folder holds, as `ndsm.core.atomic_file.first_foreign` takes it."""
+"""What a stamp's folder holds, as `ndsm.core.folders.first_foreign` takes it."""
 
 
 class BlockPool:

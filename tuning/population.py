@@ -15,7 +15,7 @@ import numpy as np
 
 from ndsm.config import Config
 from ndsm.config.roles import adjustable_names
-from ndsm.core.atomic_file import names_below, remove_files
+from ndsm.core.folders import names_below, remove_files
 from ndsm.core.global_state import threads
 from ndsm.core.rng import numpy_stream
 from ndsm.errors import InputError
@@ -23,7 +23,7 @@ from ndsm.runs import Run
 from ndsm.runs.layout import removable
 from ndsm.runs.lock import LOCK_FILES
 from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
-from tuning.search import Plan, make_study
+from tuning.proposals import Plan, make_study
 from tuning.space import Parameter, Range, Space
 from tuning.tasks import run_tasks
 from tuning.trial import TICKS, Setting, run_trial

@@ -15,7 +15,7 @@ from ndsm.data import Dataset
 from tuning.finalists import best_trials, finalist_records
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
 from tuning.page import tune_page
-from tuning.search import Plan
+from tuning.proposals import Plan
 from tuning.trial import RUNGS, Setting, milestone
 
 

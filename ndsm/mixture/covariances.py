@@ -13,8 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-NUGGET = 1e-6
-"""Added to the variances of known numbers, as a share of the mean variance."""
 Cast = Callable[[Tensor], Tensor]
 """Moves a factor, computed in float64, to the mixture's device and dtype."""
 
@@ -171,17 +169,3 @@ class Full(Averaging):
         for p, c in zip(self._precisions, a, strict=True):
             total.addmm_(p, v * c)
         return total
-
-
-def known_block(covariance: Tensor, known: Tensor) -> Tensor:
-    """Each row's covariance (d, d) of its known numbers, the identity on the others; (d, d), (B, d) → (B, d, d)."""
-    k = known.to(covariance)
-    # Columns may be copies of one another.
-    loading = NUGGET * covariance.diagonal().mean() * k
-    return covariance * k[:, :, None] * k[:, None, :] + torch.diag_embed(1 - k + loading)
-
-
-def regression(covariance: Tensor, known: Tensor) -> Tensor:
-    """R of each row with E[v | v's known numbers] = R v for v ~ N(0, Σ); (d, d), (B, d) → (B, d, d)."""
-    cross = covariance * known.to(covariance)[:, None, :]
-    return torch.linalg.solve(known_block(covariance, known), cross, left=False)

@@ -6,7 +6,6 @@ Symbols: d dimension, K components, B rows; r_i(y) responsibilities; g_i(y) the 
 rows (B, d); `at` and `score_columns`, which the simulator calls, take columns (d, B), as `ndsm.mixture.covariances` does.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -17,7 +16,9 @@ from torch import Tensor
 
 from ndsm.core.symmetry import Symmetry
 from ndsm.errors import InputError
-from ndsm.mixture.covariances import Components, Diagonal, Full, Spherical, Tied, known_block, regression
+from ndsm.mixture.conditional import sample_given
+from ndsm.mixture.covariances import Components, Diagonal, Full, Spherical, Tied
+from ndsm.mixture.fit import fit_parameters
 
 CovarianceType = Literal["spherical", "tied", "diag", "full"]
 
@@ -170,45 +171,18 @@ class GaussianMixture:
         Raises:
             InputError: fewer rows than components, or a covariance collapses.
         """
-        # Here, because simulators import this module and never fit: scikit-learn takes seconds to import.
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.mixture import BayesianGaussianMixture
-        from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
-
-        rng = np.random.default_rng(seed)
-        n = min(len(x), fit_samples or len(x))
-        if n < n_components:
-            raise InputError(
-                f"reference.n_components: expected at most the {n} rows it is fitted on, found {n_components}"
-            )
-        rows = x if n == len(x) else x[np.sort(rng.choice(len(x), n, replace=False))]
-        model = (BayesianGaussianMixture if bayesian else SklearnGaussianMixture)(
-            n_components=n_components,
-            covariance_type=covariance_type,
+        parameters = fit_parameters(
+            x,
+            n_components,
+            covariance_type,
+            bayesian=bayesian,
+            fit_samples=fit_samples,
             reg_covar=reg_covar,
             init_params=init_params,
             n_init=n_init,
-            max_iter=200,
-            random_state=seed,
+            seed=seed,
         )
-        with warnings.catch_warnings():
-            # A fit that has not quite converged is as good a prior; the objective corrects the rest.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            try:
-                model.fit(np.asarray(rows, dtype=np.float64))
-            except ValueError as error:
-                raise InputError(
-                    f"reference: the mixture could not be fitted ({' '.join(str(error).split())}); "
-                    "use fewer components or a larger reference.reg_covar"
-                ) from None
-        weights, means, covariances = (
-            torch.from_numpy(a) for a in (model.weights_, model.means_, model.covariances_)
-        )
-        if bayesian:
-            kept = weights * n >= 2
-            weights, means = weights[kept], means[kept]
-            covariances = covariances if covariance_type == "tied" else covariances[kept]
-        return cls(weights, means, covariances, covariance_type)
+        return cls(*parameters, covariance_type)
 
     def symmetrised(self, group: Sequence[Symmetry]) -> "GaussianMixture":
         """The mixture's mean over a group of linear isometries, which none of them changes; |G| times the components.
@@ -326,49 +300,8 @@ class GaussianMixture:
             known: (B, d) bool.
             generator: on the CPU.
         """
-        known_, x = known.cpu(), torch.where(known, y, 0.0).cpu().double()
-        z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        # Factors belong to a pattern of known numbers, of which there may be far fewer than rows.
-        patterns, of_row = known_.unique(dim=0, return_inverse=True)
-        log_p = torch.stack(
-            [self._log_prob_of_known(i, x, known_, patterns, of_row) for i in range(self.n_components)], 1
-        )
-        posterior = (log_p + self.weights.log()).softmax(1)
-        component = torch.multinomial(posterior, 1, generator=generator)[:, 0]
-        drawn = torch.empty_like(x)
-        for i in component.unique().tolist():
-            rows = (component == i).nonzero()[:, 0]
-            covariance, mean = self.covariance(i), self.means[i]
-            if covariance.ndim == 1:
-                drawn[rows] = mean + z[rows] * covariance.sqrt()
-                continue
-            free = z[rows] @ torch.linalg.cholesky(covariance).T
-            off = torch.where(known_[rows], x[rows] - mean, 0.0) - free
-            used, pattern = of_row[rows].unique(return_inverse=True)
-            for u, matrix in enumerate(regression(covariance, patterns[used])):
-                # A draw of the component, moved by what its known numbers are off.
-                free[pattern == u] += off[pattern == u] @ matrix.T
-            drawn[rows] = mean + free
-        return torch.where(known, y, drawn.to(y))
-
-    def _log_prob_of_known(
-        self, component: int, x: Tensor, known: Tensor, patterns: Tensor, of_row: Tensor
-    ) -> Tensor:
-        """log N of each row's known numbers in a component, up to a constant of the row, (B,) float64.
-
-        Args:
-            x, known: (B, d).
-            patterns, of_row: the different rows of `known`, and which one each row has.
-        """
-        covariance = self.covariance(component)
-        off = torch.where(known, x - self.means[component], 0.0)
-        if covariance.ndim == 1:
-            return -0.5 * (known * (off**2 / covariance + covariance.log())).sum(1)
-        found = torch.empty(len(x), dtype=torch.float64)
-        for u, root in enumerate(torch.linalg.cholesky(known_block(covariance, patterns))):
-            half = torch.linalg.solve_triangular(root, off[of_row == u].T, upper=False)
-            found[of_row == u] = -0.5 * half.square().sum(0) - root.diagonal().log().sum()
-        return found
+        covariances = [self.covariance(i) for i in range(self.n_components)]
+        return sample_given(self.weights, self.means, covariances, y, known, generator)
 
     def shares_of_classes(self, rows: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
         """Mean responsibilities over the rows of each class, (classes, K), positive and of sum 1.

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ndsm.config import build_config
-from ndsm.core.atomic_file import first_foreign, names_below, remove_files, write_whole
+from ndsm.core.atomic_file import write_whole
+from ndsm.core.folders import first_foreign, names_below, remove_files
 from ndsm.core.rng import numpy_stream
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError

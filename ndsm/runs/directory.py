@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch import nn
 
 from ndsm.config import Config, differences
-from ndsm.core.atomic_file import names_below, needs_room, remove_files, write_whole
+from ndsm.core.atomic_file import needs_room, write_whole
+from ndsm.core.folders import names_below, remove_files
 from ndsm.core.uris import is_uri
 from ndsm.core.versions import versions
 from ndsm.errors import InputError

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from ndsm.core.atomic_file import PARTIAL, first_foreign, needs_room, remove_files, whole_file
+from ndsm.core.atomic_file import PARTIAL, needs_room, whole_file
+from ndsm.core.folders import first_foreign, remove_files
 from ndsm.core.uris import open_uri
 from ndsm.runs.lease import Lease
 from ndsm.runs.lock import LOCK_FILES

@@ -12,7 +12,8 @@ from typing import Any
 
 from ndsm.config import Config, flatten
 from ndsm.config.roles import names_of
-from ndsm.core.atomic_file import first_foreign, names_below, write_whole
+from ndsm.core.atomic_file import write_whole
+from ndsm.core.folders import first_foreign, names_below
 from ndsm.data import TableWriter
 from ndsm.errors import InputError
 from ndsm.runs import Run

@@ -25,8 +25,8 @@ from tuning.population import (
     takeovers,
     train_member,
 )
+from tuning.proposals import Plan
 from tuning.scoring import Scorer, search_split
-from tuning.search import Plan
 from tuning.space import Choice, Range, make_space
 from tuning.trial import Setting
 

@@ -15,8 +15,10 @@ from ndsm.errors import InputError
 from pipelines.resources import Cluster
 from tuning.command import trial_resources, trials_at_once
 from tuning.folder import FINISHED, Score, SearchFolder, TrialRecord
-from tuning.search import Plan, Proposals, gently_interrupted, outcome, stopping_rule, ticked
+from tuning.proposals import Plan, Proposals, outcome
+from tuning.search import gently_interrupted
 from tuning.space import Choice, Space, make_space
+from tuning.stopping import stopping_rule, ticked
 from tuning.summary import preset_text
 
 FREE = {"train.lr": "1e-4..1e-2", "network.width": "32,64", "train.times_per_path": "2..60"}
