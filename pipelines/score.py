@@ -16,7 +16,7 @@ from ndsm.core.progress import say
 from ndsm.data.cells import in_unit, to_floats
 from ndsm.data.parquet_folders import FolderReader
 from ndsm.data.table_formats import ParquetReader, Reader, kind_of
-from ndsm.data.tables import Table
+from ndsm.data.table_reader import Table
 from ndsm.errors import InputError
 from ndsm.inference.likelihood import COLUMNS
 from ndsm.runs import Run

@@ -8,7 +8,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from ndsm.config.roles import is_basic, leaf_fields
-from ndsm.config.schema import Section
+from ndsm.config.section import Section
 
 _SUPPRESS: Any = tyro.conf.Suppress
 

@@ -3,6 +3,7 @@
 Not here: what a field's value makes (`ndsm.training.setup`).
 """
 
+from ndsm.config.data_section import IMAGES, Csv, Data
 from ndsm.config.load import (
     build_config,
     chosen_values,
@@ -14,19 +15,9 @@ from ndsm.config.load import (
     preset_names,
     read_preset,
 )
-from ndsm.config.schema import (
-    IMAGES,
-    WITH_EPSILON,
-    Config,
-    Csv,
-    Data,
-    Epsilon,
-    Objective,
-    Residual,
-    Sample,
-    SamplerName,
-    Train,
-)
+from ndsm.config.model_sections import WITH_EPSILON, Epsilon, Objective, Residual
+from ndsm.config.run_sections import Sample, SamplerName, Train
+from ndsm.config.schema import Config
 
 __all__ = [
     "IMAGES",

@@ -10,8 +10,9 @@ from ndsm.data.images import ImageView
 from ndsm.data.labels import Labels
 from ndsm.data.scaling import Scaling
 from ndsm.data.sources import load
+from ndsm.data.table_reader import open_table
+from ndsm.data.table_schema import TableSchema
 from ndsm.data.table_writer import TableWriter
-from ndsm.data.tables import TableSchema, open_table
 from ndsm.data.toys import Toy, make_toy
 
 __all__ = [

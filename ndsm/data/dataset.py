@@ -7,7 +7,7 @@ import numpy as np
 from ndsm.data.images import ImageView
 from ndsm.data.labels import Labels
 from ndsm.data.scaling import Scaling
-from ndsm.data.tables import TableSchema
+from ndsm.data.table_schema import TableSchema
 from ndsm.data.toys import Toy
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ndsm.data.table_formats import readable, unreadable
-from ndsm.data.tables import TableSchema
+from ndsm.data.table_schema import TableSchema
 from ndsm.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ndsm.data.cells import to_cells, to_floats, type_of_name
-from ndsm.data.tables import Table, TableSchema
+from ndsm.data.table_reader import Table
+from ndsm.data.table_schema import TableSchema
 from ndsm.errors import InputError
 
 DRAW = "draw"

@@ -14,7 +14,7 @@ from ndsm.data.images import ImageView, pixel_schema
 from ndsm.data.scaling import Scaling
 from ndsm.data.shuffling import place, shuffled_positions
 from ndsm.data.standardising import scale_
-from ndsm.data.tables import TableSchema
+from ndsm.data.table_schema import TableSchema
 from ndsm.errors import InputError
 
 SIDE = 28

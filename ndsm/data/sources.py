@@ -14,8 +14,8 @@ from ndsm.data.mnist import load_mnist_pixels
 from ndsm.data.scaling import Scaling
 from ndsm.data.shuffling import place, shuffled_positions, training_rows
 from ndsm.data.standardising import scale_
+from ndsm.data.table_schema import TableSchema
 from ndsm.data.table_source import load_table
-from ndsm.data.tables import TableSchema
 from ndsm.data.toys import TOYS, Toy, make_toy
 from ndsm.errors import InputError
 

@@ -15,7 +15,7 @@ from ndsm.data.dequantising import add_noise, check_steps
 from ndsm.data.scaling import Moments, Scaling, check_resolution
 from ndsm.data.shuffling import place, scatter, shuffled_positions, training_rows
 from ndsm.data.standardising import scale_, scaled_batches
-from ndsm.data.tables import Table, open_table, read_labels
+from ndsm.data.table_reader import Table, open_table, read_labels
 from ndsm.errors import InputError
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from ndsm.core.atomic_file import whole_file
 from ndsm.data.cells import to_cells, to_floats, type_of_name
 from ndsm.data.table_formats import extension_of
-from ndsm.data.tables import TableSchema
+from ndsm.data.table_schema import TableSchema
 from ndsm.errors import InputError
 
 

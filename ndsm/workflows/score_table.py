@@ -10,7 +10,7 @@ from ndsm.core.rng import numpy_stream
 from ndsm.data import TableSchema, TableWriter
 from ndsm.data.dequantising import check_steps, dequantised
 from ndsm.data.table_formats import kind_of
-from ndsm.data.tables import Table, open_table
+from ndsm.data.table_reader import Table, open_table
 from ndsm.errors import InputError
 from ndsm.inference.likelihood import COLUMNS, check_end, hash_index
 from ndsm.processes import require

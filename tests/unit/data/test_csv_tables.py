@@ -10,7 +10,7 @@ from quick_estimator import quick_run
 from ndsm.cli import main
 from ndsm.config import Csv, load_config
 from ndsm.data import load
-from ndsm.data.tables import open_table
+from ndsm.data.table_reader import open_table
 from ndsm.errors import InputError
 from ndsm.workflows.score_table import RowScorer
 

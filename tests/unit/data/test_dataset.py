@@ -57,7 +57,7 @@ def test_same_seed_same_rows_and_another_seed_others(table):
 
 def test_the_first_n_do_not_depend_on_n_or_batches(table, monkeypatch):
     few, _ = numbers(table, n=100, validation_fraction=0.0)
-    monkeypatch.setattr("ndsm.data.tables.BATCH_VALUES", 7)
+    monkeypatch.setattr("ndsm.data.table_reader.BATCH_VALUES", 7)
     every, _ = numbers(table, validation_fraction=0.0)
     assert (few == every[:100]).all()
 

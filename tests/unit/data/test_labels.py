@@ -16,7 +16,7 @@ import ndsm
 from ndsm.cli import main
 from ndsm.config import build_config, load_config
 from ndsm.data import load
-from ndsm.data.tables import read_labels
+from ndsm.data.table_reader import read_labels
 from ndsm.errors import InputError
 from ndsm.inference.guidance import Labelled
 from ndsm.runs import Run

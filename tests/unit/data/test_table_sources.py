@@ -18,7 +18,7 @@ from quick_estimator import quick_run
 from ndsm.cli import main
 from ndsm.config import Data, load_config
 from ndsm.data import load
-from ndsm.data.tables import open_table
+from ndsm.data.table_reader import open_table
 from ndsm.errors import InputError
 from ndsm.report.numbers import find_data
 from ndsm.runs import Run
@@ -60,7 +60,7 @@ def write_parts(folder, cuts=(0, 100, 100, 700, 1000)):
 
 
 def test_a_folder_is_its_files_one_after_the_other_in_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("ndsm.data.tables.BATCH_VALUES", 300)
+    monkeypatch.setattr("ndsm.data.table_reader.BATCH_VALUES", 300)
     folder = write_parts(tmp_path / "spark.parquet")
     table = open_table(folder)
     assert table.rows == 1000
@@ -228,7 +228,7 @@ def save(path):
 
 @pytest.mark.parametrize("name", ["t.npy", "t.csv.gz", "t.parquet", "t.arrow", "folder"])
 def test_a_uri_is_read_like_a_file(tmp_path, put, name, monkeypatch):
-    monkeypatch.setattr("ndsm.data.tables.BATCH_VALUES", 600)
+    monkeypatch.setattr("ndsm.data.table_reader.BATCH_VALUES", 600)
     path = write_parts(tmp_path / name) if name == "folder" else save(tmp_path / name)
     for uri in (path.as_uri(), put(path)):
         assert rows(uri, None if name == "t.npy" else ["a", "b"]) == pytest.approx(X, rel=1e-6)

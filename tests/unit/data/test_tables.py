@@ -13,7 +13,8 @@ import pytest
 from pyarrow import feather
 
 from ndsm.data import TableSchema, TableWriter
-from ndsm.data.tables import ListColumn, open_table
+from ndsm.data.table_reader import open_table
+from ndsm.data.table_schema import ListColumn
 from ndsm.errors import InputError
 
 VALUES = np.array([[1.5, -2.0, 3.0], [0.25, 5.0, 250.0], [7.0, -1.0, 0.0], [1e-3, 4.0, 9.0]])
@@ -91,7 +92,7 @@ def test_small_batches_change_nothing(tmp_path, monkeypatch):
     paths = [
         save(tmp_path / f"t.{e}", s, x) for e, s in [("arrow", LISTS), ("parquet", FIXED), ("npy", FIXED)]
     ]
-    monkeypatch.setattr("ndsm.data.tables.BATCH_VALUES", 100)
+    monkeypatch.setattr("ndsm.data.table_reader.BATCH_VALUES", 100)
     for path in paths:
         assert max(len(b) for b in open_table(path).batches()) <= 34
         assert (read(path) == x).all()

@@ -15,7 +15,8 @@ from ndsm.config import SamplerName
 from ndsm.core.rng import numpy_stream
 from ndsm.data import TableSchema, TableWriter, load
 from ndsm.data.dequantising import dequantised
-from ndsm.data.tables import ListColumn, open_table
+from ndsm.data.table_reader import open_table
+from ndsm.data.table_schema import ListColumn
 from ndsm.errors import InputError
 from ndsm.inference.likelihood import LogDensity, log_density
 from ndsm.runs import Run
