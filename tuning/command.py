@@ -36,12 +36,12 @@ TrialKind = Literal["in-process", "train"]
 SCORED_ROWS = 4000
 """Generated rows of a score, if the preset's evaluation does not have fewer."""
 NESTED_TRIAL_CPUS = 0.01
-"""What Ray counts for a trial that only waits for its workers; it refuses 0."""
+"""CPUs reserved for a trial that only waits for its workers; Ray refuses 0."""
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What `ndsm tune` is asked; see its help for each."""
+    """Options of `ndsm tune`; its help explains each."""
 
     preset: str
     config: Config
@@ -137,7 +137,7 @@ def tune(options: SearchOptions) -> bool:
 
 
 def _check_numbers(options: SearchOptions) -> None:
-    """Nothing, if each number can be meant."""
+    """Raise InputError if a number is out of range or options contradict one another."""
     least = {"trials": 1, "concurrent": 1, "rows": 2, "finalists": 0, "seeds": 1}
     for name, low in least.items():
         value = getattr(options, name)
@@ -150,7 +150,7 @@ def _check_numbers(options: SearchOptions) -> None:
     if options.search == "pbt" and options.trial_kind != "in-process":
         raise InputError(f"--search pbt: expected --trial-kind in-process, found {options.trial_kind}")
     if options.trial_kind == "train" and options.config.train.simulators == "auto":
-        # A trial's pool would grow into the room of the others.
+        # A trial's pool of simulators would grow into the resources of other trials.
         raise InputError("--trial-kind train: expected a number as train.simulators, found auto")
     if options.config.train.storage is not None:
         raise InputError(

@@ -21,7 +21,7 @@ def best_trials(records: list[TrialRecord], count: int) -> list[TrialRecord]:
 
 
 def finalist_name(record: TrialRecord, seed: int) -> str:
-    """Of a finalist's folder."""
+    """Name of a finalist's folder."""
     return f"{record.name.replace(' ', '-')}-seed{seed}"
 
 

@@ -166,7 +166,7 @@ class SearchFolder:
         self.stop_file.unlink(missing_ok=True)
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Nothing, if a search with these settings can begin or go on here.
+        """Check that a search with these settings can begin or go on here.
 
         Raises:
             InputError: the folder has another search, or something else.

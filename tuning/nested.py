@@ -18,10 +18,10 @@ from tuning.trial import relative_cost
 
 def relative_cost_on_worker(problem: TrainingSetup, preset: TrainingSetup, data: np.ndarray) -> float:
     """`relative_cost` on what a worker of the trial will have; it is not there yet, and its room is."""
-    found = find_cluster()
-    use_gpu = uses_gpu(problem.config.train, found)
+    cluster = find_cluster()
+    use_gpu = uses_gpu(problem.config.train, cluster)
     problems = (workers_problem(p, use_gpu) for p in (problem, preset))
-    with room_for(problem, found, data.nbytes, use_gpu) as room:
+    with room_for(problem, cluster, data.nbytes, use_gpu) as room:
         room.wait(0)
         return float(as_worker(relative_cost, room, *problems, data))
 
@@ -47,9 +47,9 @@ def train_nested(
         if saved := run.last_step():
             seen({**metrics, "step": min(saved, metrics["step"])}, weights)
 
-    found = find_cluster()
+    cluster = find_cluster()
     config, rows = problem.config.train, experiment.dataset.train
-    use_gpu, simulators = uses_gpu(config, found), config.first_simulators
-    with run.hold(), room_for(problem, found, rows.nbytes, use_gpu) as room:
+    use_gpu, simulators = uses_gpu(config, cluster), config.first_simulators
+    with run.hold(), room_for(problem, cluster, rows.nbytes, use_gpu) as room:
         room.wait(simulators)
         train_on_ray(problem, run, ray.put(rows), line, room, simulators, use_gpu)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PICTURED_ROWS = 2000
 SHOWN_FIELDS = 10
-"""Bars of the figure of importances; the table has all."""
+"""Number of bars in the figure of importances; the table has all fields."""
 
 
 def tune_page(summary: "Summary") -> str:
@@ -87,13 +87,13 @@ def _comparison(summary: "Summary") -> Iterable[Part]:
 def _importance(summary: "Summary") -> Iterable[Part]:
     import plotly.graph_objects as go
 
-    share, found = summary.importance()
-    if found:
-        names, values = list(found)[:SHOWN_FIELDS], list(found.values())[:SHOWN_FIELDS]
+    share, importances = summary.importance()
+    if importances:
+        names, values = list(importances)[:SHOWN_FIELDS], list(importances.values())[:SHOWN_FIELDS]
         figure = go.Figure(go.Bar(x=values[::-1], y=names[::-1], orientation="h"))
         figure.update_layout(title=f"Importance for {summary.metric} after {share:.0%} of the steps")
         says = f"{names[0]} explains the most, {values[0]:.0%} of what all fields explain together."
-        yield Plot(figure, says, Table("Importance", ("field", "share"), list(found.items())))
+        yield Plot(figure, says, Table("Importance", ("field", "share"), list(importances.items())))
     else:
         yield Note("Too few trials to tell which fields matter.")
     shown = [r for r in summary.records if r.status in FINISHED and r.scores]

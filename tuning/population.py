@@ -29,9 +29,9 @@ from tuning.tasks import run_tasks
 from tuning.trial import TICKS, Setting, run_trial
 
 CHANGEABLE = adjustable_names(Config)
-"""Fields that a training takes up with other values than it had."""
+"""Fields that a training can go on with other values of."""
 SHARES = tuple(k / TICKS for k in range(1, TICKS + 1))
-"""Of a member's steps, after which it is scored."""
+"""Shares of a member's steps after which it is scored."""
 QUANTILE = 0.25
 """Members that are replaced, and those that they take over from."""
 RESAMPLED = 0.25
@@ -42,7 +42,7 @@ LEAST_STEPS = 20 * TICKS
 
 
 def changeable(space: Space, asked: Iterable[str], steps: float) -> Space:
-    """What of a space may change while a model trains.
+    """The part of a space that may change while a model trains.
 
     Args:
         asked: fields that have to be searched.

@@ -97,7 +97,7 @@ class Proposals(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Take up what a trial's files say, and tell the sampler."""
+        """Read a trial's files and report its outcome to the sampler."""
         number = self._numbers.pop(trial_id)
         trial = self._folder.trial(number)
         record = trial.read()
@@ -185,7 +185,7 @@ class Proposals(Searcher):
 
 
 def outcome(record: TrialRecord, search: SearchName) -> list[float]:
-    """What the sampler is to make small: the score, and for `pareto` also the training time."""
+    """Objective values to minimise: the score, and for `pareto` also the training time."""
     assert record.score is not None
     return [record.score, record.time] if search == "pareto" else [record.score]
 

@@ -101,5 +101,5 @@ class Scorer:
 
     def prior(self, model: TrainedModel) -> float | None:
         """The score of the mixture alone."""
-        found = evaluate(self.dataset, model.prior_rows(self.rows, self.seed), None, self.seed)[self.metric]
-        return None if found is None else float(found)
+        score = evaluate(self.dataset, model.prior_rows(self.rows, self.seed), None, self.seed)[self.metric]
+        return None if score is None else float(score)

@@ -23,7 +23,7 @@ from tuning.trial import Setting, run_trial
 
 
 def trial_function(config: dict[str, Any], setting: Setting, space: Space) -> None:
-    """What runs in a trial's own process."""
+    """Train a trial in its own process; called by Ray Tune."""
     import torch
 
     torch.set_num_threads(1)
@@ -58,7 +58,7 @@ def run_search(
             scheduler=stopping_rule(plan.stop if plan.search != "pareto" else "none", folder),
             num_samples=-1,
             max_concurrent_trials=concurrent,
-            # A process imports and starts for seconds, more than a small trial takes.
+            # Starting a process takes seconds, more than a small trial.
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,

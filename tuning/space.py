@@ -75,8 +75,8 @@ class Range:
     def points(self) -> tuple[Any, ...]:
         """Both ends and the middle."""
         middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
-        found = (self.low, round(middle) if self.integer else middle, self.high)
-        return tuple(dict.fromkeys(int(x) for x in found)) if self.integer else found
+        values = (self.low, round(middle) if self.integer else middle, self.high)
+        return tuple(dict.fromkeys(int(x) for x in values)) if self.integer else values
 
     def __str__(self) -> str:
         return f"{self.low:g}..{self.high:g}"

@@ -16,13 +16,13 @@ TIME_ATTRIBUTE = "ninths"
 
 @dataclass(frozen=True)
 class _Earlier:
-    """A trial of an earlier driver, as far as a stopping rule looks at it."""
+    """Stand-in for a trial of an earlier driver, with what stopping rules read."""
 
     trial_id: str
 
 
 class GentleStop(FIFOScheduler):
-    """A stopping rule whose victims save their state and end by themselves, which leaves no process behind.
+    """Wraps a stopping rule: trials that it stops save their state and end by themselves, so no process is left behind.
 
     Args:
         rule: ASHA or the like.
@@ -41,7 +41,7 @@ class GentleStop(FIFOScheduler):
                     rule.on_trial_result(None, earlier, ticked(line))
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Pass it on."""
+        """Forward the trial to the rule."""
         self._rule.on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

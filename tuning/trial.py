@@ -262,7 +262,7 @@ def _step_cost(problem: TrainingSetup, costs: Costs) -> float:
 
 
 def _wait_until_free(run: Run) -> None:
-    """Nothing, once no other process trains the run; a killed search's processes live on for some seconds."""
+    """Wait until no other process trains the run; processes of a killed search live on for some seconds."""
     deadline = time.monotonic() + FREE_SECONDS
     while (owner := run.owner.read()) is not None and owner.alive and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial"
-"""Ending of what is being written, or was by a process that was killed."""
+"""Suffix of files that are being written, or were by a process that was killed."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a write meets on a full disk, beyond a quota, and beyond a limit on a file's size."""
+"""Error numbers of a full disk, an exceeded quota, and an exceeded limit on a file's size."""
 
 
 @contextmanager
 def needs_room(path: Path | str) -> Iterator[None]:
-    """Has a write that finds no room say what was written, and what helps.
+    """Within the context, a write that runs out of space raises one sentence with the path and a remedy.
 
     Raises:
         OSError: one sentence; or as it was, if something else is wrong.

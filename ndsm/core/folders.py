@@ -1,4 +1,4 @@
-"""Folders whose files are the program's own: what lies in one, what does not belong there, and its removal."""
+"""List the files below a folder, find those that the program did not write, and delete those that it did."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def names_below(folder: Path) -> Iterator[str]:
-    """Files below a folder, as names relative to it with `/`; none if there is no folder.
+    """Yield the files below a folder as relative names with `/`; none if there is no folder.
 
     A link counts as a file, wherever it leads. Of a file in the folder's place its name.
     """
@@ -45,13 +45,13 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
         (folder / name).unlink(missing_ok=True)
         emptied.update(p for p in (folder / name).parents if folder in p.parents)
     for parent in sorted(emptied, key=lambda p: len(p.parts), reverse=True):
-        # One with something in it stays, and so does a link to a folder.
+        # A folder that is not empty stays, and so does a link to a folder.
         with suppress(OSError):
             parent.rmdir()
 
 
 def _complete(name: str) -> str:
-    """The name that a file was to have when it is whole."""
+    """Final name of a file that may be partially written."""
     return re.sub(r"(^|/)\.([^/]+)\.\d+\.partial$|\.partial$", r"\1\2", name)
 
 

@@ -1,4 +1,4 @@
-"""What a whole process shares, lent for a while: whoever calls the package finds it again as it was."""
+"""Temporary changes of process-wide state: random generator, threads, environment; restored at the end of each context."""
 
 import os
 from collections.abc import Iterator

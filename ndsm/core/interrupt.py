@@ -1,4 +1,4 @@
-"""Ctrl-C as a request to save and stop."""
+"""Handling of Ctrl-C as a request to save and stop."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 
 class Interrupted(Exception):
-    """Ctrl-C, after the work was saved."""
+    """Raised after Ctrl-C, once the work is saved."""
 
 
 @contextmanager
@@ -65,6 +65,6 @@ def stopping(
         with on_interrupt(ask, words, console) as stopped:
             yield stopped
     finally:
-        # Where no folder could be made there is none to delete either.
+        # If the folder could not be made, there is no file to delete.
         with suppress(OSError):
             stop_file.unlink(missing_ok=True)

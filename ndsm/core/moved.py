@@ -1,4 +1,4 @@
-"""Modules under their earlier names: an import of one warns and gives what the module of today has."""
+"""Earlier names of modules: importing one warns and provides the contents of the current module."""
 
 import sys
 import warnings
@@ -27,7 +27,7 @@ MOVED = {
     "ndsm.second_order": "ndsm.inference.second_order",
     "ndsm.streams": "ndsm.core.rng",
 }
-"""Names that the documentation of version 0.1.0 showed, and where their contents are."""
+"""Module names in the documentation of version 0.1.0, and the current ones."""
 
 
 class _MovedModules(MetaPathFinder, Loader):
@@ -39,10 +39,10 @@ class _MovedModules(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
         warnings.warn(f"{name} is {MOVED[name]} now", FutureWarning, stacklevel=2)
-        found = vars(import_module(MOVED[name]))
-        vars(module).update({key: value for key, value in found.items() if not key.startswith("__")})
+        contents = vars(import_module(MOVED[name]))
+        vars(module).update({key: value for key, value in contents.items() if not key.startswith("__")})
 
 
 def find_moved_modules() -> None:
-    """Have imports find them, after everything else."""
+    """Install the finder for earlier module names, after all other finders."""
     sys.meta_path.append(_MovedModules())

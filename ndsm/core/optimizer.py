@@ -1,4 +1,4 @@
-"""Adam for processes that should soon be there."""
+"""Adam without the import of PyTorch's compiler."""
 
 import inspect
 
@@ -6,9 +6,10 @@ import torch
 
 
 class Adam(torch.optim.Adam):
-    """PyTorch's, without what keeps its compiler away from it: that begins by importing the compiler, which takes
-    nearly as long as importing PyTorch, in each process that trains. Steps are not compiled here (`train.compile` is for the
-    network).
+    """PyTorch's Adam without the decorators that exclude it from compilation.
+
+    They import the compiler, which takes nearly as long as importing PyTorch, in each process that trains. Steps are not
+    compiled here (`train.compile` is for the network).
     """
 
     add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)

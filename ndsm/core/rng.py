@@ -13,7 +13,7 @@ import torch
 from ndsm.errors import InputError
 
 RandomState = int | np.random.RandomState | np.random.Generator | None
-"""What scikit-learn calls a random state, and NumPy's newer generators."""
+"""A random state as in scikit-learn, or a NumPy generator."""
 
 
 def draw_seed(state: RandomState, name: str = "random_state") -> int:

@@ -34,7 +34,7 @@ def inverses(group: Sequence[Symmetry], dimension: int) -> list[Symmetry]:
     Raises:
         InputError: the functions are no group of isometries.
     """
-    # Not by torch's own numbers, which no function that torch maps over directions may draw.
+    # Uses NumPy's generator: PyTorch's may not be drawn from inside `vmap`.
     x = torch.from_numpy(numpy_stream(0, "group").normal(size=(4, dimension)))
     images, found = [g(x) for g in group], {}
     for i, gx in enumerate(images):

@@ -15,7 +15,7 @@ COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4", ".br"
 
 def is_uri(path: str | Path) -> bool:
     """Whether this is a URI and not a path."""
-    # Python's `Path` makes one slash of two.
+    # Python's `Path` collapses the two slashes of a URI.
     return "://" in str(path)
 
 
@@ -72,14 +72,14 @@ class Location:
     """A file or folder in a file system."""
 
     name: str
-    """As it was given, for messages."""
+    """The path or URI as given, for messages."""
     filesystem: pa.fs.FileSystem
     path: str
-    """In the file system."""
+    """Path in the file system."""
 
     @classmethod
     def of(cls, path: str | Path, field: str, example: str) -> Self:
-        """Where a path or URI leads; `~` is the home folder. The other arguments are those of `open_uri`.
+        """The location of a path or URI; `~` is the home folder. The other arguments are those of `open_uri`.
 
         Raises:
             InputError: as `open_uri` and `at_home`.
@@ -121,6 +121,6 @@ class Location:
         Raises:
             OSError: it cannot be read.
         """
-        # Arrow's own detection knows small letters only.
+        # Arrow detects lower-case extensions only.
         codec = COMPRESSED.get(Path(self.path).suffix.lower())
         return self.filesystem.open_input_stream(self.path, compression=codec)

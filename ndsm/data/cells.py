@@ -1,4 +1,4 @@
-"""Cells of a column as numbers and back: the one place that knows which Arrow types are learned.
+"""Conversion of a column's cells to numbers and back: the one place that knows which Arrow types are learned.
 
 Whole numbers, decimals and floating-point numbers are themselves, true/false are 1 and 0, and dates, times and durations
 count in their type's own unit: days or fractions of a second, since 1970 or midnight.
@@ -60,7 +60,7 @@ def type_of_name(name: str) -> pa.DataType:
 
 
 def in_unit(column: pa.Array, unit: pa.DataType | None) -> pa.Array:
-    """A column of times with those of a type in whose unit they are counted; as it is if None."""
+    """Convert a column of times to the unit of another type; unchanged if None."""
     return column if unit is None else column.cast(unit, safe=False)
 
 
@@ -69,7 +69,7 @@ def to_floats(column: pa.Array) -> np.ndarray:
     if is_time(column.type):
         column = column.cast(_storage(column.type))
     elif pa.types.is_decimal(column.type):
-        # Directly, Arrow's last bit is not always that of the nearest number.
+        # Arrow's direct conversion does not always give the nearest float64.
         column = column.cast(pa.string())
     return np.asarray(pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False))
 
@@ -103,7 +103,7 @@ def to_cells(values: np.ndarray, kind: pa.DataType) -> pa.Array:
         return pa.array(values >= 0.5, kind, mask=np.isnan(values))
     if pa.types.is_decimal(kind):
         digits, scale = kind.precision, kind.scale
-        # The largest number of so many digits is not to round up to one with another digit.
+        # The largest number with that many digits must not round up to one digit more.
         most = np.nextafter((10.0**digits - 1) / 10.0**scale, 0.0)
         missing = np.isnan(values)
         return pa.array(
@@ -123,5 +123,5 @@ def to_cells(values: np.ndarray, kind: pa.DataType) -> pa.Array:
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:
-    """The integers that a type of times is kept as."""
+    """Integer type that stores a type of times."""
     return pa.int32() if kind.bit_width == 32 else pa.int64()

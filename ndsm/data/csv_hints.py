@@ -1,4 +1,4 @@
-"""What a table as text looks like, for the sentence on one that cannot be read as it was asked for."""
+"""Suggests `data.csv` options from the look of a text file that cannot be read with the given ones."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ SAMPLE_BYTES = 1 << 16
 SAMPLE_LINES = 50
 DELIMITERS = (",", ";", "\t", "|", " ")
 MOST_SKIPPED = 20
-"""Lines before the header that are looked for."""
+"""Most lines before the header that are considered."""
 
 NUMBER = re.compile(r"\s*[+-]?[\d.,]*\d[\d.,]*(e[+-]?\d+)?\s*", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*")
@@ -26,7 +26,7 @@ THOUSANDS = {
 
 @contextmanager
 def advised(location: Location, asked: Csv, delimiter: str) -> Iterator[None]:
-    """Adds to an InputError what options the file looks to need, if it does.
+    """Append suggested options to an InputError that is raised within the context.
 
     Args:
         asked: how it is read.
@@ -41,7 +41,7 @@ def advised(location: Location, asked: Csv, delimiter: str) -> Iterator[None]:
 
 
 def _advice(location: Location, asked: Csv, delimiter: str) -> str | None:
-    """Options that the beginning of the file looks to need, None if it looks as it was asked for."""
+    """Suggested options from the beginning of the file, None if it looks as the given ones say."""
     try:
         with location.stream() as source:
             sample = source.read(SAMPLE_BYTES)
@@ -51,13 +51,13 @@ def _advice(location: Location, asked: Csv, delimiter: str) -> str | None:
     lines = sample.decode(encoding or asked.encoding, errors="replace").removeprefix("\ufeff").splitlines()
     # The last line of a longer file is cut off.
     lines = lines[:SAMPLE_LINES] if len(sample) < SAMPLE_BYTES else lines[:-1][:SAMPLE_LINES]
-    found = _layout(lines, delimiter, asked.skip_rows)
+    layout = _layout(lines, delimiter, asked.skip_rows)
     looks, options = [], []
     if encoding:
         looks.append(f"text in {encoding}")
         options.append(f"--data.csv.encoding {encoding}")
-    if found:
-        skip, separator, rows = found
+    if layout:
+        skip, separator, rows = layout
         if separator != delimiter:
             tabs = separator == "\t"
             looks.append("fields separated by tabs" if tabs else f"fields separated by {separator!r}")
@@ -80,7 +80,7 @@ def _advice(location: Location, asked: Csv, delimiter: str) -> str | None:
 
 
 def _encoding(sample: bytes, asked: str) -> str | None:
-    """The encoding that a sample looks to be in, None if it may be in the one that was asked for."""
+    """Likely encoding of a sample, None if the given one is possible."""
     head = sample[:1000]
     wide = "utf-16" if sample.startswith((b"\xff\xfe", b"\xfe\xff")) else None
     if wide is None and b"\0" in head:
@@ -114,7 +114,7 @@ def _layout(lines: list[str], delimiter: str, skip: int) -> tuple[int, str, list
                 continue
             if len(rows) < 2 or len({len(row) for row in rows}) > 1:
                 continue
-            # Any text is one field of what it does not hold.
+            # Without the separator in it, any text is one field.
             if len(rows[0]) == 1 and separator != delimiter:
                 continue
             if not any(map(NUMBER.fullmatch, rows[0])) and any(map(NUMBER.fullmatch, rows[1])):

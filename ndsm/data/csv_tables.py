@@ -45,18 +45,18 @@ class CsvReader(Reader):
                 at = self.schema.get_field_index(name)
                 if at >= 0 and not is_number(kind):
                     self.schema = self.schema.set(at, pa.field(name, kind))
-            found = self.schema.names
+            names = self.schema.names
             # Columns named 0, 1, 2, ... are a data frame's own names; other numbers are rows without a header.
-            numbered = found == [str(j) for j in range(len(found))]
-            if all(is_numeral(name) for name in found) and not numbered:
+            numbered = names == [str(j) for j in range(len(names))]
+            if all(is_numeral(name) for name in names) and not numbered:
                 raise InputError(
-                    f"{location.name}: expected column names in the first row, found {found[0]!r}"
+                    f"{location.name}: expected column names in the first row, found {names[0]!r}"
                 )
             self._first = next(iter(reader), None)
         self._find_fractions()
 
     def _find_fractions(self) -> None:
-        """Gives columns of times with fractions of a second their type: Arrow takes them for text."""
+        """Set the type of columns of times with fractions of a second, which Arrow takes for text."""
         if self._first is None:
             return
         for at, cells in enumerate(self._first.columns):
@@ -65,10 +65,10 @@ class CsvReader(Reader):
                 self.schema = self.schema.set(at, pa.field(self.schema.names[at], pa.time64("us")))
 
     def check_columns(self) -> None:
-        """Nothing, if all columns can be read together.
+        """Check that all columns can be read together.
 
         Raises:
-            InputError: the first one has no name.
+            InputError: the first column has no name.
         """
         if self.schema.names[0] == "":
             raise InputError(
@@ -124,7 +124,7 @@ class CsvReader(Reader):
             yield from reader
 
     def plain_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Columns as text, which loses nothing of what is written in the file."""
+        """Yield record batches of columns as text, exactly as the file spells them."""
         with self._stream(
             include_columns=list(names), column_types={n: pa.string() for n in names}
         ) as reader:
@@ -137,7 +137,7 @@ class CsvReader(Reader):
         )
 
     def row(self, index: int) -> str:
-        """A row as it is counted by the lines of an editor."""
+        """Name a row by its line, as an editor counts lines."""
         header = self._csv.skip_rows + 1
         return f"row {header + index + 1} (the header is row {header})"
 
@@ -194,7 +194,7 @@ def _expected(kind: pa.DataType | None) -> str:
 
 
 def delimiter_of(location: Location, csv: Csv) -> str:
-    """What separates the fields of a file: what is asked for, else tabs in .tsv and commas in others."""
+    """Delimiter of a file: the one asked for, else a tab in .tsv files and a comma in others."""
     name = Path(location.path)
     stem = name.stem if name.suffix.lower() in COMPRESSED else name.name
     return csv.delimiter or ("\t" if Path(stem).suffix.lower() == ".tsv" else ",")

@@ -20,9 +20,9 @@ class Dataset:
     validation: np.ndarray
     """(M, d) float32, C-contiguous; M may be 0."""
     scaling: Scaling
-    """From model units to the source's."""
+    """Converts between original and model units."""
     schema: TableSchema
-    """The source's columns."""
+    """Columns of the source."""
     stamp: str
     """Hash of all rows in standardised units: a whitened row's last bit may depend on the machine."""
     train_labels: np.ndarray | None
@@ -36,13 +36,13 @@ class Dataset:
     class_names: tuple[str, ...] | None = None
     """Names of the labels: a folder's sub-folders."""
     labels: Labels | None = None
-    """What the labels of a table are, by their numbers."""
+    """Labels of a table, which the numbers index."""
     left_out: tuple[str, ...] = ()
     """Columns of the table that are the index of a data frame, and not learned."""
 
     @property
     def label_count(self) -> int:
-        """Different labels, 0 if there are none."""
+        """Number of different labels, 0 without labels."""
         if self.labels is not None or self.class_names is not None:
             return len(self.labels.values if self.labels is not None else self.class_names or ())
         parts = [
@@ -52,7 +52,7 @@ class Dataset:
 
     @property
     def notice(self) -> str | None:
-        """What has to be said of columns that are not learned though nobody asked for it."""
+        """Notice about columns that are left out without being asked for, None if there are none."""
         if not self.left_out:
             return None
         names = ", ".join(map(repr, self.left_out))

@@ -9,7 +9,7 @@ from ndsm.errors import InputError
 
 
 def check_steps(rows: np.ndarray, width: float, names: Sequence[str], source: str) -> None:
-    """Raise InputError unless all numbers of rows (n, d) are multiples of the width: other ones would come back as such."""
+    """Raise InputError unless all numbers of rows (n, d) are multiples of the width; others would come back rounded to one."""
     for begin in range(0, len(rows), CHUNK_ROWS):
         steps = rows[begin : begin + CHUNK_ROWS].astype(np.float64) / width
         # A grey level k / 255 and the width 1 / 255 are both rounded.
@@ -32,7 +32,7 @@ def dequantised(rows: np.ndarray, width: float, noise: np.random.Generator) -> n
 
 
 def add_noise(out: np.ndarray, width: float, noise: np.random.Generator) -> np.ndarray:
-    """The same array (n, d), with the noise of `dequantised` added."""
+    """Add the noise of `dequantised` in place; returns the same array (n, d)."""
     for begin in range(0, len(out), CHUNK_ROWS):
         part = out[begin : begin + CHUNK_ROWS]
         part += noise.uniform(0.0, width, part.shape)
@@ -40,5 +40,5 @@ def add_noise(out: np.ndarray, width: float, noise: np.random.Generator) -> np.n
 
 
 def quantised(rows: np.ndarray, width: float) -> np.ndarray:
-    """What the multiples of `width` were that `dequantised` made rows (n, d) of, in the rows' precision."""
+    """Undo `dequantised`: rows (n, d) rounded down to multiples of `width`, in the rows' precision."""
     return (np.floor(rows.astype(np.float64) / width) * width).astype(rows.dtype)

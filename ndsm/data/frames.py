@@ -1,4 +1,4 @@
-"""Data frames in and out: pandas, polars and PyArrow tables as numbers, and rows back in their columns and types.
+"""Conversion of data frames (pandas, polars, PyArrow) to arrays, and of rows back to their columns and types.
 
 A column of whole numbers, floating-point numbers, true/false, dates, times or durations is a column of numbers in its
 own unit (0 and 1; days or fractions of a second since 1970). Types are kept as Arrow's, as in a table on disk.
@@ -20,11 +20,11 @@ from ndsm.data.cells import LEARNED, fits, in_unit, is_learned, is_time, to_cell
 from ndsm.errors import InputError
 
 LIBRARIES = ("pandas", "polars", "pyarrow")
-"""Libraries in whose data frames rows can be asked for."""
+"""Libraries whose data frames can be returned."""
 
 
 def chosen_library(estimator: Any) -> str:
-    """What `set_output` of an estimator or scikit-learn's configuration chose: one of `LIBRARIES`, "numpy" or "default"."""
+    """Output container chosen by `set_output` or scikit-learn's configuration: one of `LIBRARIES`, "numpy" or "default"."""
     own = getattr(estimator, "_sklearn_output_config", {}).get("transform")
     return str(own or sklearn.get_config()["transform_output"])
 
@@ -36,7 +36,7 @@ def is_frame(X: Any) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """What a data frame's columns are, apart from their values."""
+    """Columns of a data frame: names, types and library."""
 
     container: str
     """Name of the frame's library, such as "pandas"; "numpy" for the columns of an array."""
@@ -98,9 +98,9 @@ class Frame:
         schema = TableSchema.from_json(data["schema"])
         names = schema.dimension_names
         if "frame" in data:
-            found = data["frame"]
-            dtypes = found["dtypes"] and tuple(found["dtypes"])
-            return cls(found["library"], schema, found["named"], dtypes=dtypes)
+            frame = data["frame"]
+            dtypes = frame["dtypes"] and tuple(frame["dtypes"])
+            return cls(frame["library"], schema, frame["named"], dtypes=dtypes)
         # The columns of images and toys have no names of their own, nor had those of arrays.
         arrays = [f"x{j}" for j in range(len(names))]
         return cls("numpy", schema, source == "vectors" and bool(schema.columns) and names != arrays)
@@ -158,20 +158,20 @@ class Frame:
         return out
 
 
-def numbers(X: Any, known: Frame | None = None, exact: bool = False) -> np.ndarray:
+def numbers(X: Any, model: Frame | None = None, exact: bool = False) -> np.ndarray:
     """The values of a data frame, (n, d) float64, with NaN where one is missing.
 
     Args:
-        known: the columns that X should have, in this order; dates are converted to their units.
-        exact: whether all numbers have to be some of their type in `known`.
+        model: the columns that X should have, in this order; dates are converted to their units.
+        exact: whether all numbers have to be some of their type in `model`.
 
     Raises:
-        InputError: a column does not hold numbers, or dates where `known` has none or the other way round; or a number is none
+        InputError: a column does not hold numbers, or dates where `model` has none or the other way round; or a number is none
             of its type.
     """
     frame = _checked(X)
     out = np.empty(frame.shape, dtype=np.float64)
-    kinds = None if known is None else list(known.schema.flat().arrow_schema().types)
+    kinds = None if model is None else list(model.schema.flat().arrow_schema().types)
     for j, (name, column, dtype) in enumerate(_columns(frame)):
         if pa.types.is_null(column.type):
             out[:, j] = np.nan
@@ -209,22 +209,22 @@ def label_column(y: Any, rows: int) -> tuple[Any, str]:
         y = next(iter(nw.from_native(y, eager_only=True).iter_columns())).to_native()
     try:
         if isinstance(y, pa.Array | pa.ChunkedArray):
-            found, shape = y, (len(y),)
+            labels, shape = y, (len(y),)
         elif nw.dependencies.is_into_series(y):
             series = nw.from_native(y, series_only=True)
-            found, shape = series.to_arrow(), series.shape
+            labels, shape = series.to_arrow(), series.shape
             name = series.name if isinstance(series.name, str) and series.name else name
         else:
             array = np.asarray(y, dtype=object) if isinstance(y, list | tuple) else np.asarray(y)
             if array.ndim == 2 and array.shape[1] == 1:
                 array = array[:, 0]
             shape = array.shape
-            found = pa.array(array, from_pandas=True) if array.ndim == 1 else None
+            labels = pa.array(array, from_pandas=True) if array.ndim == 1 else None
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise InputError(f"y: expected labels of one kind, found {' '.join(str(error).split())}") from None
     if shape != (rows,):
         raise InputError(f"y: expected a label for each of the {rows} rows, found shape {np.shape(y)}")
-    return found, name
+    return labels, name
 
 
 def _checked(X: Any) -> Any:
@@ -249,9 +249,9 @@ def _columns(frame: Any) -> Iterator[tuple[Any, Any, str]]:
     for column in frame.iter_columns():
         dtype = getattr(column.to_native(), "dtype", None)
         try:
-            found = column.to_arrow()
+            cells = column.to_arrow()
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise InputError(
                 f"X: expected values of one kind in column {column.name!r}, found {' '.join(str(error).split())}"
             ) from None
-        yield column.name, found, str(found.type if dtype is None else dtype)
+        yield column.name, cells, str(cells.type if dtype is None else dtype)

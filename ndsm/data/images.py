@@ -21,9 +21,9 @@ OTHER_SUFFIXES = (
     ".gif", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".j2k", ".jxl", ".pbm", ".pgm", ".ppm", ".pnm", ".tga", ".ico", ".psd",
     ".dcm", ".exr", ".hdr", ".pcx", ".sgi", ".dds", ".svg",
 )  # fmt: skip
-"""Of images that are not read."""
+"""Extensions of image formats that are not read; a file with one is an error."""
 GREY = "L"
-"""Pillow's name of 8-bit grey."""
+"""Pillow's mode name for 8-bit grey."""
 
 
 def pixel_schema(side: int) -> TableSchema:
@@ -89,7 +89,7 @@ def load_images(
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What lies in a folder, by name, without what systems and tools leave there: `.DS_Store`, `._1.png`, `__MACOSX`."""
+    """Entries of a folder sorted by name, without hidden ones and `__MACOSX`, which archives made on a Mac hold."""
     return sorted(child for child in folder.iterdir() if child.name[0] != "." and child.name != "__MACOSX")
 
 
@@ -139,12 +139,12 @@ def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str,
             kind = kind.field("bytes").type
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
-    found = [field.name for field in schema if holds_images(field.type)]
-    chosen = [name for name in found if columns is None or name in columns]
+    image_columns = [field.name for field in schema if holds_images(field.type)]
+    chosen = [name for name in image_columns if columns is None or name in columns]
     if len(chosen) != 1 or (columns is not None and len(columns) != 1):
         raise InputError(
             f"{path}: expected one column of encoded images (data.columns names it), found "
-            f"{', '.join(columns or found) or 'none'}"
+            f"{', '.join(columns or image_columns) or 'none'}"
         )
     number = 0
     with readable(partial(unreadable, path, "Parquet")):
@@ -161,7 +161,7 @@ def _encoded(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[str,
 
 def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> np.ndarray:
     """The images of all sources, each with its name, (n, side²)."""
-    # Slow to import, and only images need it.
+    # Imported here because it is slow to import and only images need it.
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     pixels: list[np.ndarray] = []
@@ -170,17 +170,17 @@ def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> n
         try:
             with Image.open(source) as image:
                 frames = getattr(image, "n_frames", 1)
-                # As a camera held it: viewers turn it likewise.
+                # Apply the camera's orientation tag, as image viewers do.
                 upright = ImageOps.exif_transpose(image)
                 mode, size = upright.mode, upright.size
                 grey = upright if mode == GREY else _grey_webp(image.format, upright)
                 pixels.append(np.empty(0, np.uint8) if grey is None else np.asarray(grey, dtype=np.uint8))
-        # What Pillow's readers meet in a damaged file shows in many types.
+        # Pillow raises many different types for damaged files.
         except Exception as error:
-            # Pillow's own sentence is on the object in memory, where the image lies in one.
+            # For an image in memory, Pillow's own message names the Python object.
             unknown = isinstance(error, UnidentifiedImageError)
-            found = "none that Pillow knows" if unknown else " ".join(str(error).split())[:200]
-            raise InputError(f"{name}: expected an image, found {found}") from None
+            reason = "none that Pillow knows" if unknown else " ".join(str(error).split())[:200]
+            raise InputError(f"{name}: expected an image, found {reason}") from None
         side = side or size[0]
         if frames > 1:
             raise InputError(f"{name}: expected one image, found {frames} in the file")
@@ -195,7 +195,7 @@ def _stacked(sources: Iterable[tuple[str, Path | io.BytesIO]], where: Path) -> n
 
 
 def _grey_webp(format: str | None, image: Any) -> Any:
-    """A WebP image whose three colours are the same as one of grey levels, which this format does not have; None for others."""
+    """Grey image of a WebP file whose three channels are equal (WebP has no grey mode), None for other images."""
     if format != "WEBP" or image.mode != "RGB":
         return None
     red, green, blue = image.split()

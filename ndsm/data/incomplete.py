@@ -52,15 +52,15 @@ class IncompleteTable:
         # A list column becomes one column for each dimension.
         names = table.schema.flat().dimension_names
         kinds = [type_of_name(kind) for _, kind in model.flat().columns]
-        known = table.columns()
+        columns = table.columns()
         learned = {}
-        for j, (name, kind, cells) in enumerate(zip(names, kinds, known, strict=True)):
+        for j, (name, kind, cells) in enumerate(zip(names, kinds, columns, strict=True)):
             if pa.types.is_floating(cells.type):
                 cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
             learned[name] = (j, kind if _holds(kind, cells) else cells.type, cells)
-        found = table.reader.schema.names
+        file_names = table.reader.schema.names
         lists = [table.schema.list_column.name] if table.schema.list_column else []
-        order = [part for name in found for part in (names if name in lists else [name])]
+        order = [part for name in file_names for part in (names if name in lists else [name])]
         if twice := [name for name, count in Counter(order).items() if count > 1]:
             raise InputError(
                 f"{table.path}: expected different column names, found {twice[0]!r} more than once"
@@ -68,12 +68,12 @@ class IncompleteTable:
         others = [name for name in order if name not in learned]
         if not with_others:
             return cls(rows, learned, {}, names, others)
-        kept = {}
+        other_columns = {}
         if others:
             with table.reader.readable():
                 content = pa.Table.from_batches(table.reader.plain_batches(others))
-            kept = {name: content[name] for name in others}
-        return cls(rows, learned, kept, order, [])
+            other_columns = {name: content[name] for name in others}
+        return cls(rows, learned, other_columns, order, [])
 
     def schema(self) -> pa.Schema:
         """The columns of `completed`."""

@@ -13,7 +13,7 @@ from ndsm.data.cells import is_time, type_of_name
 from ndsm.errors import InputError
 
 MOST = 2**15 - 1
-"""Different labels: simulated rows carry theirs as 16-bit integers."""
+"""Largest number of different labels: simulated rows carry them as 16-bit integers."""
 
 
 @dataclass(frozen=True)
@@ -38,40 +38,40 @@ class Labels:
         Raises:
             InputError: a label is missing, is no whole number among numbers, or the type is none of a label's.
         """
-        found = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        if pa.types.is_dictionary(found.type):
-            found = found.dictionary_decode()
-        kind = _plain(found.type)
+        cells = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        if pa.types.is_dictionary(cells.type):
+            cells = cells.dictionary_decode()
+        kind = _plain(cells.type)
         if kind is None:
             raise InputError(
                 f"{where}: expected labels that are text, true/false, whole numbers or dates, found type {column.type}"
             )
         if pa.types.is_floating(kind):
-            found = pc.if_else(pc.is_nan(found), pa.scalar(None, found.type), found)
-        if found.null_count:
-            row = found.is_null().index(pa.scalar(True)).as_py() + 1
+            cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
+        if cells.null_count:
+            row = cells.is_null().index(pa.scalar(True)).as_py() + 1
             raise InputError(f"{where}: expected a label for each row, found a missing one in row {row}")
-        found = found.cast(kind)
+        cells = cells.cast(kind)
         if pa.types.is_floating(kind):
-            numbers = found.to_numpy()
+            numbers = cells.to_numpy()
             if (wrong := numbers != np.rint(numbers)).any():
                 row = int(wrong.argmax())
                 raise InputError(
                     f"{where}: expected labels, whole numbers or text, found the number {numbers[row]:g} in row {row + 1}; what "
                     "is measured is learned as a column of the rows, or cut into classes first"
                 )
-        different = found.unique()
+        different = cells.unique()
         if len(different) > MOST:
             raise InputError(f"{where}: expected at most {MOST} different labels, found {len(different)}")
         values = sorted(different.to_pylist())
-        numbers = pc.index_in(found, value_set=pa.array(values, kind)).to_numpy(zero_copy_only=False)
+        numbers = pc.index_in(cells, value_set=pa.array(values, kind)).to_numpy(zero_copy_only=False)
         return cls(tuple(values), str(kind), name), numbers.astype(np.int64)
 
     def check_repeated(self, rows: int, where: str) -> None:
-        """Nothing, if the labels of so many rows can be classes.
+        """Check that the labels of so many rows can be classes.
 
         Raises:
-            InputError: most rows have a label of their own.
+            InputError: most rows have a label that no other row has.
         """
         if len(self.values) > max(20, rows // 2):
             raise InputError(
@@ -81,7 +81,7 @@ class Labels:
 
     @classmethod
     def of_run(cls, data: dict[str, Any], classes: int) -> Self:
-        """The labels that a run knows.
+        """The labels of a run.
 
         Args:
             data: the run's `data.json`.
@@ -89,7 +89,7 @@ class Labels:
         """
         if "labels" in data:
             return cls.from_json(data["labels"])
-        # What earlier versions wrote of a fit in Python, and what folders of images have.
+        # "classes" is what earlier versions wrote of a fit in Python; folders of images have "class_names".
         names = data.get("classes") or data.get("class_names")
         if names and classes:
             return cls(tuple(names), str(pa.array(names).type))
@@ -117,7 +117,7 @@ class Labels:
 
     @property
     def texts(self) -> list[str]:
-        """The labels as they are typed."""
+        """The labels as one types them on the command line."""
         return [_text(value) for value in self.values]
 
     @property
@@ -168,7 +168,7 @@ class Labels:
 
 
 def from_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of text as true/false, whole numbers or dates, if all of it is some; empty cells are missing."""
+    """Convert a text column to true/false, whole numbers or dates if every cell is one; empty cells are missing."""
     column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
     for kind in (pa.int64(), pa.float64(), pa.bool_(), pa.date32()):
         try:
@@ -179,7 +179,7 @@ def from_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType | None:
-    """The type that labels of this type are kept as, None if it is none of a label's."""
+    """Arrow type in which labels of this type are kept, None if labels cannot have it."""
     t = pa.types
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
         return pa.string()

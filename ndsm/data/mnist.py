@@ -97,7 +97,7 @@ def load_mnist(root: Path, train: bool) -> LabelledImages:
     Raises:
         InputError: they are missing and cannot be downloaded, or damaged.
     """
-    # Slow to import, and only images need it.
+    # Imported here because it is slow to import and only images need it.
     from torchvision.datasets import MNIST
 
     folder = root / "MNIST" / "raw"
@@ -105,12 +105,12 @@ def load_mnist(root: Path, train: bool) -> LabelledImages:
     try:
         split = MNIST(str(root), train=train, download=not _has_files(folder))
         images, digits = split.data.numpy(), split.targets.numpy()
-    # Its reader checks a file's header by assertions.
+    # torchvision's reader checks a file's header by assertions.
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        found = "damaged ones; delete them" if _has_files(folder) else "none"
+        files = "damaged ones; delete them" if _has_files(folder) else "none"
         reason = " ".join(str(error).split())[:200] or "not an IDX file"
         raise InputError(
-            f"data.root: expected MNIST's files in {folder}, found {found}: {advice} ({reason})"
+            f"data.root: expected MNIST's files in {folder}, found {files}: {advice} ({reason})"
         ) from None
     rows = images.reshape(len(images), SIDE * SIDE).astype(np.float32)
     rows /= 255.0

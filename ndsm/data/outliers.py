@@ -1,17 +1,17 @@
-"""Columns whose standard deviation is that of a few outliers, beside which all other numbers look alike."""
+"""Columns whose standard deviation comes from a few outliers, so that standardising squeezes all other numbers together."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 SAMPLE = 10_000
-"""Rows whose quantiles are taken, about."""
+"""Approximate number of rows that the quantiles are computed from."""
 NARROW, FAR = 0.1, 5.0
-"""Standard deviations between the 1 % and the 99 % quantile, at most, and of the farthest number from the mean, at least."""
+"""In standard deviations: largest distance between the 1 % and 99 % quantiles, and least distance of an outlier from the mean."""
 
 
 def outlier_notice(rows: np.ndarray, names: Sequence[str]) -> str | None:
-    """What has to be said of such columns, None if there are none.
+    """Notice about columns that outliers squeeze, None if there are none.
 
     Args:
         rows: (n, d) in standardised units.
@@ -19,12 +19,12 @@ def outlier_notice(rows: np.ndarray, names: Sequence[str]) -> str | None:
     """
     low, high = np.quantile(rows[:: max(1, len(rows) // SAMPLE)], (0.01, 0.99), axis=0)
     width, far = high - low, np.maximum(rows.max(0), -rows.min(0))
-    # A number that nearly all rows share is learned as it is.
-    found = np.flatnonzero((width > 0) & (width < NARROW) & (far > FAR))
-    if not len(found):
+    # Width 0: nearly all rows share one number, which is learned exactly.
+    squeezed = np.flatnonzero((width > 0) & (width < NARROW) & (far > FAR))
+    if not len(squeezed):
         return None
-    j = int(found[0])
-    others = f", and {len(found) - 1} more columns alike" if len(found) > 1 else ""
+    j = int(squeezed[0])
+    others = f", and {len(squeezed) - 1} more columns alike" if len(squeezed) > 1 else ""
     return (
         f"98 % of the numbers in column {names[j]!r} lie within {width[j]:.2g} of its standard deviation, which outliers up to "
         f"{far[j]:.3g} of them from the mean make large{others}: a model sees hardly any difference between the former; leave out "

@@ -16,7 +16,7 @@ from ndsm.data.table_formats import ParquetReader, Reader
 from ndsm.errors import InputError
 
 FOOTERS_AT_ONCE = 16
-"""Files whose metadata are read at the same time: over a network each of them takes a while."""
+"""Files whose metadata are read concurrently: over a network each one takes a while."""
 
 
 class FolderReader(Reader):
@@ -48,7 +48,7 @@ class FolderReader(Reader):
         return ParquetReader(replace(self.location, name=self._named(path), path=path))
 
     def _named(self, path: str) -> str:
-        """A file as it is called in messages: by its path in the folder."""
+        """Name of a file in error messages: its path in the folder."""
         return f"{self.location.name}: {self._short(path)}"
 
     def _short(self, path: str) -> str:
@@ -88,19 +88,19 @@ class FolderReader(Reader):
                 if name in self.keys:
                     continue
                 at = file.schema.get_field_index(name)
-                found = file.schema.field(at).type if at >= 0 else "no such column"
-                if found != kinds.field(name).type:
+                kind = file.schema.field(at).type if at >= 0 else "no such column"
+                if kind != kinds.field(name).type:
                     raise InputError(
                         f"{file.location.name}: expected column {name!r} of type {kinds.field(name).type}, as in "
-                        f"{self._short(self.paths[0])}, found {found}"
+                        f"{self._short(self.paths[0])}, found {kind}"
                     )
         return kinds, self._ends[-1]
 
     def check_columns(self) -> None:
-        """Nothing, if no file has columns that the first one has not.
+        """Check that all files have the columns of the first one.
 
         Raises:
-            InputError: one has.
+            InputError: a file has a further column.
         """
         first = self._files[0].schema.names
         for file in self._files[1:]:
@@ -178,7 +178,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _check_complete(location: Location, names: Sequence[str]) -> None:
-    """Nothing, if a folder of `ndsm sample` has been filled.
+    """Check that a folder that `ndsm sample` writes is complete.
 
     Raises:
         InputError: files are missing.
@@ -197,7 +197,7 @@ def _check_complete(location: Location, names: Sequence[str]) -> None:
 
 
 def _as_numbers(values: pa.Array) -> pa.Array:
-    """Text as integers or floats, if all of it is some."""
+    """Convert text to integers or floats if every value is one."""
     for kind in (pa.int64(), pa.float64()):
         try:
             return values.cast(kind)

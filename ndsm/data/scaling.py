@@ -18,7 +18,7 @@ from ndsm.errors import InputError
 CHUNK_VALUES = 1 << 18
 """Numbers converted to float64 at once: 2 MB, whatever the dimension."""
 LEAST_STEPS = 20.0
-"""Spacings of neighbouring floating-point numbers in a column's standard deviation."""
+"""Least ratio of a column's standard deviation to the spacing of floating-point numbers there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,20 +32,20 @@ class Whitening:
         object.__setattr__(self, "_inverse", np.linalg.inv(self.colour))
 
     def apply_(self, x: np.ndarray) -> np.ndarray:
-        """The same array (n, d), overwritten with its standardised rows in model units."""
+        """Convert standardised rows (n, d) to model units in place; returns the same array."""
         for start, stop in chunk_bounds(x):
             x[start:stop] = x[start:stop].astype(np.float64) @ self._inverse
         return x
 
     def invert(self, x: np.ndarray) -> np.ndarray:
-        """A new array (n, d) of rows in standardised units, in the rows' own precision."""
+        """Convert rows (n, d) from model to standardised units; a new array of the same precision."""
         out = np.empty_like(x)
         for start, stop in chunk_bounds(x):
             out[start:stop] = self.invert_chunk(x[start:stop])
         return out
 
     def invert_chunk(self, x: np.ndarray) -> np.ndarray:
-        """A new float64 array of rows (n, d) in standardised units, few enough to be converted at once."""
+        """As `invert` for one chunk of rows, in float64."""
         return x.astype(np.float64) @ self.colour
 
 
@@ -77,7 +77,7 @@ class Scaling:
 
     @classmethod
     def identity(cls, dimensions: int) -> "Scaling":
-        """The scaling that changes nothing, for rows (n, dimensions)."""
+        """The identity scaling of rows (n, dimensions)."""
         return cls(np.zeros(dimensions), np.ones(dimensions))
 
     @classmethod
@@ -113,7 +113,7 @@ class Scaling:
     def of_moments(
         cls, moments: "Moments", names: Sequence[str] | None = None, source: str = "data"
     ) -> "Scaling":
-        """As `fit`, of float64 rows whose moments are known."""
+        """As `fit`, from the moments of float64 rows."""
         m = moments
         assert m.first is not None
         return cls._checked(m.mean, m.variance, m.varies, m.first, m.n, names, source, False, np.float64)
@@ -163,7 +163,7 @@ class Scaling:
         return Scaling(mean, np.sqrt(variance))
 
     def standardise(self, x: np.ndarray) -> np.ndarray:
-        """New float32 rows in standardised units, of rows (n, d) in original ones; NaN stays."""
+        """Convert rows (n, d) from original to standardised units; new, float32, NaN stays."""
         out = np.empty(x.shape, dtype=np.float32)
         for start, stop in chunk_bounds(x):
             chunk = x[start:stop].astype(np.float32) if self.rounded else x[start:stop]
@@ -172,13 +172,13 @@ class Scaling:
         return out
 
     def standardise_(self, x: np.ndarray) -> np.ndarray:
-        """The same array (n, d), overwritten with its rows in standardised units."""
+        """Convert rows (n, d) from original to standardised units in place; returns the same array."""
         for start, stop in chunk_bounds(x):
             x[start:stop] = (x[start:stop] - self.mean) / self.scale
         return x
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """New float32 rows in model units, of rows (n, d) in original ones; NaN stays.
+        """Convert rows (n, d) from original to model units; new, float32, NaN stays.
 
         Raises:
             InputError: a finite number lies so far from the data that float32 has no room for it.
@@ -193,11 +193,11 @@ class Scaling:
         return out if self.whitening is None else self.whitening.apply_(out)
 
     def standardised(self, x: np.ndarray) -> np.ndarray:
-        """Rows (n, d) from model to standardised units; the same array if the two are the same."""
+        """Convert rows (n, d) from model to standardised units; the same array if there is no whitening."""
         return x if self.whitening is None else self.whitening.invert(x)
 
     def invert(self, x: np.ndarray) -> np.ndarray:
-        """A new float64 array (n, d) in original units."""
+        """Convert rows (n, d) from model to original units; a new float64 array."""
         out = np.empty(x.shape)
         for start, stop in chunk_bounds(x):
             chunk = x[start:stop]
@@ -220,7 +220,6 @@ class Scaling:
     def from_json(cls, tree: dict[str, Any]) -> "Scaling":
         """The scaling that `to_json` wrote."""
         mean, scale = (np.array(tree[key], dtype=np.float64) for key in ("mean", "scale"))
-        # Runs of before there was whitening have no matrix either.
         colour = tree.get("colour")
         whitening = None if colour is None else Whitening(np.array(colour, dtype=np.float64))
         return cls(mean, scale, whitening, rounded="precision" not in tree)
@@ -278,7 +277,7 @@ def varying(x: np.ndarray) -> np.ndarray:
 def check_resolution(
     mean: np.ndarray, variance: np.ndarray, varies: np.ndarray, names: Sequence[str], source: str
 ) -> None:
-    """Nothing, if rows that are not standardised have room in float32 for what varies in them.
+    """Check that float32 resolves the variation of rows that are not standardised.
 
     Args:
         mean, variance: of each dimension, (d,).
@@ -287,7 +286,7 @@ def check_resolution(
     Raises:
         InputError: a dimension varies too little beside its size.
     """
-    # A constant has nothing to resolve.
+    # A constant column has no variation to resolve.
     scale = np.where(varies, np.sqrt(variance), np.inf)
     _check_steps(mean, scale, np.dtype(np.float32), names, source, "set data.standardize to true")
 
@@ -295,7 +294,7 @@ def check_resolution(
 def _check_steps(
     mean: np.ndarray, scale: np.ndarray, kind: np.dtype, names: Sequence[str] | None, source: str, advice: str
 ) -> None:
-    """Nothing, if the steps of a floating-point type around the means (d,) are fine enough for the scales (d,)."""
+    """Raise InputError if a floating-point type's spacing around a mean (d,) is too coarse for its scale (d,)."""
     with np.errstate(over="ignore"):
         spacing = np.spacing(np.abs(mean).astype(kind)).astype(np.float64)
     if (coarse := scale < LEAST_STEPS * spacing).any():

@@ -29,7 +29,7 @@ def shuffled_positions(rows: int, n: int | None, source: str, seed: int) -> np.n
     """New position (rows,) of each row; positions from n on are not used."""
     if n is not None and n > rows:
         raise InputError(f"data.n is {n}, but {source} has {rows} rows: expected at most as many")
-    # Half the memory of the default int64, which for narrow tables is as large as the rows themselves.
+    # For narrow tables int64 positions would take as much memory as the rows.
     position = np.arange(rows, dtype=np.int32 if rows < 2**31 else np.int64)
     numpy_stream(seed, "shuffle").shuffle(position)
     return position
@@ -44,7 +44,7 @@ def place(source: np.ndarray, position: np.ndarray, n: int | None) -> np.ndarray
     """The shuffled first n of rows (rows, ...) that are in memory, as float32 or int64."""
     kind = np.int64 if np.issubdtype(source.dtype, np.integer) else np.float32
     out = np.empty((n or len(source), *source.shape[1:]), dtype=kind)
-    # Choosing rows copies them: all of MNIST's at once are 190 MB.
+    # By chunks, because choosing rows copies them: 190 MB for all of MNIST.
     for start in range(0, len(source), CHUNK_ROWS):
         scatter(out, position[start : start + CHUNK_ROWS], source[start : start + CHUNK_ROWS])
     return out

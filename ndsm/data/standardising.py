@@ -1,4 +1,4 @@
-"""Rows that come in batches of float64, brought to standardised float32 rows without a float64 copy of all of them."""
+"""Conversion of rows from original to model units: in place, or batch by batch without a float64 copy of all rows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ def standardised_rows(
     noise: bool = False,
     adjust: Callable[[Scaling], Scaling] = lambda scaling: scaling,
 ) -> Scaling:
-    """Fill `out` with rows in standardised units; their scaling, fitted on the first `cut` rows of `out`.
+    """Fill `out` with rows in standardised units; returns the scaling, fitted on the first `cut` rows of `out`.
 
     The rows are read once, and a second time if float32 does not hold all of their numbers.
 
@@ -87,7 +87,7 @@ def scale_(
     one_scale: bool = False,
     known: Scaling | None = None,
 ) -> tuple[Scaling, str]:
-    """Brings rows from original to model units in place; the scaling, and the hash of the standardised rows.
+    """Convert rows from original to model units in place; returns the scaling and the hash of the standardised rows.
 
     Args:
         config: the `data` section; how rows are scaled.
@@ -126,7 +126,7 @@ def scaled_batches(
     seed: int,
     known: Scaling | None = None,
 ) -> tuple[np.ndarray, Scaling, str]:
-    """Rows in model units of rows that are read in float64 batches; with the scaling and the hash of `scale_`.
+    """Convert rows that are read in float64 batches to model units; returns them, the scaling and the hash of `scale_`.
 
     Args:
         config: the `data` section, with `standardize` or `known`.
@@ -162,7 +162,7 @@ def whiten_(
     scaling: Scaling,
     fit: bool,
 ) -> tuple[Scaling, str]:
-    """Brings rows from standardised to model units in place; as `scale_` but for a scaling of standardised rows.
+    """Convert rows from standardised to model units in place; returns what `scale_` does.
 
     Args:
         fit: whether a whitening has to be fitted; `scaling` has the one of config.whiten otherwise.

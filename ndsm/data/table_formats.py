@@ -16,10 +16,10 @@ from ndsm.core.uris import COMPRESSED, Location, is_uri, one_line
 from ndsm.errors import InputError
 
 FORMATS = {".npy": "NumPy", ".csv": "CSV", ".parquet": "Parquet", ".arrow": "Arrow", ".feather": "Arrow"}
-"""By extension, of the files that are read and written."""
+"""Formats that are read and written, by extension."""
 
 TEXT = (".csv", ".tsv")
-"""Text, which may be compressed (`uris.COMPRESSED`) where it is read."""
+"""Extensions of text, which is also read compressed (`uris.COMPRESSED`)."""
 
 DAMAGE = (
     *(pa.ArrowException, OSError, EOFError, ValueError, KeyError),
@@ -32,7 +32,7 @@ PLAIN_ROWS = 1 << 16
 """Rows per batch of columns that are passed on unchanged."""
 
 REMOTE_BYTES = 1 << 26
-"""Read ahead, over all columns, of a Parquet file that is not on this machine."""
+"""Bytes to read ahead, over all columns, of a Parquet file on another machine."""
 
 
 def format_of(path: str | Path) -> str:
@@ -55,7 +55,7 @@ def format_of(path: str | Path) -> str:
 
 
 def kind_of(path: str | Path) -> str:
-    """The format of the table at a path or URI, of a folder that of its files.
+    """The format of the table at a path or URI; of a folder, the format of its files.
 
     Raises:
         InputError: as `format_of`, or the storage does not answer.
@@ -65,7 +65,7 @@ def kind_of(path: str | Path) -> str:
 
 
 def locate(path: str | Path) -> Location:
-    """Where the table at a path or URI is.
+    """The location of the table at a path or URI.
 
     Raises:
         InputError: as `open_uri`.
@@ -74,7 +74,7 @@ def locate(path: str | Path) -> Location:
 
 
 def extension_of(path: Path) -> str:
-    """The extension of a file to write, in small letters.
+    """The extension of a file to write, in lower case.
 
     Raises:
         InputError: it is none of `FORMATS`.
@@ -86,7 +86,7 @@ def extension_of(path: Path) -> str:
 
 
 class Reader:
-    """The record batches of a table on disk.
+    """Reads the record batches of a table on disk.
 
     Args:
         location: of the file.
@@ -98,7 +98,7 @@ class Reader:
     kind: ClassVar[str]
     """One of the values of `FORMATS`."""
     schema: pa.Schema
-    """Of all columns."""
+    """Schema of all columns of the file."""
 
     def __init__(self, location: Location) -> None:
         self.location = location
@@ -108,14 +108,14 @@ class Reader:
         raise NotImplementedError
 
     def check_columns(self) -> None:
-        """Nothing, if all columns can be read together."""
+        """Raise InputError unless all columns can be read together."""
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
-        """The columns in record batches of `size` rows, or of the file's own number."""
+        """Yield record batches of these columns, of `size` rows or of the file's own batch size."""
         raise NotImplementedError
 
     def plain_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Columns of any type, unchanged."""
+        """Yield record batches of columns of any type, unchanged."""
         return self.batches(names, PLAIN_ROWS)
 
     def labels(self, name: str) -> pa.ChunkedArray:
@@ -125,11 +125,11 @@ class Reader:
         )
 
     def row(self, index: int) -> str:
-        """A row as its reader counts, for messages."""
+        """Name a row in error messages, counted as a reader of the file would."""
         return f"row {index + 1} (the first is row 1)"
 
     def problem(self, error: BaseException) -> str:
-        """The sentence on what the reader raised."""
+        """Describe in a sentence what the reader raised."""
         return unreadable(self.location.name, self.kind, error)
 
     def readable(self) -> AbstractContextManager[None]:
@@ -149,7 +149,7 @@ def readable(problem: Callable[[BaseException], str]) -> Iterator[None]:
 
 
 def unreadable(name: str | Path, kind: str, error: BaseException) -> str:
-    """The sentence on a file that a reader of this format fails on."""
+    """Describe in a sentence why a file is not readable in its format."""
     return f"{name} is not readable as {kind}: {one_line(error)}"
 
 
@@ -169,7 +169,7 @@ class ParquetReader(Reader):
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
         # Without these, Arrow loads row groups as a whole and keeps them: in time a second copy of the file.
-        # A request over the network takes long, whatever it asks for.
+        # A request over the network has a high fixed cost, so ask for more at once.
         buffer = 1 << 18 if self.location.is_local else max(1 << 18, REMOTE_BYTES // max(1, len(names)))
         with (
             self.location.open() as source,
@@ -197,7 +197,7 @@ class ArrowReader(Reader):
         with self._open() as (_, batches):
             for batch in batches:
                 used = batch.select(list(names))
-                # Nothing else checks a mapped file: damaged list offsets would read outside of it.
+                # A mapped file is not checked otherwise: damaged list offsets would read outside of it.
                 used.validate(full=True)
                 yield used
 
@@ -238,7 +238,7 @@ class NpyReader(Reader):
         source.seek(0)
         version = np.lib.format.read_magic(source)
         read = np.lib.format.read_array_header_1_0
-        # Version 3 differs from 2 in the names of fields, which no array of numbers has.
+        # Version 3 differs from 2 in the names of fields, which arrays of numbers do not have.
         shape, self._columns_first, self._kind = (
             read(source) if version == (1, 0) else np.lib.format.read_array_header_2_0(source)
         )

@@ -1,4 +1,4 @@
-"""Tables on disk, streaming in as checked float32 rows (`table_writer`: out with the same columns).
+"""Tables on disk, read in batches of checked rows (`table_writer` writes rows in the same columns).
 
 A table's d dimensions are either d columns of numbers, true/false, dates or times (`cells`) or one list column of d numbers;
 .npy counts as a list column named "x". Rows are read in batches of about a million numbers and never all at once.
@@ -44,19 +44,19 @@ class Table:
     """A table on disk whose columns have been checked; its numbers are checked as they are read."""
 
     path: str
-    """As it was given: of a file or folder, or a URI."""
+    """Path or URI of the file or folder, as given."""
     schema: TableSchema
     rows: int
     reader: Reader
     names: tuple[str, ...]
-    """The columns that are read."""
+    """Names of the columns that are read."""
     left_out: tuple[str, ...]
-    """The columns that are not, since they are the index of a data frame and nobody asked for them."""
+    """Columns that are not read because they are the index of a data frame; `data.columns` can ask for them."""
     units: tuple[pa.DataType | None, ...]
-    """Of each column, the type in whose unit its times are counted, None for its own; empty if there is a list column."""
+    """For each column the type whose time unit is used, None for the column's own; empty if there is a list column."""
 
     def counted_as(self, model: TableSchema) -> "Table":
-        """The same table, with its times in the units of a model's columns.
+        """The same table with its times converted to the units of a model's columns.
 
         Raises:
             InputError: one has times where the other has numbers, or times of another sort.
@@ -72,7 +72,7 @@ class Table:
         return replace(self, units=tuple(units))
 
     def record_batches(self, size: int) -> Iterator[pa.RecordBatch]:
-        """The columns as they are in the file, in record batches of `size` rows or of the file's own number.
+        """Yield record batches of the columns as they are in the file, of `size` rows or of the file's own batch size.
 
         Raises:
             InputError: the file turns out to be damaged.
@@ -81,7 +81,7 @@ class Table:
             yield from self.reader.batches(self.names, size)
 
     def batches(self, kind: type | None = None, missing: bool = False) -> Iterator[np.ndarray]:
-        """The rows in the file's order, as C-contiguous (b, d) arrays; one pass over the file.
+        """Yield the rows in the file's order as C-contiguous (b, d) arrays, in one pass over the file.
 
         Args:
             kind: float32 or float64; the schema's `precision` if None.
@@ -157,13 +157,13 @@ def read_labels(path: str | Path, column: str, csv: Csv | None = None) -> tuple[
             raise InputError(f"{path}: data.labels is given, but a .npy file has no named columns")
         _check_names(reader.location.name, reader.schema, [column], "data.labels")
         with reader.readable():
-            found = reader.labels(column)
-    return Labels.of(found, column, f"{path}: column {column!r} of data.labels")
+            cells = reader.labels(column)
+    return Labels.of(cells, column, f"{path}: column {column!r} of data.labels")
 
 
 @contextmanager
 def _opened(path: str | Path, csv: Csv, model: TableSchema | None = None) -> Iterator[Reader]:
-    """What reads the file or folder at a path or URI; in the context, errors of text hint at the fields of `Csv`."""
+    """Yield the reader of a path or URI; within the context, errors in text files suggest fields of `Csv`."""
     location = locate(path)
     info = location.info()
     if info.type == pa.fs.FileType.Directory:
@@ -176,8 +176,8 @@ def _opened(path: str | Path, csv: Csv, model: TableSchema | None = None) -> Ite
         raise InputError(f"{path} is empty: expected {kind}")
     if kind == "CSV":
         with advised(location, csv, delimiter_of(location, csv)):
-            known = {field.name: field.type for field in model.flat().arrow_schema()} if model else {}
-            yield CsvReader(location, csv, known)
+            types = {field.name: field.type for field in model.flat().arrow_schema()} if model else {}
+            yield CsvReader(location, csv, types)
     else:
         yield READERS[kind](location)
 
@@ -186,21 +186,21 @@ def _choose(
     reader: Reader, columns: Sequence[str] | None, least: int, without: str | None, field: str
 ) -> Table:
     """The table of a reader; the other arguments are those of `open_table`."""
-    path, found = reader.location.name, reader.schema
+    path, file_schema = reader.location.name, reader.schema
     if columns is not None and reader.kind == "NumPy":
         raise InputError(f"{path}: {field} is given, but a .npy file has no named columns")
     left_out: list[str] = []
     if columns is None:
         reader.check_columns()
-        left_out = [name for name in index_columns(found) if name != without]
-        columns = [name for name in found.names if name not in (without, *left_out)]
+        left_out = [name for name in index_columns(file_schema) if name != without]
+        columns = [name for name in file_schema.names if name not in (without, *left_out)]
     names = list(columns)
     if left_out and not names:
         raise InputError(
             f"{path}: expected at least one column beside the index of a pandas data frame, found only that: "
             f"{_listed(left_out)}; {field} can take it in"
         )
-    _check_names(path, found, names, field)
+    _check_names(path, file_schema, names, field)
     with reader.readable():
         kinds, rows = reader.measure(names)
     schema = _schema_of(reader, kinds)
@@ -211,38 +211,40 @@ def _choose(
 
 
 def index_columns(schema: pa.Schema) -> list[str]:
-    """The columns in which pandas has written the index of a data frame, which is not data.
+    """Names of the columns that hold the index of a pandas data frame, which is not data.
 
     Its own metadata name them; `__index_level_0__` and so on are its names for an index without one, which stay where the
     metadata are lost, and `Unnamed: 0` is what it calls one that it finds in a file of text. An index that merely counts rows
     is no column.
     """
     named: list[Any] = []
-    # Other programs may write what they like under this key.
+    # Other programs may write something else under this key.
     with suppress(ValueError, KeyError, TypeError, AttributeError):
         named = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
     return [name for name in schema.names if name in named or NAMELESS_INDEX.fullmatch(name)]
 
 
-def _check_names(path: str, found: pa.Schema, names: list[str], field: str) -> None:
-    """Nothing, if each name is one column of the file; `field` is where they were given."""
+def _check_names(path: str, file_schema: pa.Schema, names: list[str], field: str) -> None:
+    """Raise InputError unless each name, as given in the option `field`, is exactly one column of the file."""
     if not names:
         raise InputError(f"{path}: expected at least one column, found none")
-    existing, asked = Counter(found.names), Counter(names)
+    existing, asked = Counter(file_schema.names), Counter(names)
     for name in names:
         if name not in existing:
-            near = difflib.get_close_matches(name, found.names, n=1)
+            near = difflib.get_close_matches(name, file_schema.names, n=1)
             hint = f"; perhaps you meant {near[0]!r}" if near else ""
-            raise InputError(f"{path}: no column {name!r} of {field}, found {_listed(found.names)}{hint}")
+            raise InputError(
+                f"{path}: no column {name!r} of {field}, found {_listed(file_schema.names)}{hint}"
+            )
         if existing[name] > 1:
             raise InputError(f"{path}: expected different column names, found {name!r} more than once")
         if asked[name] > 1:
             raise InputError(f"{field}: expected different columns, found {name!r} more than once")
 
 
-def _schema_of(reader: Reader, found: pa.Schema) -> TableSchema:
+def _schema_of(reader: Reader, column_types: pa.Schema) -> TableSchema:
     """The schema of columns of these types; of a list column without fixed length, the first row's length."""
-    path, kinds = reader.location.name, {field.name: field.type for field in found}
+    path, kinds = reader.location.name, {field.name: field.type for field in column_types}
     lists = [name for name, kind in kinds.items() if _list_kind(kind)]
     for name, kind in kinds.items():
         if not (is_number(kind.value_type) if name in lists else is_learned(kind)):

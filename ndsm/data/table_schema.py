@@ -9,7 +9,7 @@ import pyarrow as pa
 from ndsm.data.cells import type_of_name
 
 FLOAT32_TYPES = {"float", "halffloat", "bool", "int8", "int16", "uint8", "uint16"}
-"""Arrow types whose every number float32 holds."""
+"""Arrow types whose numbers are all exact in float32."""
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from ndsm.errors import InputError
 
 
 def load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
-    """The shuffled rows of the table at config.path."""
+    """Load the table at `data.path`."""
     if config.path is None:
         raise InputError("data.path is missing: data.name 'vectors' needs the table's file")
-    # First: they say what is wrong with their name.
+    # Labels first: their errors name the option that is wrong.
     kinds, every = (
         (None, None) if config.labels is None else read_labels(config.path, config.labels, config.csv)
     )
@@ -48,7 +48,7 @@ def load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
         rows, scaling, stamp = scaled_batches(
             config, table.batches, position, shape, cut, names, source, seed, known
         )
-    # Arrow's pool keeps the memory of its largest batch otherwise, beside the model for hours.
+    # Otherwise Arrow's pool keeps the memory of its largest batch during the whole training.
     pa.default_memory_pool().release_unused()
     labels = None if every is None else place(every, position, config.n)
     return Dataset(
@@ -66,8 +66,7 @@ def load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
 
 
 def _check_rounded(table: Table, position: np.ndarray, cut: int) -> None:
-    """Raise InputError if float32 has no room for what varies in the training rows of a table: nothing of it may be left
-    once they are rounded."""
+    """Raise InputError if float32 does not resolve the training rows; checked before rounding, which may leave no variation."""
     moments, start = Moments(), 0
     for batch in table.batches():
         moments.add(batch[position[start : start + len(batch)] < cut])

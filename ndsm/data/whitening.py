@@ -16,15 +16,15 @@ from ndsm.data.scaling import Whitening, chunks
 from ndsm.errors import InputError
 
 STARTS = 5
-"""First divisions by k-means in each of two distances."""
+"""Initial k-means divisions in each of two metrics."""
 ROUNDS = 10
-"""Rounds of k-means and pooling at most from each start."""
+"""Largest number of rounds of k-means and pooling from each start."""
 MAX_DIMENSIONS = 1024
-"""The matrix is written to data.json: 20 MB at this dimension."""
+"""Largest dimension: the matrix in data.json takes 20 MB there."""
 FLAT = 1e-10
-"""Variance, of standardised rows, that is rounding."""
+"""Variance of standardised rows below which they count as constant."""
 LEAST_SHRINKAGE = 1e-6
-"""Ledoit and Wolf's shrinkage can be 0 where W is singular."""
+"""Lower bound of the shrinkage, because Ledoit and Wolf's can be 0 where W is singular."""
 
 
 def fit_whitening(
@@ -97,8 +97,8 @@ def _best_division(rows: np.ndarray, components: int, seed: int) -> _Division:
     # Plain distances find round modes, those of all rows whitened find long ones that correlations hide.
     metrics = (np.eye(rows.shape[1]), _shrunk(rows - rows.mean(axis=0)))
     # One after the other: a division holds as many numbers as the rows.
-    found = (_descend(rows, metric, components, seed + k) for metric in metrics for k in range(STARTS))
-    return min(found, key=lambda division: division.criterion)
+    divisions = (_descend(rows, metric, components, seed + k) for metric in metrics for k in range(STARTS))
+    return min(divisions, key=lambda division: division.criterion)
 
 
 def _descend(rows: np.ndarray, metric: np.ndarray, components: int, seed: int) -> _Division:

@@ -13,7 +13,7 @@ _CLASSIFIER_ROWS = 10_000
 
 
 class Classifier(Protocol):
-    """What is asked of a fitted classifier."""
+    """Interface of a fitted classifier."""
 
     def predict(self, rows: np.ndarray, /) -> np.ndarray:
         """(n,) integer labels of (n, d) rows."""

@@ -1,4 +1,4 @@
-"""What images are judged by: a ResNet18 trained on the data's own labels, and the nearest training image.
+"""Image metrics by a ResNet18 trained on the data's own labels, and the distance to the nearest training image.
 
 Every distance between sets of images depends on how many there are: generated and held-out ones are compared at the
 same n, and so are the training images that make the floor. The classifier is the project's own (`ndsm.vision.pretrained`):
@@ -34,7 +34,7 @@ TURNED, SMALL, FAKES = (
 )
 
 NEAREST_ROWS = 1000
-"""Images whose nearest training image is looked for."""
+"""Number of images whose nearest training image is searched."""
 
 
 class ImageEvaluator:
@@ -62,12 +62,12 @@ class ImageEvaluator:
         self._nearest_floor = self._nearest(self._held_out)
 
     def facts(self) -> dict[str, Any]:
-        """What does not depend on the images that are judged."""
-        known = self._classifier.facts
+        """Metrics that do not depend on the generated images."""
+        classifier = self._classifier.facts
         return {
             "class_share_data": self._share.tolist(),
-            "classifier": f"{known['name']} {known['sha256'][:16]}",
-            "classifier_accuracy": known["accuracy"],
+            "classifier": f"{classifier['name']} {classifier['sha256'][:16]}",
+            "classifier_accuracy": classifier["accuracy"],
         }
 
     def __call__(self, rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
@@ -78,20 +78,20 @@ class ImageEvaluator:
         images = self._view.images(original)
         # The floor compares as many training images: fewer would be further away.
         n = min(len(images), len(self._held_out), len(self._train))
-        known = self._look(images)
-        share = class_share(known[:, FEATURES:].argmax(1), self._classes)
-        found = {
-            "fid": self._fid(known[:n], self._known_held_out(n)),
-            "is": inception_score(known),
+        outputs = self._look(images)
+        share = class_share(outputs[:, FEATURES:].argmax(1), self._classes)
+        metrics = {
+            "fid": self._fid(outputs[:n], self._known_held_out(n)),
+            "is": inception_score(outputs),
             "nearest": self._nearest(images),
             **balance(share, self._share),
             **self._floors(n),
         }
         if self._view.symmetric:
-            found["fake_share"] = float(share[FAKES].sum())
+            metrics["fake_share"] = float(share[FAKES].sum())
         if self._view.real is not None:
-            found["fid_images"] = self._fid(known[:n], self._look_once(self._view.real[1][:n]))
-        return found
+            metrics["fid_images"] = self._fid(outputs[:n], self._look_once(self._view.real[1][:n]))
+        return metrics
 
     def _images(self, rows: np.ndarray) -> np.ndarray:
         """Rows in model units as images."""
@@ -152,7 +152,7 @@ _SYMMETRIC_NAMES = ("fake_share", "fake_share_floor")
 
 @functools.lru_cache(maxsize=1)
 def image_evaluator(dataset: Dataset, view: ImageView) -> ImageEvaluator:
-    """The judge of a data set; the last one is kept, for a training that is evaluated now and then."""
+    """Image evaluator of a data set, cached for the last one: a training is evaluated repeatedly."""
     return ImageEvaluator(dataset, view)
 
 
@@ -191,7 +191,7 @@ def symmetry_classifier(root: Path) -> Pretrained[ImageClassifier]:
 
 
 class _Given(nn.Module):
-    """Features that were computed before, in the place of a feature network."""
+    """Identity feature network, for features that were computed before."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -217,9 +217,9 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
         return max(0.0, float(fid.compute()))
 
 
-def inception_score(known: np.ndarray) -> float:
+def inception_score(outputs: np.ndarray) -> float:
     """exp(mean KL(p(class|image) ‖ p(class))) of all images at once, (n, FEATURES + classes); from 1 to classes."""
-    log_p = torch.from_numpy(known[:, FEATURES:]).double().log_softmax(1)
+    log_p = torch.from_numpy(outputs[:, FEATURES:]).double().log_softmax(1)
     p = log_p.exp()
     return float((p * (log_p - p.mean(0).log())).sum(1).mean().exp())
 

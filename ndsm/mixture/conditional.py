@@ -47,7 +47,7 @@ def sample_given(
         off = torch.where(known_[rows], x[rows] - mean, 0.0) - free
         used, pattern = of_row[rows].unique(return_inverse=True)
         for u, matrix in enumerate(regression(covariance, patterns[used])):
-            # A draw of the component, moved by what its known numbers are off.
+            # Correct a free draw of the component by the regression on its error in the known numbers.
             free[pattern == u] += off[pattern == u] @ matrix.T
         drawn[rows] = mean + free
     return torch.where(known, y, drawn.to(y))
@@ -75,7 +75,7 @@ def _log_prob_of_known(
 def known_block(covariance: Tensor, known: Tensor) -> Tensor:
     """Covariance of each row's known numbers, the identity on the others; (d, d), (B, d) → (B, d, d)."""
     k = known.to(covariance)
-    # Columns may be copies of one another.
+    # Keeps the block invertible when columns are copies of one another.
     loading = JITTER * covariance.diagonal().mean() * k
     return covariance * k[:, :, None] * k[:, None, :] + torch.diag_embed(1 - k + loading)
 

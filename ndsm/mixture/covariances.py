@@ -18,7 +18,7 @@ Cast = Callable[[Tensor], Tensor]
 
 
 class Components(Protocol):
-    """What a covariance shape has to answer, all on columns; a is any (K, B) matrix of coefficients."""
+    """Operations of a covariance kind, all on columns; a is any (K, B) matrix of coefficients."""
 
     def log_joint(self, y: Tensor) -> Tensor:
         """log w_i N(y; μ_i, Σ_i) for every component; (d, B) → (K, B)."""

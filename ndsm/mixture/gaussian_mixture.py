@@ -24,7 +24,7 @@ CovarianceType = Literal["spherical", "tied", "diag", "full"]
 
 
 class MixtureAt:
-    """The mixture at some columns: what its score, shares and Hessian have in common is computed once.
+    """The mixture at some columns; shares the responsibilities between its score and Hessian.
 
     Args:
         components: the mixture's.
@@ -60,7 +60,7 @@ _SHAPES: dict[str, Callable[..., Components]] = {
     "full": Full,
 }
 ROUNDING = 1e-15
-"""Relative, of a sum of weights in float64, for each of them."""
+"""Relative rounding error per weight of a sum of weights in float64."""
 
 
 class GaussianMixture:
@@ -141,12 +141,12 @@ class GaussianMixture:
 
     @property
     def n_components(self) -> int:
-        """K."""
+        """Number of components K."""
         return self.means.shape[0]
 
     @property
     def dimension(self) -> int:
-        """d."""
+        """Dimension d."""
         return self.means.shape[1]
 
     @classmethod
@@ -348,7 +348,7 @@ class GaussianMixture:
         return {"weights": self.weights, "means": self.means, "covariances": self.covariances}
 
     def describe(self) -> dict[str, Any]:
-        """What the mixture is, in JSON types, as it is written to `reference.json`."""
+        """Summary in JSON types, as written to `reference.json`."""
         return {
             "covariance_type": self.covariance_type,
             "n_components": self.n_components,
@@ -365,7 +365,7 @@ class GaussianMixture:
         return cls(tensors["weights"], tensors["means"], tensors["covariances"], kind)
 
     def eigenvalues(self) -> Tensor:
-        """Of the component covariances, (K,) if they are spherical and else (K, d), float64."""
+        """Eigenvalues of the component covariances, (K,) if spherical, else (K, d), float64."""
         match self.covariance_type:
             case "spherical" | "diag":
                 return self.covariances

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ndsm.core.atomic_file import first_foreign
+from ndsm.core.folders import first_foreign
 from ndsm.errors import InputError
 from ndsm.runs.lock import LOCK_FILES
 

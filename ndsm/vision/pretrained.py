@@ -1,4 +1,4 @@
-"""Networks that metrics and latent data need: trained here, once, from the data at hand, and kept.
+"""Helper networks of metrics and latent data: trained once from the data at hand, and cached.
 
 The folder is that of the environment variable NDSM_CACHE, else ~/.cache/ndsm. A network is kept as
 NAME-KEY.safetensors with NAME-KEY.json beside it, which holds the SHA-256 of the weights and how well it does on
@@ -38,14 +38,14 @@ Network = TypeVar("Network", bound=nn.Module)
 
 SEED = 0
 CHUNK = 500
-"""Images that go through a network at once."""
+"""Images per forward pass."""
 SHIFT = 2
-"""Pixels by which the classifier's training images are moved at most."""
+"""Largest shift of the classifier's training images, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pretrained(Generic[Network]):
-    """A network in evaluation mode, and what is known of it."""
+    """A network in evaluation mode, with facts about it."""
 
     network: Network
     facts: dict[str, Any]
@@ -114,7 +114,7 @@ def autoencoder(
 
 
 def cached_array(name: str, key: list[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
-    """What `make` returns, computed once for a key and kept beside the networks."""
+    """Return `make()`, computed once per key and cached beside the networks."""
     path = cache_folder() / f"{name}-{fingerprint(*key)}.safetensors"
     try:
         return load_tensors(path.read_bytes())["rows"].numpy()
@@ -126,7 +126,7 @@ def cached_array(name: str, key: list[Any], make: Callable[[], np.ndarray]) -> n
 
 
 def cache_folder() -> Path:
-    """Where networks are kept."""
+    """Folder of the cached networks."""
     return Path(os.environ.get("NDSM_CACHE") or Path.home() / ".cache" / "ndsm")
 
 
