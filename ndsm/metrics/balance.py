@@ -1,10 +1,17 @@
 """Class balance: how often each class or mode is generated, against how often it should be."""
 
-from typing import Any, Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ndsm.core.rng import numpy_stream
 from ndsm.errors import InputError
+from ndsm.metrics.measure import MAX_ROWS, Measure
+
+if TYPE_CHECKING:
+    from ndsm.data import Dataset
 
 MODE_STD_ROWS = 10_000
 """Number of rows that `mode_std` is stated for."""
@@ -90,3 +97,53 @@ def label_classifier(train: np.ndarray, labels: np.ndarray) -> Classifier:
     several = len(np.unique(labels)) > 1
     classifier: Classifier = (SVC(gamma="scale") if several else DummyClassifier()).fit(train, labels)
     return classifier
+
+
+def mode_balance(dataset: Dataset, seed: int) -> tuple[dict[str, Any], Measure] | None:
+    """Shares of a toy's modes and of points between them."""
+    toy = dataset.toy
+    if toy is None:
+        return None
+    weights = np.asarray(toy.weights, dtype=np.float64)
+    truth, _ = toy.sample(MAX_ROWS, numpy_stream(seed, "evaluate-support"))
+
+    def measure(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
+        if not len(rows):
+            return {**dict.fromkeys(BALANCE), "mode_std": None, "off_support": 0.0}
+        modes = toy.mode_of(original)
+        return {
+            **balance(class_share(modes, len(weights)), weights),
+            "mode_std": mode_std(modes, weights),
+            "off_support": float(np.mean(toy.off_support(original))),
+        }
+
+    floor = float(np.mean(toy.off_support(truth)))
+    return {"class_share_data": weights.tolist(), "off_support_floor": floor}, measure
+
+
+def class_balance(dataset: Dataset, seed: int) -> tuple[dict[str, Any], Measure] | None:
+    """Shares of the classes by a classifier, of data whose labels nothing else tells from the rows."""
+    labels = dataset.train_labels
+    if labels is None or dataset.toy is not None or dataset.view is not None:
+        return None
+    train = dataset.scaling.invert(dataset.train)
+    held_out, held_out_labels = (
+        dataset.scaling.invert(dataset.validation),
+        dataset.validation_labels,
+    )
+    every = labels if held_out_labels is None else np.concatenate([labels, held_out_labels])
+    n_classes = int(every.max()) + 1
+    share_data = class_share(every, n_classes)
+    if held_out_labels is None or len(held_out) < 2:
+        order = numpy_stream(seed, "evaluate-classifier").permutation(len(train))
+        fit, hold = order[: len(order) // 2], order[len(order) // 2 :]
+        train, labels, held_out, held_out_labels = train[fit], labels[fit], train[hold], labels[hold]
+    classifier = label_classifier(train, labels)
+    accuracy = float(np.mean(classifier.predict(held_out) == held_out_labels))
+
+    def measure(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
+        if not len(rows):
+            return dict.fromkeys(BALANCE)
+        return balance(class_share(classifier.predict(original), n_classes), share_data)
+
+    return {"class_share_data": share_data.tolist(), "classifier_accuracy": accuracy}, measure

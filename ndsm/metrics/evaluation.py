@@ -7,21 +7,20 @@ alone (`prior`) has learned nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ndsm.core.rng import numpy_stream
-from ndsm.metrics.balance import BALANCE, balance, class_share, label_classifier, mode_std
-from ndsm.metrics.image_quality import image_evaluator
+from ndsm.metrics.balance import class_balance, mode_balance
+from ndsm.metrics.image_quality import image_quality
+from ndsm.metrics.measure import MAX_ROWS, MakeMeasure
 from ndsm.metrics.wasserstein import sliced_wasserstein
 
 if TYPE_CHECKING:
-    from ndsm.data import Dataset, Toy
+    from ndsm.data import Dataset
 
-_MAX_ROWS = 50_000
 _MAX_CHUNKS = 10
 
 
@@ -37,8 +36,8 @@ class Reference:
     """(F, d) float32, standardised units; independent of `rows`."""
 
 
-Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
-"""Numbers of (n, d) finite rows in model units and the same rows in original units."""
+MEASURES: tuple[MakeMeasure, ...] = (mode_balance, image_quality, class_balance)
+"""What is measured beside the sliced Wasserstein distance, each where it applies. A new metric is one more."""
 
 
 def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, seed: int) -> dict[str, Any]:
@@ -65,15 +64,7 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
     """
     # Distances in units that whitening does not change: runs with and without it can be compared.
     standardised = dataset.scaling.standardised
-    if dataset.toy is not None:
-        shared, measure = _mode_balance(dataset, dataset.toy, seed)
-    elif dataset.view is not None:
-        judge = image_evaluator(dataset, dataset.view)
-        shared, measure = judge.facts(), judge
-    elif dataset.train_labels is not None:
-        shared, measure = _class_balance(dataset, dataset.train_labels, seed)
-    else:
-        shared, measure = {}, _no_balance
+    parts = [part for make in MEASURES if (part := make(dataset, seed)) is not None]
 
     def metrics(rows: np.ndarray) -> dict[str, Any]:
         rows = np.asarray(rows, dtype=np.float32)
@@ -82,16 +73,16 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
         finite = np.isfinite(rows).all(axis=1) & np.isfinite(original).all(axis=1)
         nonfinite = int((~finite).sum())
         reference = _reference(dataset, max(int(finite.sum()), 2), seed)
-        result = {
+        result: dict[str, Any] = {
             "n": len(rows),
             "nonfinite": nonfinite,
             "reference": reference.source,
             "n_reference": len(reference.rows),
             "swd2": _chunked_distance(standardised(rows[finite]), reference.rows, seed),
             "swd2_floor": _chunked_distance(reference.floor_rows, reference.rows, seed),
-            **shared,
-            **measure(rows[finite], original[finite]),
         }
+        for shared, measure in parts:
+            result |= shared | measure(rows[finite], original[finite])
         if "off_support" in result and len(rows):
             result["off_support"] = (result["off_support"] * (len(rows) - nonfinite) + nonfinite) / len(rows)
         return result
@@ -101,7 +92,7 @@ def evaluate(dataset: Dataset, samples: np.ndarray, prior: np.ndarray | None, se
 
 def _reference(dataset: Dataset, n: int, seed: int) -> Reference:
     """What n generated rows are compared with."""
-    n = min(n, _MAX_ROWS)
+    n = min(n, MAX_ROWS)
     toy, standardised = dataset.toy, dataset.scaling.standardised
     if toy is not None:
 
@@ -131,51 +122,3 @@ def _chunked_distance(rows: np.ndarray, reference: np.ndarray, seed: int) -> flo
         return None
     starts = range(0, max(len(rows) - m, 0) + 1, m)[:_MAX_CHUNKS]
     return float(np.mean([sliced_wasserstein(rows[s : s + m], reference, seed=seed) for s in starts]))
-
-
-def _no_balance(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
-    return {}
-
-
-def _mode_balance(dataset: Dataset, toy: Toy, seed: int) -> tuple[dict[str, Any], Measure]:
-    """What a toy's truth says by itself, and the measure of rows against it."""
-    weights = np.asarray(toy.weights, dtype=np.float64)
-    truth, _ = toy.sample(_MAX_ROWS, numpy_stream(seed, "evaluate-support"))
-
-    def measure(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
-        if not len(rows):
-            return {**dict.fromkeys(BALANCE), "mode_std": None, "off_support": 0.0}
-        modes = toy.mode_of(original)
-        return {
-            **balance(class_share(modes, len(weights)), weights),
-            "mode_std": mode_std(modes, weights),
-            "off_support": float(np.mean(toy.off_support(original))),
-        }
-
-    floor = float(np.mean(toy.off_support(truth)))
-    return {"class_share_data": weights.tolist(), "off_support_floor": floor}, measure
-
-
-def _class_balance(dataset: Dataset, labels: np.ndarray, seed: int) -> tuple[dict[str, Any], Measure]:
-    """The data's own shares and the classifier's accuracy, and the measure of rows against them."""
-    train = dataset.scaling.invert(dataset.train)
-    held_out, held_out_labels = (
-        dataset.scaling.invert(dataset.validation),
-        dataset.validation_labels,
-    )
-    every = labels if held_out_labels is None else np.concatenate([labels, held_out_labels])
-    n_classes = int(every.max()) + 1
-    share_data = class_share(every, n_classes)
-    if held_out_labels is None or len(held_out) < 2:
-        order = numpy_stream(seed, "evaluate-classifier").permutation(len(train))
-        fit, hold = order[: len(order) // 2], order[len(order) // 2 :]
-        train, labels, held_out, held_out_labels = train[fit], labels[fit], train[hold], labels[hold]
-    classifier = label_classifier(train, labels)
-    accuracy = float(np.mean(classifier.predict(held_out) == held_out_labels))
-
-    def measure(rows: np.ndarray, original: np.ndarray) -> dict[str, Any]:
-        if not len(rows):
-            return dict.fromkeys(BALANCE)
-        return balance(class_share(classifier.predict(original), n_classes), share_data)
-
-    return {"class_share_data": share_data.tolist(), "classifier_accuracy": accuracy}, measure

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ndsm.core.rng import numpy_stream
 from ndsm.data.mnist import LabelledImages, halved, load_mnist, turned
 from ndsm.metrics.balance import BALANCE, balance, class_share
+from ndsm.metrics.measure import Measure
 from ndsm.vision.image_classifier import FEATURES, ImageClassifier
 from ndsm.vision.pretrained import SEED, Pretrained, all_cores, cached_array, classifier
 
@@ -148,6 +149,14 @@ class ImageEvaluator:
 _NAMES = ("fid", "fid_floor", "is", "is_floor", "nearest", "nearest_floor", *BALANCE)
 _LATENT_NAMES = ("fid_images", "fid_images_floor")
 _SYMMETRIC_NAMES = ("fake_share", "fake_share_floor")
+
+
+def image_quality(dataset: Dataset, seed: int) -> tuple[dict[str, Any], Measure] | None:
+    """Metrics of data that can be seen as images."""
+    if dataset.view is None:
+        return None
+    evaluator = image_evaluator(dataset, dataset.view)
+    return evaluator.facts(), evaluator
 
 
 @functools.lru_cache(maxsize=1)
