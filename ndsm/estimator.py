@@ -110,7 +110,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             ValueError: X is not a finite 2-D array of numbers (scikit-learn's message), a column holds something else, or a
                 setting is bad.
         """
-        # A fit that fails or is interrupted leaves an earlier one whole.
+        # On a copy, so that a fit that fails leaves an earlier one intact.
         frame = Frame.of(X) if is_frame(X) else None
         rows = copy(self)._validated(X, reset=True, ensure_min_samples=2)
         frame = frame or Frame.of_array(rows)
@@ -189,7 +189,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             seed = self._seed(random_state)
             return self._rows_out(self._model.sample_given(given, int(n_samples), seed, self.sample_steps))
         way = configured_sampler(self.config_.sample)
-        # It knows no labels.
+        # A second-order score is trained without labels.
         second_order = self._model.second_order if label is None and not return_labels else None
         pairs = self._model.sample(
             int(n_samples), self._seed(random_state), self.sample_steps, label=number, with_labels=return_labels,
@@ -391,7 +391,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         if library == "default":
             library = Frame.of(like).container if given else "numpy" if like is not None else frame.container
         if library == "numpy":
-            # Generated rows are as precise as those of fit were, completed ones as those that are given.
+            # Generated rows have the precision of the rows of fit, completed ones that of the given rows.
             return rows.astype(frame.precision) if like is None else rows
         if given and frame.container == "numpy" and not hasattr(self, "feature_names_in_"):
             frame = Frame.of(like).as_floats()
@@ -405,10 +405,10 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             tree = self.config.model_dump(mode="json")
         else:
             tree = read_preset(self.config or DEFAULT_PRESET)
-        # X takes the place of the preset's data; only how it is scaled still matters.
+        # X replaces the preset's data, of which only the scaling matters.
         known = flat(tree)
         scaling = {name: known[name] for name in names_of(Config, "scaling") if name in known}
-        # A symmetry is one of images: whoever asks for it says by data.name that X holds some.
+        # Only images have a symmetry: with one, data.name says that the rows of X are images.
         pictured = known.get("data.symmetry", "none") != "none" and known.get("data.name") in IMAGES
         given = {
             "train.steps": self.max_steps,

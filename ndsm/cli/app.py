@@ -48,7 +48,7 @@ def usage() -> str:
 
 
 def nobody_reads() -> bool:
-    """Whether the standard output is a pipe whose reader, as `head`, has had enough."""
+    """Return whether the standard output is a pipe whose reader, such as `head`, has closed it."""
     output = select.poll()
     output.register(1, 0)
     return any(event & select.POLLERR for _, event in output.poll(0))
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = show_warning
             # torch's own, on the first directional derivative.
             warnings.filterwarnings("ignore", message=r".*jit\.script.*", category=FutureWarning)
-            # What a command sets, such as what it shows, ends with it.
+            # Settings of one command, such as --quiet, end with it.
             copy_context().run(COMMANDS[args[0]][0], args[1:])
         sys.stdout.flush()
     except InputError as error:

@@ -124,7 +124,7 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
 
 
 def given_values(given: Sequence[str], schema: "TableSchema") -> dict[str, float]:
-    """The columns and values of NAME=VALUE words; those of columns of true/false and times may be written as such."""
+    """Parse NAME=VALUE words; values of columns of true/false and of times may be written as such."""
     from ndsm.data.cells import from_text
 
     kinds = {field.name: field.type for field in schema.flat().arrow_schema()}

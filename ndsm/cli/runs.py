@@ -1,4 +1,4 @@
-"""Commands that train a run, and that tell what became of it."""
+"""Commands that train, evaluate and describe a run."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ def train_command(args: Sequence[str]) -> None:
 
 
 def train(options: TrainOptions) -> None:
-    """Train as the options say, then evaluate."""
+    """Train a run, then evaluate it."""
     from ndsm.cli.console import TrainingProgress
     from ndsm.core.global_state import threads
     from ndsm.core.progress import say, stage
@@ -115,7 +115,7 @@ def train(options: TrainOptions) -> None:
 
 
 def _judge(run: "Run", experiment: "RunContext", was_complete: bool, as_json: bool) -> None:
-    """Evaluate a run that came to its end, and write its report, unless both are there of an earlier time."""
+    """Evaluate a finished run and write its report, unless both exist."""
     from ndsm.core.progress import stage
     from ndsm.report.page import write_report
     from ndsm.workflows.evaluate import evaluate_run

@@ -27,7 +27,7 @@ from ndsm.workflows.figures import image_rows
 
 
 def toy_floor(study: Study, n: int) -> dict[str, float]:
-    """The metrics of true points in place of generated ones, mean over the runs' seeds."""
+    """Return the metrics of true points in place of generated ones, averaged over the runs' seeds."""
     every = defaultdict(list)
     data = build_config({"data": {"name": study.fields["data.name"]}}, "floor").data.unscaled()
     for seed in range(study.runs):
@@ -88,7 +88,7 @@ class Folder:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other processes from running this experiment here, and take up the results that one has added meanwhile.
+        """Keep other processes from running this experiment here, and read results that one has added meanwhile.
 
         Raises:
             InputError: another process runs it.
@@ -98,7 +98,7 @@ class Folder:
             yield
 
     def _check_place(self, fresh: bool) -> None:
-        """Raise `InputError` if the folder has a file of somebody else's; where all is deleted, also if a run's folder has."""
+        """Raise `InputError` if the folder holds files that the command does not make; with `fresh`, also if a run's folder does."""
         below = [f"runs/{name}/**" for name in self._names.values()] if fresh else ["runs/**"]
         own = [*LOCK_FILES, "runs/stop", *below]
         if self._is_marked():
@@ -130,14 +130,14 @@ class Folder:
         raise InputError(f"{file}: expected the results of `ndsm reproduce`, found another file")
 
     def _remove(self) -> None:
-        """Delete what the command has made; results.json last, by which what is left is known."""
+        """Delete the files of the command; results.json, which marks them as its own, last."""
         for run in self._runs():
             run.remove()
         names = [name for name in names_below(self.path) if name not in LOCK_FILES]
         remove_files(self.path, sorted(names, key=lambda name: name == "results.json"))
 
     def _read(self) -> None:
-        """Take up the results that are there."""
+        """Read the results that exist."""
         if not self._is_marked():
             return
         self.results = json.loads((self.path / "results.json").read_text(encoding="utf-8"))
@@ -148,12 +148,12 @@ class Folder:
             )
 
     def missing(self) -> list[Job]:
-        """Jobs without a result."""
+        """Return the jobs without a result."""
         done = {key_of(row["row"], row["setting"], row["seed"]) for row in self.results["rows"]}
         return [job for job in self.jobs if job.key not in done]
 
     def add(self, job: Job, result: Result) -> None:
-        """Keep a job's result."""
+        """Add the result of a job."""
         rows, samples = result
         (self.path / "samples").mkdir(parents=True, exist_ok=True)
         np.save(self.path / "samples" / f"{job.name}.npy", samples)
@@ -202,7 +202,7 @@ class Folder:
             }
 
     def _draw(self, data: Dataset) -> None:
-        """The data and each row's median run side by side; for images with class shares and curves below."""
+        """Draw the data and each row's median run side by side; for images with class shares and curves below."""
         groups = {group.label: group for group in self.groups()}
         panels, metric = [], self.study.shown[0]
         rows = {key_of(row["row"], row["setting"], row["seed"]): row for row in self.results["rows"]}
@@ -221,7 +221,7 @@ class Folder:
             image_study_figure([("data", real, {}), *panels], path, title)
 
     def groups(self) -> list["Group"]:
-        """The rows done so far by method and setting."""
+        """Return the finished rows, grouped by method and setting."""
         return summarise(self.results["rows"], self.study.shown)
 
 
@@ -247,7 +247,7 @@ class Group:
 
 
 def summarise(rows: Iterable[dict[str, Any]], metrics: tuple[str, ...]) -> list[Group]:
-    """The rows by method and setting, in the order they come; the first metric ranks the runs."""
+    """Group rows by method and setting, in their order; the first metric ranks the runs."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[json.dumps([row["row"], row["setting"]])].append(row)

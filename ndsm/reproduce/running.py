@@ -1,4 +1,4 @@
-"""A run of an experiment: trained, or taken up again, and measured along the way and at its end."""
+"""Training of one run of a study, resumed if it exists, with its measurements."""
 
 import json
 import time
@@ -29,7 +29,7 @@ Result = tuple[list[dict[str, Any]], np.ndarray]
 
 
 def stop_file(runs: Path) -> Path:
-    """Its presence asks a study's runs in the folder `runs` to save and stop, on whatever machine they are."""
+    """Return the file whose presence asks a study's runs in the folder `runs`, on any machine, to save and stop."""
     return runs / "stop"
 
 
@@ -118,7 +118,7 @@ class _Moments:
             self._since = (time.monotonic(), time.process_time())
 
     def complete(self, model: TrainedModel) -> None:
-        """The last evaluation, for a trained run that was killed before it."""
+        """Make the last evaluation of a trained run that was killed before it."""
         steps = self._job.config.train.steps
         if self._job.moments and (not self._lines or self._lines[-1]["step"] < steps):
             self._evaluate(steps, model)
@@ -140,7 +140,7 @@ class _Moments:
         }
 
     def found(self) -> dict[str, Any]:
-        """Training times without the evaluations, and the lines; nothing if none were asked for."""
+        """Return the training times without the evaluations, and the lines; empty if no curve was asked for."""
         if not self._lines:
             return {}
         last = self._lines[-1]
@@ -148,7 +148,7 @@ class _Moments:
 
 
 def run_here(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], None]) -> None:
-    """The jobs one after the other in this process.
+    """Run jobs one after the other in this process.
 
     Raises:
         Interrupted: see `run_job`.

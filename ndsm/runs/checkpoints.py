@@ -64,7 +64,7 @@ class Checkpoints:
         for path in self.files():
             if path.name not in kept:
                 path.unlink(missing_ok=True)
-        # What a killed process was writing is of no use any more.
+        # Left by a process that was killed while it wrote.
         for partial in self.folder.glob(".step-*.partial"):
             partial.unlink(missing_ok=True)
 

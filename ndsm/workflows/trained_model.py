@@ -158,7 +158,7 @@ class TrainedModel:
         times = problem.reverse_times
         if steps is not None or sampler is not None:
             times = reverse_times(process, chosen, self._evaluations(steps), problem.end_dt)
-        # Not a generator itself: what is wrong is found by the call, not by the first rows.
+        # Not a generator function: a wrong argument is reported by the call, not with the first rows.
         generated = generate(process, score, times, n, seed, self.device, chosen, first_chunk)
         return (x.cpu().numpy() for x in generated)
 
