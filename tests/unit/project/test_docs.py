@@ -219,6 +219,26 @@ def test_tests_that_pages_name_exist():
         assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file} has no {name}"
 
 
+def test_files_that_pages_name_exist():
+    named = {
+        match
+        for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
+        for match in re.findall(
+            r"`((?:ndsm|pipelines|tuning|tests)/[\w/.-]+)`", page.read_text(encoding="utf-8")
+        )
+    }
+    assert len(named) >= 40
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_architecture_page_names_every_package():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.split("| packages |")[1].split("`make lint`")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    parts = {p.stem for p in (ROOT / "ndsm").iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    assert set(re.findall("`([^`]+)`", "".join(rows))) == parts - {"__init__", "__main__"}
+
+
 def test_the_usage_page_lists_every_sampler():
     from ndsm.samplers import SAMPLERS
 
