@@ -39,8 +39,7 @@ from ndsm.metrics import evaluate
 from ndsm.metrics.image_quality import frechet_distance
 from ndsm.processes.transitions import kernel_of
 from ndsm.runs import Run
-from ndsm.samplers import Sampler
-from ndsm.samplers.base import Spacing
+from ndsm.samplers import Sampler, Spacing
 from ndsm.samplers.flow import Flow
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally

@@ -23,7 +23,7 @@ class FinalDraw:
     """
 
     sampler: Sampler
-    """Any but `annealed` and `ode-adaptive`, which do not end at a time above 0."""
+    """Any sampler but `annealed` and `ode-adaptive`, whose last step cannot be replaced."""
     second_order: SecondOrder | None = None
     """Gives C; the score's Jacobian, with all axes up to `rank`, if None."""
     rank: int = 8

@@ -36,13 +36,8 @@ from torch import Tensor
 from ndsm.core.rng import torch_stream
 from ndsm.core.types import Score
 from ndsm.processes import Process
-from ndsm.samplers.base import (
-    Spacing,
-    draw_prior,
-    level_grid,
-    posterior_mean,
-    score_at,
-)
+from ndsm.samplers.base import draw_prior, posterior_mean, score_at
+from ndsm.samplers.grids import Spacing, level_grid
 from ndsm.samplers.ode import velocity
 
 STEPS = 40
@@ -52,18 +47,18 @@ PARTICLES = 16
 STEP_SIZE = 0.5
 """Size of a Langevin step of one free number, as a share of V(t); it falls with the cube root of their number."""
 START_CORRECTIONS = 20
-"""Langevin steps at T for a prior of which the law given some numbers is not known."""
+"""Langevin steps at T for a prior without a conditional law in closed form."""
 UNEVEN = 0.5
 """Effective share of a population below which it is drawn anew."""
 FEW = 0.2
-"""Mean effective share of the populations below which a warning says so."""
+"""Mean effective share of the populations below which a warning is given."""
 PROBES = 4
 """Directional derivatives for div_known F: exact up to so many known numbers, random signs for more, the same for a whole
-population, whose weights are compared with each other only."""
+population, the only completions whose weights are compared."""
 BLOCK = 64
 """Rows that share a random stream in `impute`."""
 CHUNK_VALUES = 1 << 16
-"""Numbers that are drawn at a time."""
+"""Numbers per batch."""
 
 
 def draw_given(
@@ -156,7 +151,7 @@ def _populations(
     if weighted:
         kept = kept * _effective_share(log_weights)
         x = _of_populations(x, _systematic(log_weights, streams.uniform(rows, 1)))
-        # In random order: each place has the law of all.
+        # Shuffle, so that each place of a population has the same law.
         x = _of_populations(x, streams.uniform(rows, particles).argsort(1))
     return x.reshape(batch, particles, d), kept
 

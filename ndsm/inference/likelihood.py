@@ -108,7 +108,7 @@ def log_density(
     Raises:
         InputError: the prior has no density, or `end` is not between 0 and T.
     """
-    # On the CPU, where its draws are made: a prior of one's own may know no other device.
+    # On the CPU, where its draws are made: a user's prior may work on no other device.
     prior = process.to("cpu").prior
     if not hasattr(prior, "log_prob"):
         raise InputError(
@@ -191,7 +191,7 @@ def log_density_bound(
         values.append(prior.double() - weight * integrand.double())
     drawn = torch.stack(values)
     decayed = float(transition.log_alpha(start) - transition.log_alpha(horizon))
-    # From neighbours' differences: what differs from one part of the times to the next does not vary between draws.
+    # From differences of neighbouring draws: the change from one part of the times to the next is no variance of the draws.
     spread = drawn.diff(dim=0).square().sum(0) / (2 * draws * (draws - 1))
     return drawn.mean(0) - y.shape[1] * decayed, spread.sqrt()
 
@@ -215,7 +215,7 @@ def log_density_of_rows(
     probes: int | None = None,
     seed: int = 0,
 ) -> LogDensity:
-    """Log-densities of rows (n, d) in the units of the data: those of model units less log |det| of the way back.
+    """Log-densities of rows (n, d) in the units of the data: log-densities in model units minus log |det| of the map back.
 
     Args:
         process, score: on one device.

@@ -12,7 +12,7 @@ from ndsm.errors import InputError
 from ndsm.networks.unet import GROUP_CHANNELS, image_side
 
 TIMESTEPS = 1000.0
-"""Range of the library's time, in which its sinusoidal embedding is made to tell times apart."""
+"""Range of times for which the library's sinusoidal embedding is designed."""
 
 
 def divisible_side(dimension: int, width: int, depth: int) -> int:

@@ -1,4 +1,4 @@
-"""How the time enters a network."""
+"""Embedding of the time, the form in which it enters a network."""
 
 import math
 

@@ -71,7 +71,7 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, dimension: int, time_width: int, width: int = 256, depth: int = 3) -> None:
         super().__init__()
-        # The modulations are as many weights as the rest unless the time enters through few units.
+        # Through many units the modulations would have as many weights as the rest.
         self.time = nn.Sequential(nn.Linear(time_width, TIME_UNITS), nn.SiLU())
         self.enter = nn.Linear(dimension, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, TIME_UNITS) for _ in range(depth))

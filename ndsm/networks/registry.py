@@ -14,6 +14,6 @@ NETWORKS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "unet": UNet,
     "diffusers": DiffusersUNet,
 }
-"""The network of d columns, e features of time and label, width and depth."""
+"""Maker of the network, given d, the number e of features of time and label, width and depth."""
 IMAGE_SIDE = {"unet": image_side, "diffusers": divisible_side}
 """Pixels a side by (d, width, depth), of the networks whose rows are square images."""

@@ -87,7 +87,7 @@ class ScoreModel(nn.Module):
 
     @contextmanager
     def plain(self) -> Iterator[None]:
-        """The network as it is written, in float32 and not compiled: per-sample gradients look at its layers."""
+        """Context in which the network runs uncompiled and in float32, so that per-sample gradients reach its layers."""
         reduced, compiled = self._reduced, self.network._compiled_call_impl
         self._reduced, self.network._compiled_call_impl = False, None
         try:
@@ -111,7 +111,7 @@ class ScoreModel(nn.Module):
         return out
 
     def _in_parts(self, x: Tensor, features: Tensor) -> Tensor:
-        """The network's output, (B, d), (B, e) → (B, d), for as many rows at once as its memory should hold.
+        """The network's output, (B, d), (B, e) → (B, d), in batches that bound its memory.
 
         Where gradients are taken that is all of them: what a part of the rows has computed is kept anyway.
         """

@@ -114,14 +114,14 @@ class UNet(nn.Module):
         for k in range(1, depth):
             halve = nn.Conv2d(channels[k - 1], channels[k], 3, stride=2, padding=pad, bias=False)
             self.down.append(Block(halve, channels[k], TIME_UNITS))
-            # Every level but the deepest comes with what it was on the way down.
+            # Every level but the deepest is concatenated with its features on the way down.
             entering = channels[k] if k == depth - 1 else 2 * channels[k]
             double = nn.ConvTranspose2d(
                 entering, channels[k - 1], 3, stride=2, padding=pad, bias=False,
                 output_padding=sides[k - 1] - (2 * sides[k] + 1 - 2 * pad),
             )  # fmt: skip
             self.up.insert(0, Block(double, channels[k - 1], TIME_UNITS))
-        # For a single channel a transposed convolution is the faster one on a CPU.
+        # For a single channel a transposed convolution is faster on a CPU.
         self.leave = nn.ConvTranspose2d(2 * width, 1, 3, padding=pad)
         for p in self.leave.parameters():
             nn.init.zeros_(p)

@@ -1,4 +1,4 @@
-"""An objective: what it is given, what it returns, and how its control variate is chosen."""
+"""Interface of an objective, and what the objectives share."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

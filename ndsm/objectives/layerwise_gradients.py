@@ -1,4 +1,4 @@
-"""Inner products of per-sample gradients layer by layer, where all weights belong to layers that are known here.
+"""Inner products of per-sample gradients layer by layer: linear layers, convolutions and normalisations.
 
 Two backward passes over the batch give the cotangents δ of every layer's outputs, and a row's gradient of a layer's
 weight is Σ_r δ_r a_rᵀ over the row's evaluations (and, in a convolution, the places of the image), a_r the layer's inputs
@@ -106,7 +106,7 @@ class ByLayers:
 
 
 def _row_bytes(layer: nn.Module, a: Tensor, d: Tensor) -> int:
-    """Upper bound of what the moments of one row's gradients of a layer take while they are computed."""
+    """Upper bound of the memory for the moments of one row's gradients of a layer, in bytes."""
     window = math.prod(layer.kernel_size) if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) else 1
     weights = sum(p.numel() for p in layer.parameters())
     return a.element_size() * (window * (a[0].numel() + 2 * d[0].numel()) + 2 * weights)
@@ -131,14 +131,14 @@ def _linear(layer: nn.Module, a: Tensor, d: Tensor, mean: list[Tensor]) -> Tenso
         a, d, weight = _as_products(layer, a, d, weight)
     a, d = a.flatten(1, -2), d.flatten(2, -2)
     (r, inputs), outputs = a.shape[1:], d.shape[3]
-    # The multiplications of either way, without those that both need.
+    # Compare the multiplications of either way, without those that both need.
     if r * (inputs + 4 * outputs) < inputs * outputs:
         gram, both = a @ a.transpose(1, 2), d.flatten(1, 2)
         blocks = (both @ both.transpose(1, 2)).reshape(-1, 2, r, 2, r)
         along = ((d[:, 1] @ weight) * a).sum((1, 2))
         of_weight = _moments((blocks * gram[:, None, :, None, :]).sum((2, 4)), along)
     else:
-        # Both gradients by one product: each alone leaves the processor idle more.
+        # Both gradients by one product, which uses the processor better than two small ones.
         g = torch.bmm(d.transpose(2, 3).flatten(1, 2), a)
         of_weight = _dots(g.reshape(-1, 2, outputs * inputs), weight.flatten())
     return sum(of_bias, of_weight)
@@ -165,7 +165,7 @@ def _as_products(
 
 
 def _windows(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """What a kernel meets at each place, (..., height, width, channels) → (..., height', width', k · k · channels)."""
+    """The windows that a kernel covers, (..., height, width, channels) → (..., height', width', k · k · channels)."""
     padded = nn.functional.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0]))
     met = padded.unfold(-3, kernel[0], stride[0]).unfold(-3, kernel[1], stride[1])
     return met.movedim(-3, -1).flatten(-3)

@@ -8,8 +8,8 @@ has mean zero for every s, so that
 
     L_ε = ½ |s(Y_n)|² + ε(t_n) s(Y_n)·G_n + uᵀ Ds(Y_n) (u - ε(t_n) D_n u)
 
-is a score-matching loss for every ε(t), unbiased for the score of the simulated chain whatever its steps: ε = 0 is implicit score matching (Hyvärinen 2005) with one probe, ε = 1
-replaces the noisy divergence by a target like denoising score matching's. Where a path stayed in its mode D_n u = u,
+is a score-matching loss for every ε(t), unbiased for the score of the simulated chain whatever its steps: ε = 0 is implicit
+score matching (Hyvärinen 2005) with one probe, ε = 1 replaces the noisy divergence by a target like denoising score matching's. Where a path stayed in its mode D_n u = u,
 and with ε = 1 the last term is 0.
 """
 

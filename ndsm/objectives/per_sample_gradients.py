@@ -23,7 +23,7 @@ RowLosses = Callable[[Score], tuple[Tensor, Tensor | None]]
 `torch.cat` makes them): the base and control-variate losses of those rows, (B,), weighted."""
 
 CHUNK_BYTES = 64 * 2**20
-"""Memory that per-sample gradients may take at a time; more is no faster, as it leaves the processor's caches."""
+"""Memory of the per-sample gradients of a chunk; more is no faster, because it exceeds the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def gradient_moments(
     sums: list[Tensor] | None = None
     rows = 0
     for part in parts:
-        # Free the part before: two would not fit into memory.
+        # Free the part before, so that two are never in memory at once.
         pulled = None
         pulled, count = _pull_back(model, part, chunk_bytes)
         total, rows = pulled.total(), rows + count
@@ -133,7 +133,7 @@ def _pull_back(model: nn.Module, losses: RowLosses, chunk_bytes: int) -> tuple[P
 
 
 class ByChunks:
-    """By `torch.func`, two gradients per row of a chunk in memory; arguments as for `ByLayers`.
+    """Products by `torch.func`, with two gradients per row of a chunk in memory; arguments as for `ByLayers`.
 
     Args:
         inputs: states, times and, of a model with labels, labels of the evaluations, (r · B, ...).

@@ -19,7 +19,7 @@ OBJECTIVES: dict[str, Callable[[ControlVariate], Objective]] = {
     "dsm": lambda control_variate: DSM(),
     "mixture-dsm": lambda control_variate: DSM(),
 }
-"""The objective with a choice of ε(t), which those without a control variate leave aside."""
+"""Maker of the objective, given the choice of ε(t); objectives without a control variate ignore it."""
 
 
 def make_objective(config: ObjectiveConfig) -> Objective:

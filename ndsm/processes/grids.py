@@ -1,4 +1,4 @@
-"""Time grids 0 = t_0 < t_1 < ... < t_n = T, by themselves and of a process."""
+"""Time grids 0 = t_0 < t_1 < ... < t_n = T, in general and for a process."""
 
 import math
 from collections.abc import Callable

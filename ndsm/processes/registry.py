@@ -24,7 +24,7 @@ PROCESSES: dict[str, Callable[[ProcessConfig, GaussianMixture], Process]] = {
     "ve": _variance_exploding,
     "ou": lambda p, mixture: OU(p.horizon).for_dimension(mixture.dimension),
 }
-"""The process of a `process` section and a mixture."""
+"""Maker of the process, given the `process` section and a mixture."""
 
 
 def make_process(config: Config, mixture: GaussianMixture) -> Process:

@@ -6,7 +6,8 @@ Not here: what is inferred beside plain generation (`ndsm.inference`).
 import warnings
 from typing import Any
 
-from ndsm.samplers.base import Draw, Sampler, Solver, Spacing, Step, SteppingSampler
+from ndsm.samplers.base import Draw, Sampler, Solver, Step, SteppingSampler
+from ndsm.samplers.grids import Spacing
 from ndsm.samplers.loop import (
     CHUNK,
     checked_evaluations,

@@ -21,16 +21,17 @@ from torch import Tensor
 from ndsm.core.types import Score
 from ndsm.processes import Process
 from ndsm.processes.transitions import SLOPE_ERROR, Kernel, Term
-from ndsm.samplers.base import Draw, Spacing, Step, level_grid, score_at
+from ndsm.samplers.base import Draw, Step, score_at
+from ndsm.samplers.grids import Spacing, level_grid
 
 EXTRAPOLATED = 4.0
-"""Largest log(α₁/α) from the step before to this one's end at which it is extrapolated: beyond, the network's error
-would be multiplied by more than the x̂₀ it is part of can bear."""
+"""Largest log(α₁/α) from the start of the step before to the end of this one for which x̂₀ is extrapolated: beyond, the
+extrapolation would amplify the network's error too much."""
 
 
 @dataclass(frozen=True)
 class Flow:
-    """The steps above, one evaluation each; the last one ends in x̂₀."""
+    """Sampler by the steps of the module's docstring, one evaluation each; the last step ends in x̂₀."""
 
     kernel: Callable[[Process, str], Kernel]
     name: str
@@ -38,7 +39,7 @@ class Flow:
     noise: float = 0.0
     """η, from 0 (deterministic) to 1 (ancestral)."""
     spacing: Spacing | None = None
-    """Of its times."""
+    """Overrides of its time grid."""
     slope_error: float = SLOPE_ERROR
     """ε of a mixture's modes: error of the slope f + s relative to its size near the data, 0 for a score that is known exactly.
     A slope of size α counts by α²/(α² + ε²)."""
@@ -50,7 +51,7 @@ class Flow:
 
     @property
     def memoryless(self) -> bool:
-        """Whether a step does without the step before."""
+        """Whether a step does not use the step before."""
         return self.order == 1
 
     def stepper(self, process: Process, score: Score, times: np.ndarray) -> Step:

@@ -14,8 +14,7 @@ from ndsm.samplers.base import Sampler, draw_prior, run
 from ndsm.samplers.registry import find_sampler
 
 CHUNK = 4096
-"""Rows that share one random stream, so that what is generated does not depend on how many are asked for
-at a time."""
+"""Rows that share one random stream, so that rows do not depend on how many are requested at a time."""
 
 
 def reverse_times(process: Process, sampler: str | Sampler, evaluations: int, end_dt: float) -> np.ndarray:
@@ -28,7 +27,7 @@ def reverse_times(process: Process, sampler: str | Sampler, evaluations: int, en
 
 
 def checked_evaluations(evaluations: int) -> int:
-    """The number itself.
+    """Return the number if it is at least 2.
 
     Raises:
         InputError: it is below 2.
@@ -99,5 +98,5 @@ def chunk_sizes(n: int) -> list[int]:
 
 
 def sample_prior(process: Process, n: int, seed: int) -> Tensor:
-    """n rows of the prior alone, (n, d): what a model has to beat."""
+    """n rows of the prior alone, (n, d): the baseline of a model."""
     return draw_prior(process, n, torch_stream(seed, "prior"))

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ndsm.core.types import Score
 from ndsm.processes import Process
-from ndsm.samplers.base import Draw, Step, level_grid, posterior_mean, score_at
+from ndsm.samplers.base import Draw, Step, posterior_mean, score_at
+from ndsm.samplers.grids import level_grid
 
 
 def velocity(process: Process, x: Tensor, s: Tensor, t: float) -> Tensor:
@@ -35,18 +36,18 @@ def solve_adaptively(
     Args:
         tolerance: error of a step, absolute and relative, as a root mean square over the state.
     """
-    # Only adaptive solutions need it.
+    # Imported here because only adaptive solutions need it.
     from torchdiffeq import odeint
 
     low, high = min(start, end), max(start, end)
 
     def in_log(log_t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        # The last step goes beyond the end, and what is asked for is interpolated.
+        # The last step goes beyond the end, where the solution is interpolated.
         t = min(max(math.exp(float(log_t)), low), high)
         return tuple(t * part for part in slope(t, state))
 
     span = torch.tensor([math.log(start), math.log(end)], dtype=torch.float64, device=state[0].device)
-    # By itself the solver would choose a first step from the slope at T, which is almost 0.
+    # The solver would choose its first step from the slope at T, which is almost 0.
     options = {"first_step": 0.01 * abs(float(span[1] - span[0]))}
     solution = odeint(in_log, state, span, method="dopri5", rtol=tolerance, atol=tolerance, options=options)
     return tuple(part[-1] for part in solution)

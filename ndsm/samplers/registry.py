@@ -7,8 +7,9 @@ from ndsm.config import Sample
 from ndsm.errors import InputError
 from ndsm.processes.transitions import LinearKernel, MixtureKernel, kernel_of
 from ndsm.samplers.annealed import AnnealedLangevin
-from ndsm.samplers.base import Sampler, Spacing
+from ndsm.samplers.base import Sampler
 from ndsm.samplers.flow import Flow
+from ndsm.samplers.grids import Spacing
 from ndsm.samplers.ode import Adaptive, Heun
 from ndsm.samplers.reverse_sde import PredictorCorrector, ReverseSDE
 

@@ -85,7 +85,7 @@ NEEDED: dict[str, Literal["modes", "transition"]] = {
     "exponential": "modes",
     "reverse-diffusion": "transition",
 }
-"""What the process has to have for some of them."""
+"""Attribute of the process that a move needs (`ndsm.processes.require`)."""
 
 
 @dataclass(frozen=True)

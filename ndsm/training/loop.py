@@ -1,4 +1,4 @@
-"""The training loop: a generator of records, which knows nothing of files, consoles or clusters."""
+"""The training loop: a generator of records, independent of files, consoles and clusters."""
 
 import time
 from collections.abc import Callable, Collection, Iterator
