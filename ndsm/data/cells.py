@@ -46,6 +46,15 @@ def fits(found: pa.DataType, learned: pa.DataType) -> bool:
     return (t.is_time(found), t.is_duration(found)) == (t.is_time(learned), t.is_duration(learned))
 
 
+def expected_cells(kind: pa.DataType | None) -> str:
+    """Name what the cells of a column of this type hold, None for any learned type; for error messages."""
+    if kind is None:
+        return "a number, true/false, a date or a time"
+    if pa.types.is_boolean(kind):
+        return "true or false"
+    return f"type {kind}" if is_time(kind) else "a number"
+
+
 def type_of_name(name: str) -> pa.DataType:
     """The Arrow type whose name `str` gives, such as "double" or "timestamp[us, tz=UTC]".
 
@@ -120,6 +129,37 @@ def to_cells(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     missing = np.isnan(values)
     whole = np.clip(np.rint(np.where(missing, 0.0, values).astype(np.float64)), low, high)
     return pa.array(whole.astype(target), kind, mask=missing)
+
+
+def cast_cells(cells: pa.Array, kind: pa.DataType, safe: bool = True) -> pa.Array:
+    """The cells in another type; decimals and other numbers by way of float64, between which Arrow does not round to the nearest.
+
+    Raises:
+        pa.ArrowInvalid: the type has no room for one of them, and `safe`.
+    """
+    if pa.types.is_decimal(kind) and not pa.types.is_decimal(cells.type):
+        return to_cells(to_floats(cells), kind)
+    if pa.types.is_decimal(cells.type) and not pa.types.is_decimal(kind):
+        cells = pa.array(to_floats(cells), pa.float64(), from_pandas=True)
+    return cells.cast(kind, safe=safe)
+
+
+def holds(kind: pa.DataType, cells: pa.Array) -> bool:
+    """Whether the cells are the same after a cast to the type and back."""
+    try:
+        back = cast_cells(cast_cells(cells, kind), cells.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    return pc.all(pc.equal(back, cells)).as_py() is not False
+
+
+def overlaid(known: pa.Array, drawn: pa.Array, safe: bool = False) -> pa.Array:
+    """Known cells (n,) in the type of drawn ones, and these where a known one is null.
+
+    Raises:
+        pa.ArrowInvalid: the type has no room for a known cell, and `safe`.
+    """
+    return pc.coalesce(cast_cells(known, drawn.type, safe), drawn)
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:

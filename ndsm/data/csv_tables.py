@@ -12,7 +12,7 @@ import pyarrow.csv
 
 from ndsm.config import Csv
 from ndsm.core.uris import COMPRESSED, Location
-from ndsm.data.cells import is_learned, is_number, is_time
+from ndsm.data.cells import expected_cells, is_learned, is_number
 from ndsm.data.labels import from_texts
 from ndsm.data.table_formats import Reader
 from ndsm.errors import InputError
@@ -152,7 +152,7 @@ class CsvReader(Reader):
             text,
         ):
             where = f"column {self.schema.names[int(cell[1])]!r}, {self._line(int(cell[2]))}"
-            expected = _expected(self.schema.field(int(cell[1])).type)
+            expected = expected_cells(self.schema.field(int(cell[1])).type)
             return f"{name}: {where}: expected {expected}, found {cell[3]!r}; {LEAVE_OUT}"
         if line := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
             return f"{name}: {self._line(int(line[1]))}: expected {line[2]} fields, found {line[3]}"
@@ -168,7 +168,7 @@ class CsvReader(Reader):
         kind = next((kind for kind in kinds if kind), None)
         i = next((i for i, text in enumerate(texts) if text and (kind is None or kinds[i] != kind)), 0)
         raise InputError(
-            f"{self.location.name}: column {name!r}, {self.row(i)}: expected {_expected(kind)}, found {texts[i]!r}; {LEAVE_OUT}"
+            f"{self.location.name}: column {name!r}, {self.row(i)}: expected {expected_cells(kind)}, found {texts[i]!r}; {LEAVE_OUT}"
         )
 
     def _kind_of(self, text: str) -> pa.DataType | None:
@@ -182,15 +182,6 @@ class CsvReader(Reader):
                 pa.array([text]).cast(kind)
                 return kind
         return None
-
-
-def _expected(kind: pa.DataType | None) -> str:
-    """What cells of a column hold, for messages."""
-    if kind is None:
-        return "a number, true/false, a date or a time"
-    if pa.types.is_boolean(kind):
-        return "true or false"
-    return f"type {kind}" if is_time(kind) else "a number"
 
 
 def delimiter_of(location: Location, csv: Csv) -> str:

@@ -11,12 +11,11 @@ from typing import Any, Self, cast
 import narwhals as nw
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import sklearn
 from narwhals.exceptions import DuplicateError
 
 from ndsm.data import TableSchema
-from ndsm.data.cells import LEARNED, fits, in_unit, is_learned, is_time, to_cells, to_floats
+from ndsm.data.cells import LEARNED, fits, in_unit, is_learned, is_time, overlaid, to_cells, to_floats
 from ndsm.errors import InputError
 
 LIBRARIES = ("pandas", "polars", "pyarrow")
@@ -140,7 +139,7 @@ class Frame:
             for j, (_, column, _) in enumerate(_columns(_checked(like))):
                 kind = fields.field(j).type
                 if pa.types.is_integer(column.type) and pa.types.is_integer(kind):
-                    cells[j] = pc.coalesce(column.cast(kind), cells[j])
+                    cells[j] = overlaid(column, cells[j], safe=True)
         table = pa.Table.from_arrays(cells, schema=fields)
         try:
             out = nw.from_arrow(table, backend=cast(Any, library)).to_native()

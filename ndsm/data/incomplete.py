@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ndsm.data.cells import to_cells, to_floats, type_of_name
+from ndsm.data.cells import cast_cells, holds, overlaid, to_cells, type_of_name
 from ndsm.data.table_reader import Table
 from ndsm.data.table_schema import TableSchema
 from ndsm.errors import InputError
@@ -57,7 +57,7 @@ class IncompleteTable:
         for j, (name, kind, cells) in enumerate(zip(names, kinds, columns, strict=True)):
             if pa.types.is_floating(cells.type):
                 cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
-            learned[name] = (j, kind if _holds(kind, cells) else cells.type, cells)
+            learned[name] = (j, kind if holds(kind, cells) else cells.type, cells)
         file_names = table.reader.schema.names
         lists = [table.schema.list_column.name] if table.schema.list_column else []
         order = [part for name in file_names for part in (names if name in lists else [name])]
@@ -90,28 +90,5 @@ class IncompleteTable:
                 columns.append(self.others[name])
                 continue
             j, kind, cells = self.learned[name]
-            drawn = _cast(to_cells(rows[:, j], kinds[j]), kind, safe=False)
-            columns.append(pc.coalesce(_cast(cells, kind, safe=False), drawn))
+            columns.append(overlaid(cells, cast_cells(to_cells(rows[:, j], kinds[j]), kind, safe=False)))
         return pa.table(columns, schema=self.schema())
-
-
-def _holds(kind: pa.DataType, cells: pa.Array) -> bool:
-    """Whether the cells are the same after a cast to the type and back."""
-    try:
-        back = _cast(_cast(cells, kind), cells.type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return False
-    return pc.all(pc.equal(back, cells)).as_py() is not False
-
-
-def _cast(cells: pa.Array, kind: pa.DataType, safe: bool = True) -> pa.Array:
-    """The cells in another type; decimals and other numbers by way of float64, between which Arrow does not round to the nearest.
-
-    Raises:
-        pa.ArrowInvalid: the type has no room for one of them, and `safe`.
-    """
-    if pa.types.is_decimal(kind) and not pa.types.is_decimal(cells.type):
-        return to_cells(to_floats(cells), kind)
-    if pa.types.is_decimal(cells.type) and not pa.types.is_decimal(kind):
-        cells = pa.array(to_floats(cells), pa.float64(), from_pandas=True)
-    return cells.cast(kind, safe=safe)
