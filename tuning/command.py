@@ -108,13 +108,13 @@ def tune(options: SearchOptions) -> bool:
         pool_bytes=0 if options.trial_kind == "train" else int(options.pool_gb * 2**30),
         nested=options.trial_kind == "train",
     )
-    with environment(**TUNE_ENVIRONMENT), cluster() as found:
+    with environment(**TUNE_ENVIRONMENT), cluster() as connected:
         if setting.nested:
-            use_gpu, simulators = uses_gpu(base.train, found), base.train.first_simulators
+            use_gpu, simulators = uses_gpu(base.train, connected), base.train.first_simulators
             data_bytes = split.train.nbytes
-            check_budget(found, base.train, simulators, preset.spec.block_bytes, data_bytes, use_gpu)
-        concurrent = trials_at_once(found, base, options.trial_kind, options.concurrent)
-        resources = trial_resources(found, base, options.trial_kind, concurrent)
+            check_budget(connected, base.train, simulators, preset.spec.block_bytes, data_bytes, use_gpu)
+        concurrent = trials_at_once(connected, base, options.trial_kind, options.concurrent)
+        resources = trial_resources(connected, base, options.trial_kind, concurrent)
         check_seen(written=[folder.path])
         if not setting.nested:
             wait_for_room(resources, 1, base.train.start_seconds, say)
@@ -185,21 +185,21 @@ def trial_cpus(config: Config, kind: TrialKind) -> float:
     return config.train.first_simulators + config.train.worker_range[0] + NESTED_TRIAL_CPUS
 
 
-def trials_at_once(found: Cluster, config: Config, kind: TrialKind, asked: int | None) -> int:
+def trials_at_once(connected: Cluster, config: Config, kind: TrialKind, asked: int | None) -> int:
     """How many trials run at once: as many as asked for, or as the cluster has room for.
 
     Raises:
         InputError: there is room for less.
     """
-    takes = {"CPUs": (found.cpus, trial_cpus(config, kind))}
+    takes = {"CPUs": (connected.cpus, trial_cpus(config, kind))}
     if kind == "train":
         workers, simulators = config.train.worker_range[0], config.train.first_simulators
-        if uses_gpu(config.train, found):
-            takes["GPUs"] = found.gpus, workers
-        if found.trainers is not None:
-            takes[f"of the resource '{TRAINER}'"] = found.trainers, workers
-        if found.simulators is not None and simulators:
-            takes[f"of the resource '{SIMULATOR}'"] = found.simulators, simulators
+        if uses_gpu(config.train, connected):
+            takes["GPUs"] = connected.gpus, workers
+        if connected.trainers is not None:
+            takes[f"of the resource '{TRAINER}'"] = connected.trainers, workers
+        if connected.simulators is not None and simulators:
+            takes[f"of the resource '{SIMULATOR}'"] = connected.simulators, simulators
     what, (there, each) = min(takes.items(), key=lambda item: item[1][0] / item[1][1])
     room = int(there / each)
     if (asked or 1) > room:
@@ -210,7 +210,7 @@ def trials_at_once(found: Cluster, config: Config, kind: TrialKind, asked: int |
     return asked or room
 
 
-def trial_resources(found: Cluster, config: Config, kind: TrialKind, concurrent: int) -> dict[str, float]:
+def trial_resources(connected: Cluster, config: Config, kind: TrialKind, concurrent: int) -> dict[str, float]:
     """What Ray reserves for a trial's own process.
 
     Raises:
@@ -218,10 +218,10 @@ def trial_resources(found: Cluster, config: Config, kind: TrialKind, concurrent:
     """
     if kind == "train":
         return {"CPU": NESTED_TRIAL_CPUS}
-    if config.train.device == "cuda" and not found.gpus:
+    if config.train.device == "cuda" and not connected.gpus:
         raise InputError("train.device: expected a cluster with GPUs for 'cuda', found none; use auto or cpu")
-    shares_gpus = found.gpus and config.train.device != "cpu"
-    return {"CPU": 1, **({"GPU": min(1.0, found.gpus / concurrent)} if shares_gpus else {})}
+    shares_gpus = connected.gpus and config.train.device != "cpu"
+    return {"CPU": 1, **({"GPU": min(1.0, connected.gpus / concurrent)} if shares_gpus else {})}
 
 
 def announce(

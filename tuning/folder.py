@@ -236,8 +236,8 @@ class SearchFolder:
     def population(self) -> dict[str, dict[str, int]]:
         """What `population.json` says: by generation, members and those that they took over from."""
         path = self.path / "population.json"
-        found: dict[str, dict[str, int]] = read_json(path) if path.is_file() else {}
-        return found
+        donors: dict[str, dict[str, int]] = read_json(path) if path.is_file() else {}
+        return donors
 
     def write_population(self, takeovers: dict[str, dict[str, int]]) -> None:
         """Write `population.json`."""

@@ -45,14 +45,14 @@ class BlockPool:
     def block(self, index: int) -> np.ndarray:
         """Block number `index`, (rows, width); simulated if no other trial has."""
         file = self._folder / f"{index:09d}.npy"
-        if (found := _load(file)) is not None:
+        if (kept := _load(file)) is not None:
             self.read += 1
-            return found
+            return kept
         with self._alone(f"{index:09d}.lock"):
             # Made by the trial that held the lock until now?
-            if (found := _load(file)) is not None:
+            if (kept := _load(file)) is not None:
                 self.read += 1
-                return found
+                return kept
             block = self._make(index)
             self.made += 1
             self._keep(file, block)

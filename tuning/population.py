@@ -129,12 +129,12 @@ def replace_worst(plan: Plan, folder: SearchFolder, generation: int) -> dict[int
 
     A call after a kill at any point ends as the first one would have.
     """
-    known = folder.population()
-    if str(generation) not in known:
-        found = takeovers(folder.records(), generation, plan.seed)
-        known[str(generation)] = {str(member): donor for member, donor in found.items()}
-        folder.write_population(known)
-    chosen = {int(member): donor for member, donor in known[str(generation)].items()}
+    donors = folder.population()
+    if str(generation) not in donors:
+        pairs = takeovers(folder.records(), generation, plan.seed)
+        donors[str(generation)] = {str(member): donor for member, donor in pairs.items()}
+        folder.write_population(donors)
+    chosen = {int(member): donor for member, donor in donors[str(generation)].items()}
     for member, donor in chosen.items():
         _take_over(plan, folder, generation, member, donor)
     return chosen

@@ -159,8 +159,8 @@ class Proposals(Searcher):
                 for score in record.scores:
                     asked.report(score.score, round(score.share * TICKS))
             self._study.tell(asked, values, state)
-        elif known := self._frozen(record, state, values):
-            self._study.add_trial(known)
+        elif earlier := self._frozen(record, state, values):
+            self._study.add_trial(earlier)
 
     def _frozen(
         self, record: TrialRecord, state: TrialState, values: list[float] | None

@@ -148,11 +148,13 @@ class Summary:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=common)
+                importances = optuna.importance.get_param_importances(
+                    study, evaluator=evaluator, params=common
+                )
         # Too few trials, or none of them differ.
         except (ValueError, RuntimeError):
             return share, {}
-        return share, dict(found)
+        return share, dict(importances)
 
     def front(self) -> list[tuple[float, float, TrialRecord]]:
         """Training time (units of the preset's), score and trial of what no other beats in both, by time."""

@@ -115,8 +115,8 @@ def machine_failed(error: Exception) -> bool:
 def _prepare(setting: Setting, trial: TrialFolder, config: Config, record: TrialRecord) -> RunContext:
     """The trial's run, with the number of steps that its time allows; begun if it is new."""
     run, dataset = trial.run, setting.scorer.dataset
-    known = run.exists()
-    mixture = run.mixture() if known else fit_mixture(config, dataset.train)
+    exists = run.exists()
+    mixture = run.mixture() if exists else fit_mixture(config, dataset.train)
     problem = training_problem(config, mixture, dataset.stamp, setting.preset.spec.labels)
     problem.limiter(config.train.worker_range[0])
     if not record.steps:
@@ -252,8 +252,8 @@ def relative_cost(problem: TrainingSetup, preset: TrainingSetup, data: np.ndarra
     rounds = [
         [_step_cost(p, measure_costs(p, data, t, 1, 0.0, clock)) for p, t in trainers] for _ in range(PROBES)
     ]
-    own, other = (statistics.median(costs) for costs in zip(*rounds, strict=True))
-    return own / other
+    cost, preset_cost = (statistics.median(costs) for costs in zip(*rounds, strict=True))
+    return cost / preset_cost
 
 
 def _step_cost(problem: TrainingSetup, costs: Costs) -> float:

@@ -36,14 +36,14 @@ def setting(role: Role, default: Any, *, adjustable: bool = False, basic: bool =
 @cache
 def leaf_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """The fields of a section and of the sections in it that are no sections themselves, by dotted name."""
-    found: dict[str, FieldInfo] = {}
+    fields: dict[str, FieldInfo] = {}
     for name, info in model.model_fields.items():
         kind = info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found |= {f"{name}.{inner}": field for inner, field in leaf_fields(kind).items()}
+            fields |= {f"{name}.{inner}": field for inner, field in leaf_fields(kind).items()}
         else:
-            found[name] = info
-    return found
+            fields[name] = info
+    return fields
 
 
 def names_of(model: type[BaseModel], *roles: Role) -> list[str]:

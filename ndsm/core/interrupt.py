@@ -57,9 +57,9 @@ def stopping(
     """
 
     def ask() -> bool:
-        if found := begun():
+        if has_begun := begun():
             stop_file.touch()
-        return found
+        return has_begun
 
     try:
         with on_interrupt(ask, words, console) as stopped:

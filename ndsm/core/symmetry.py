@@ -36,7 +36,7 @@ def inverses(group: Sequence[Symmetry], dimension: int) -> list[Symmetry]:
     """
     # Uses NumPy's generator: PyTorch's may not be drawn from inside `vmap`.
     x = torch.from_numpy(numpy_stream(0, "group").normal(size=(4, dimension)))
-    images, found = [g(x) for g in group], {}
+    images, inverse_of = [g(x) for g in group], {}
     for i, gx in enumerate(images):
         if gx.shape != x.shape or not torch.allclose(torch.cdist(gx, gx), torch.cdist(x, x)):
             raise InputError(
@@ -45,13 +45,13 @@ def inverses(group: Sequence[Symmetry], dimension: int) -> list[Symmetry]:
         for j, h in enumerate(group):
             product = h(gx)
             if torch.allclose(product, x):
-                found[i] = h
+                inverse_of[i] = h
             if not any(torch.allclose(product, y) for y in images):
                 raise InputError(
                     f"group: expected the product of any two of the functions among them, found that number {j} after "
                     f"number {i} is not"
                 )
-    return [found[i] for i in range(len(group))]
+    return [inverse_of[i] for i in range(len(group))]
 
 
 def mean_image(group: Sequence[Symmetry], x: Tensor) -> Tensor:

@@ -38,10 +38,10 @@ class FolderReader(Reader):
             keys = self._partition_values()
             with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
                 self._files = list(pool.map(self._open, self.paths))
-        own = self._files[0].schema
-        self.keys = {name: values for name, values in keys.items() if own.get_field_index(name) < 0}
+        schema = self._files[0].schema
+        self.keys = {name: values for name, values in keys.items() if schema.get_field_index(name) < 0}
         fields = [pa.field(name, values.type) for name, values in self.keys.items()]
-        self.schema = pa.schema([*own, *fields], own.metadata)
+        self.schema = pa.schema([*schema, *fields], schema.metadata)
         self._ends = list(accumulate(file.rows for file in self._files))
 
     def _open(self, path: str) -> ParquetReader:

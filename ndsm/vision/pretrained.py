@@ -204,9 +204,9 @@ def _checked_weights(weights: Path, description: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{weights}: expected a kept network and its description, found {error!r}; {advice}"
         ) from None
-    if (found := hashlib.sha256(content).hexdigest()) != expected:
+    if (sha256 := hashlib.sha256(content).hexdigest()) != expected:
         raise InputError(
-            f"{weights}: expected the SHA-256 {expected[:16]}… that its description states, found {found[:16]}…; {advice}"
+            f"{weights}: expected the SHA-256 {expected[:16]}… that its description states, found {sha256[:16]}…; {advice}"
         )
     tensors: dict[str, Tensor] = load_tensors(content)
     return tensors
