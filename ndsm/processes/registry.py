@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from ndsm.config import Config
-from ndsm.config.schema import Process as ProcessConfig
+from ndsm.config.model_sections import Process as ProcessConfig
 from ndsm.mixture import GaussianMixture
 from ndsm.processes.base import Process
 from ndsm.processes.langevin import Langevin
