@@ -13,6 +13,7 @@ import torch
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import Langevin
 from ndsm.samplers import find_sampler
+from ndsm.samplers.base import run
 
 pytestmark = pytest.mark.statistical
 
@@ -50,7 +51,7 @@ class OneMode:
     def carried(self, sampler, x, times):
         """x carried by the sampler."""
         exact = find_sampler(sampler, slope_error=0.0)
-        return exact(self.process, self.score, times, x, lambda: torch.zeros_like(x))
+        return run(exact, self.process, self.score, times, x, lambda: torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("sampler", ["flow", "flow2"])
