@@ -103,8 +103,13 @@ def test_a_wait_for_a_simulator_counts_the_workers_room(ray_cluster):
 
 
 def test_ctrl_c_during_a_wait_ends_it_and_holds_nothing(ray_cluster):
-    with taken(ray_cluster, 4), pytest.raises(KeyboardInterrupt):
-        wait_for_room({"CPU": 1}, 1, 100.0, lambda text: os.kill(os.getpid(), signal.SIGINT))
+    # A process that a shell has started in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with taken(ray_cluster, 4), pytest.raises(KeyboardInterrupt):
+            wait_for_room({"CPU": 1}, 1, 100.0, lambda text: os.kill(os.getpid(), signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_until_all_is_free()
 
 
