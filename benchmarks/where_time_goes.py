@@ -82,7 +82,7 @@ def timed_worker(settings: dict[str, Any]) -> None:
     Ring.insert = timed("copy", Ring.insert)  # type: ignore[method-assign]
     Trainer.step = timed("step", Trainer.step)  # type: ignore[method-assign]
     pipelines.worker.prepare_model = prepared
-    saved = pipelines.worker.saved
+    saved = pipelines.worker.save_records
 
     def saving(*args: Any) -> Any:
         records = saved(*args)
@@ -109,7 +109,7 @@ def timed_worker(settings: dict[str, Any]) -> None:
                 return
             yield record
 
-    pipelines.worker.training, pipelines.worker.saved = looped, saving
+    pipelines.worker.training, pipelines.worker.save_records = looped, saving
     ray.train.report = timed("report", ray.train.report)
     pipelines.worker.worker(settings)
     whole = ended - began
