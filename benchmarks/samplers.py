@@ -159,7 +159,7 @@ def counter(asked: list[int]) -> Callable[[Any, Any, torch.Tensor], None]:
 def table(models: dict[str, tuple[Run, Choices]], dataset: Dataset, n: int, budgets: list[int]) -> list[Row]:
     """A row for each model, sampler and budget that its grid allows."""
     found: list[Row] = []
-    for model, (run, choices) in models.items():
+    for model_name, (run, choices) in models.items():
         model = TrainedModel.of(run)
         asked: list[int] = []
         model.network.register_forward_hook(counter(asked))
@@ -169,9 +169,9 @@ def table(models: dict[str, tuple[Run, Choices]], dataset: Dataset, n: int, budg
                 try:
                     rows = np.concatenate(list(model.rows(n, 0, budget, sampler)))
                 except InputError as error:
-                    print(f"{model:10} {name:18} {budget:5}  {error}", flush=True)
+                    print(f"{model_name:10} {name:18} {budget:5}  {error}", flush=True)
                     continue
-                row = {"model": model, "sampler": name, "budget": budget, "evaluations": sum(asked) / n}
+                row = {"model": model_name, "sampler": name, "budget": budget, "evaluations": sum(asked) / n}
                 row |= quality(dataset, rows)
                 found.append(row)
                 print(
