@@ -175,7 +175,7 @@ def table(models: dict[str, tuple[Run, Choices]], dataset: Dataset, n: int, budg
                 row |= quality(dataset, rows)
                 found.append(row)
                 print(
-                    f"{model:10} {name:18} {row['evaluations']:7.1f}  distance {row['distance']:9.3f}, "
+                    f"{model_name:10} {name:18} {row['evaluations']:7.1f}  distance {row['distance']:9.3f}, "
                     f"IS {row['is']:.2f}, class shares TV {row['tv']:.4f}",
                     flush=True,
                 )
