@@ -44,5 +44,5 @@ class _MovedModules(MetaPathFinder, Loader):
 
 
 def find_moved_modules() -> None:
-    """Install the finder for earlier module names, after all other finders."""
-    sys.meta_path.append(_MovedModules())
+    """Install the finder for earlier module names, before others: a folder with nothing but caches in it is a package to them."""
+    sys.meta_path.insert(0, _MovedModules())
