@@ -4,10 +4,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ndsm.config import Train
 from ndsm.errors import InputError, Unfinished
+
+if TYPE_CHECKING:
+    # Simulators import this module too, and have no use for the configuration.
+    from ndsm.config import Train
 
 STORE_SHARE = 0.3
 """Share of the object store that blocks in flight may take: more, and Ray spills them to disk."""
@@ -112,7 +115,7 @@ def gpu_of_each(cluster: Cluster, device: str, processes: int) -> int:
 
 
 def check_budget(
-    cluster: Cluster, train: Train, simulators: int, block_bytes: int, data_bytes: int, use_gpu: bool
+    cluster: Cluster, train: "Train", simulators: int, block_bytes: int, data_bytes: int, use_gpu: bool
 ) -> None:
     """Raise an error if simulators, the least number of workers, the training rows and blocks in flight do not fit the cluster.
 
@@ -163,7 +166,7 @@ def check_budget(
 
 
 def _check_nodes(
-    cluster: Cluster, train: Train, simulators: int, window_bytes: int, data_bytes: int, use_gpu: bool
+    cluster: Cluster, train: "Train", simulators: int, window_bytes: int, data_bytes: int, use_gpu: bool
 ) -> None:
     """Raise `InputError` if too few nodes have an object store for a whole copy of the rows: stores do not add up."""
     able = [n for n in cluster.nodes if capacity(n.total, cluster.simulator_resources())]

@@ -7,9 +7,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
 Stage = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 """Progress of one stage: called with its name and its total; yields a callback that takes the number done since the last call."""
 
@@ -68,6 +65,10 @@ def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]
 
         yield count
         return
+    # Workers on a cluster, which have no terminal, should not spend the time that its import takes.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

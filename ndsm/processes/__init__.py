@@ -7,11 +7,9 @@ from ndsm.processes.base import Prior, Process, Transition, require
 from ndsm.processes.grids import forward_grid, geometric_grid, reverse_grid, uniform_grid
 from ndsm.processes.langevin import Langevin
 from ndsm.processes.linear import OU, VE, VP, Linear, SubVP
-from ndsm.processes.registry import PROCESSES, make_process
 
 __all__ = [
     "OU",
-    "PROCESSES",
     "VE",
     "VP",
     "Langevin",
@@ -22,7 +20,6 @@ __all__ = [
     "Transition",
     "forward_grid",
     "geometric_grid",
-    "make_process",
     "require",
     "reverse_grid",
     "uniform_grid",

@@ -1,4 +1,7 @@
-"""Processes by their name in `process.kind`."""
+"""Processes by their name in `process.kind`.
+
+Not exported by the package: simulators have no use for the configuration that it imports.
+"""
 
 import math
 from collections.abc import Callable

@@ -291,11 +291,11 @@ class Run(RunContents):
             InputError: it is another version's.
             OSError: the storage does not answer.
         """
-        if found := self.checkpoints.read(step, digest):
+        found = self.checkpoints.read(step, digest)
+        if found is not None or self.mirror is None:
             return found
-        if self.mirror is not None:
-            with suppress(FileNotFoundError):
-                self.mirror.fetch(f"checkpoints/{checkpoint_name(step)}", self.path)
+        with suppress(FileNotFoundError):
+            self.mirror.fetch(f"checkpoints/{checkpoint_name(step)}", self.path)
         return self.checkpoints.read(step, digest)
 
     def adopt_checkpoint(self) -> None:

@@ -14,7 +14,8 @@ from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
 from ndsm.networks import IMAGE_SIDE, Equivariant, ScoreModel, build_score_model
 from ndsm.objectives import Epsilon, Objective, make_epsilon, make_objective
-from ndsm.processes import Process, forward_grid, make_process, require
+from ndsm.processes import Process, forward_grid, require
+from ndsm.processes.registry import make_process
 from ndsm.samplers import configured_sampler, reverse_times
 from ndsm.samplers.base import draw_prior
 from ndsm.simulation import LABEL, RolloutSpec, RowLayout, paths_per_block

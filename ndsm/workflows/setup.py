@@ -10,7 +10,8 @@ from ndsm.data import Dataset, load
 from ndsm.data.outliers import outlier_notice
 from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
-from ndsm.processes import Langevin, make_process
+from ndsm.processes import Langevin
+from ndsm.processes.registry import make_process
 from ndsm.runs import Run
 from ndsm.runs.identity import differing_fields
 from ndsm.training import TrainingSetup, fit_mixture, make_problem, with_labels

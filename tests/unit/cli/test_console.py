@@ -48,7 +48,7 @@ def test_a_stage_is_a_bar_that_fills_on_a_terminal(monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(
-        progress, "Console", lambda **_: Console(file=terminal, force_terminal=True, width=80)
+        "rich.console.Console", lambda **_: Console(file=terminal, force_terminal=True, width=80)
     )
     with stage("sampling", 10) as advance:
         advance(4)

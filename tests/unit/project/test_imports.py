@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import ndsm
 
 ROOT = Path(ndsm.__file__).parent.parent
@@ -39,6 +41,22 @@ def test_the_coordinator_does_without_torch():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("module", "unused"),
+    [
+        ("pipelines.simulators", ["pyarrow", "pydantic", "rich"]),
+        ("pipelines.worker", ["rich", "torchvision"]),
+    ],
+)
+def test_processes_of_a_cluster_import_only_what_they_use(module, unused):
+    """Each of a run's simulators and workers pays for the imports in time and memory."""
+    program = f"import {module}, sys; print([name for name in {unused} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_training_does_without_torchs_compiler(tmp_path):
