@@ -29,6 +29,8 @@ FILE_BYTES = 1024
 in between it would read a part, which is not a lease, and take the place for free."""
 SETTLE_SECONDS = 0.5
 """Minimal seconds between writing a lease and reading it again: a competing write has arrived by then."""
+GONE_SECONDS = 0.2
+"""Seconds after which a lease that was not there is looked for again: some file systems replace a file in two steps."""
 
 _tokens: set[str] = set()
 """Tokens of the leases that this process holds: one that it could not delete no longer counts."""
@@ -77,7 +79,7 @@ class Lease:
         self.token: str | None = None
         """Token of this holder; None while it holds no lease."""
         self._started = 0.0
-        self._lost: Holder | None = None
+        self._lost: str | None = None
 
     def read(self) -> Holder | None:
         """Return who holds it or held it last; None if it was released or never held.
@@ -154,13 +156,22 @@ class Lease:
         """
         if self.token is None:
             return
-        found = self._lost or self.read()
-        if found is not None and found.token != self.token:
-            self._lost = found
-            raise LeaseLost(
-                f"{self._sentence(found)}; it took over from this process, which was not heard of for {EXPIRY_SECONDS:g} s, and "
-                "now writes nothing more"
-            )
+        found = None if self._lost else self.read()
+        if found is not None and found.token == self.token:
+            return
+        if found is None and not self._lost:
+            # One that is gone was taken over and released since, unless the storage itself is away or was just then writing it.
+            if self._fs.type_name == "local":
+                Path(self._path).parent.stat()
+            time.sleep(GONE_SECONDS)
+            found = self.read()
+            if found is not None and found.token == self.token:
+                return
+        self._lost = self._lost or self._sentence(found)
+        raise LeaseLost(
+            f"{self._lost}; it took over from this process, which was not heard of for {EXPIRY_SECONDS:g} s, and now writes "
+            "nothing more"
+        )
 
     def _renew(self, done: threading.Event) -> None:
         while not done.wait(RENEWAL_SECONDS):

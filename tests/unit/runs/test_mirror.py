@@ -413,6 +413,18 @@ def test_of_two_that_take_a_lease_at_once_one_can_write(storage, tmp_path, monke
     assert answers.count("writes") == 1
 
 
+def test_a_lease_that_another_took_over_and_released_is_lost(storage, tmp_path):
+    """Its file is gone then, and what the other one wrote must stay."""
+    (tmp_path / "metrics.json").write_text("{}")
+    mirror = RemoteCopy.under(storage, "mine")
+    with mirror.hold():
+        fs, root = mirror.arrow
+        fs.delete_file(f"{root}/{LEASE}")
+        with pytest.raises(LeaseLost, match="took over from this process"):
+            mirror.push_files(tmp_path, "metrics.json")
+    assert "metrics.json" not in mirror.modified()
+
+
 def test_all_leases_have_one_size(storage, monkeypatch):
     """Who reads one while it is replaced gets a whole one: the size is asked for first."""
     sizes = set()
