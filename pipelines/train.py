@@ -52,6 +52,7 @@ def train(
     *,
     process: Langevin | None = None,
     fresh: bool = False,
+    continued: bool = False,
     on_metrics: Callable[[dict[str, Any]], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
@@ -68,6 +69,8 @@ def train(
         process: in place of the fitted mixture's, in standardised units, e.g. `ndsm.Langevin(drift=f, prior=p)`. Its
             drift is simulated by `train.simulators` actors with a core each.
         fresh: delete a run that is there and start over.
+        continued: go on from the last checkpoint of the run that is there, with other values of `train.steps`, `train.lr`,
+            `train.lr_schedule`, `train.ema` or `train.grad_clip`, also if it is trained.
         on_metrics: called with each new line of `metrics.jsonl`.
         say: told what was decided by measurement, and where the cluster can be watched.
 
@@ -78,7 +81,7 @@ def train(
     path, storage = Path(path), config.train.storage
     # A path as `train.storage` is a folder of runs, in place of which there is `path` here.
     run = Run.at(path.parent, storage, path.name, fresh) if storage and is_uri(storage) else Run(path)
-    experiment = prepare(config, run, fresh, process)
+    experiment = prepare(config, run, fresh, process, continued)
     for notice in experiment.notices:
         say(notice)
     if (fresh or not experiment.run.last_step()) and (

@@ -14,7 +14,7 @@ from ndsm.errors import InputError, LeaseLost
 from ndsm.runs import Run
 from ndsm.training import BlockSource, Flags, Record, TrainingSetup, block_index, local_source, open_replay
 from ndsm.training import train as training
-from ndsm.workflows.resuming import save_records, start, training_identity
+from ndsm.workflows.resuming import save_records, start, training_identity, with_advice
 from pipelines.agreement import agreed_checkpoint
 from pipelines.coordinator import Membership
 from pipelines.ingest import Ingest, NoAnswer
@@ -106,10 +106,10 @@ def train_as_worker(settings: dict[str, Any]) -> None:
             yield record
 
     replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
-    records = training(
+    records = with_advice(training(
         trainer, replay, problem, resume, agree=agree_on(rank, world, device),
         stop=lambda: stopped or run.stop_file.exists(), urgent=Notices(ray.train.get_preemption_info), total=total,
-    )  # fmt: skip
+    ), run)  # fmt: skip
     instruments = Instruments(rank, resume.counts)
     try:
         for record in posted(save_records(records, trainer, run)) if rank == 0 else records:

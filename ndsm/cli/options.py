@@ -11,6 +11,9 @@ from ndsm.cli.field_help import print_help
 from ndsm.config import Config, Csv, SamplerName, build_config, preset_names, read_preset
 from ndsm.errors import InputError
 
+FLAGS = ("--local", "--fresh", "--continue", "--quiet", "--json")
+"""Options without a value of the commands that take a preset."""
+
 
 @dataclass(kw_only=True)
 class Output:
@@ -37,6 +40,9 @@ class TrainOptions(Output):
     """Train in this process, without Ray."""
     fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Delete a run of the same name and start over."""
+    continued: Annotated[bool, tyro.conf.arg(name="continue"), tyro.conf.FlagCreatePairsOff] = False
+    """Go on from the last checkpoint with other values of train.steps, train.lr, train.lr-schedule, train.ema or
+    train.grad-clip, also of a run that is trained."""
 
 
 @dataclass
@@ -301,11 +307,7 @@ def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any
         name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
         spelled.append(name + equals + spelling.get(value, value))
     # The defaults are needed before the arguments are read: guess which one is the preset, then check.
-    values = {
-        i + 1
-        for i, a in enumerate(args)
-        if a.startswith("--") and "=" not in a and a not in ("--local", "--fresh", "--quiet", "--json")
-    }
+    values = {i + 1 for i, a in enumerate(args) if a.startswith("--") and "=" not in a and a not in FLAGS}
     free = [a for i, a in enumerate(args) if i not in values and not a.startswith("-")]
     preset = next((a for a in free if a in preset_names() or a.endswith((".yaml", ".yml"))), None)
     while True:

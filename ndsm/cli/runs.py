@@ -33,6 +33,7 @@ def train(options: TrainOptions) -> None:
     from ndsm.core.global_state import threads
     from ndsm.core.progress import say, stage
     from ndsm.runs import Run
+    from ndsm.runs.identity import differing_fields
     from ndsm.workflows.prior_match import prior_match, prior_warning
     from ndsm.workflows.setup import begin, prepare
     from ndsm.workflows.train import train_locally
@@ -41,8 +42,9 @@ def train(options: TrainOptions) -> None:
     name = options.name or Path(options.preset).stem
     run = Run.at(options.out, config.train.storage, name, options.fresh)
     with stage("reading the data and fitting the mixture"):
-        experiment = prepare(config, run, options.fresh)
+        experiment = prepare(config, run, options.fresh, continued=options.continued)
     last = 0 if options.fresh else run.last_step()
+    changed = differing_fields(run.config(), experiment.config) if options.continued else []
     if not last:
         # Before the hours are spent.
         match = prior_match(experiment.problem, experiment.dataset.train)
@@ -54,6 +56,8 @@ def train(options: TrainOptions) -> None:
         mixture = experiment.mixture
         if last >= config.train.steps:
             say(f"{name} is complete at step {last}")
+        elif last and changed:
+            say(f"continuing {name} at step {last} with {', '.join(changed)}")
         elif last:
             say(f"resuming {name} at step {last}")
         else:

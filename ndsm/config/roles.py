@@ -20,16 +20,32 @@ DEFINING: tuple[Role, ...] = ("data", "scaling", "training", "protocol")
 """Roles of the fields that make a training what it is."""
 
 
-def setting(role: Role, default: Any, *, adjustable: bool = False, basic: bool = False, **limits: Any) -> Any:
+def setting(
+    role: Role,
+    default: Any,
+    *,
+    adjustable: bool = False,
+    continuable: bool = False,
+    basic: bool = False,
+    **limits: Any,
+) -> Any:
     """A field of the configuration.
 
     Args:
-        adjustable: whether a training can go on with another value than it had.
+        adjustable: whether a search may change the value while a model trains.
+        continuable: whether `ndsm train --continue` may give a run another value than it had; every adjustable field is.
         basic: whether the field is among the few that most runs set, which help and documentation show first.
         limits: as `pydantic.Field`.
     """
     return Field(
-        default, json_schema_extra={"role": role, "adjustable": adjustable, "basic": basic}, **limits
+        default,
+        json_schema_extra={
+            "role": role,
+            "adjustable": adjustable,
+            "continuable": adjustable or continuable,
+            "basic": basic,
+        },
+        **limits,
     )
 
 
@@ -52,8 +68,13 @@ def names_of(model: type[BaseModel], *roles: Role) -> list[str]:
 
 
 def adjustable_names(model: type[BaseModel]) -> list[str]:
-    """Dotted names of the fields that a training can go on with another value of."""
+    """Dotted names of the fields that a search may change while a model trains."""
     return [name for name, info in leaf_fields(model).items() if _mark(info, "adjustable")]
+
+
+def continuable_names(model: type[BaseModel]) -> list[str]:
+    """Dotted names of the fields that define a training and of which `ndsm train --continue` may take another value."""
+    return [name for name, info in leaf_fields(model).items() if _mark(info, "continuable")]
 
 
 def is_basic(info: FieldInfo) -> bool:

@@ -12,7 +12,7 @@ from ndsm.config.section import Section
 class Train(Section):
     """The optimisation, and the machine it runs on."""
 
-    steps: int = setting("protocol", 10_000, ge=1, basic=True)
+    steps: int = setting("protocol", 10_000, ge=1, continuable=True, basic=True)
     """Optimiser steps."""
     batch_rows: int = setting("training", 250, ge=1, basic=True)
     """Rows per optimiser step, over all workers."""
@@ -20,11 +20,11 @@ class Train(Section):
     """Micro-batches per optimiser step: each worker's rows are split into as many, which bounds the memory."""
     lr: float = setting("training", 1e-3, gt=0.0, adjustable=True, basic=True)
     """Adam's learning rate."""
-    lr_schedule: Literal["constant", "cosine"] = setting("training", "cosine")
-    """Learning rate over the run: constant, or a cosine down to 0."""
-    ema: float = setting("training", 0.999, ge=0.0, lt=1.0)
+    lr_schedule: Literal["constant", "cosine"] = setting("training", "cosine", continuable=True)
+    """Learning rate over the run: constant, or a cosine down to 0 at train.steps."""
+    ema: float = setting("training", 0.999, ge=0.0, lt=1.0, continuable=True)
     """Decay per step of the exponential moving average of the weights; 0 keeps the raw weights."""
-    grad_clip: float = setting("training", 10.0, gt=0.0, allow_inf_nan=True)
+    grad_clip: float = setting("training", 10.0, gt=0.0, allow_inf_nan=True, continuable=True)
     """Largest gradient norm; a larger gradient is scaled down to it."""
     seed: int = setting("protocol", 0, ge=0, basic=True)
     """Seed of every random stream of the run."""

@@ -73,19 +73,25 @@ class Checkpoints:
         write_whole(self.folder / checkpoint_name(state["steps"]), checkpoint_bytes(state, resume))
 
     def find(
-        self, identity: dict[str, str] | None = None, warn: Callable[[str], object] | None = None
+        self,
+        identity: dict[str, str] | None = None,
+        warn: Callable[[str], object] | None = None,
+        before: Sequence[str] = (),
     ) -> Checkpoint | None:
         """Return the newest whole checkpoint, None if there is no file at all.
 
         Args:
             identity: hashes of the training that is to go on from it, by the keys of `IDENTITY`; not compared if None.
             warn: told if the newest file is damaged; a Python warning if not given.
+            before: hashes of the configurations that the training had before it was continued with other values.
 
         Raises:
             InputError: all are damaged; or the one found is another version's, or of another training than `identity`.
             OSError: the disk or the network fails.
         """
         found, self._damaged = newest_readable(self.files, warn)
+        if found is not None and identity is not None and found.resume.get("config") in before:
+            identity = identity | {"config": found.resume["config"]}
         if found is not None and identity is not None:
             check_identity(found, self.folder, identity)
         return found

@@ -147,6 +147,14 @@ class RunContents:
         found: dict[str, Any] = json.loads(lines[-1]) if lines else {}
         return found
 
+    def continuations(self) -> list[dict[str, Any]]:
+        """Return the lines of `continuations.jsonl`, see `Run.continue_with`; empty for a run that was never continued."""
+        path = self.path / "continuations.jsonl"
+        if not path.is_file():
+            return []
+        whole = path.read_bytes().rpartition(b"\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
+
     def metrics_end(self) -> int:
         """Return the length of `metrics.jsonl` in bytes."""
         path = self.path / "metrics.jsonl"
@@ -167,8 +175,12 @@ class RunContents:
     def find_checkpoint(
         self, identity: dict[str, str] | None = None, warn: Callable[[str], object] | None = None
     ) -> Checkpoint | None:
-        """Return the newest whole checkpoint, None without one; see `Checkpoints.find`."""
-        return self.checkpoints.find(identity, warn)
+        """Return the newest whole checkpoint, None without one; see `Checkpoints.find`.
+
+        A run that was continued goes on from checkpoints of the configurations that it had before, too.
+        """
+        before = [line["config"] for line in self.continuations()] if identity is not None else []
+        return self.checkpoints.find(identity, warn, before)
 
     def last_step(self) -> int:
         """Return the step of the newest whole checkpoint, 0 without one."""

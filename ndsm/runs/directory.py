@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ndsm.config import Config, differences
+from ndsm.config.roles import continuable_names
 from ndsm.core.atomic_file import needs_room, write_whole
 from ndsm.core.folders import names_below, remove_files
 from ndsm.core.uris import is_uri
@@ -22,7 +24,7 @@ from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
 from ndsm.runs.checkpoints import Checkpoint
 from ndsm.runs.contents import RunContents
-from ndsm.runs.identity import differing_fields, training_hash
+from ndsm.runs.identity import changes_of_continuation, differing_fields, training_hash
 from ndsm.runs.layout import FORMAT, LOCKS, check_place, checkpoint_name, removable
 from ndsm.runs.lock import RunLock
 from ndsm.runs.mirror import RemoteCopy
@@ -139,6 +141,23 @@ class Run(RunContents):
             raise InputError(
                 f"{self.path} was begun with another configuration meanwhile: {', '.join(fields)}"
             )
+        self._replace_config(before, config)
+
+    def continue_with(self, config: Config) -> None:
+        """Replace the configuration by one that the training continues with; a line of `continuations.jsonl` says what changed.
+
+        Raises:
+            InputError: another field differs than a continuation may change.
+        """
+        before = self.config()
+        if changed := changes_of_continuation(before, config):
+            # Before the configuration: with the line alone the run is still the one that it was.
+            line = {"step": self.last_step(), "time": round(time.time(), 3), "config": training_hash(before)}
+            append_line(self.path / "continuations.jsonl", line | {"changed": changed})
+        if before != config:
+            self._replace_config(before, config)
+
+    def _replace_config(self, before: Config, config: Config) -> None:
         if differences(before, config, "sampling", "evaluation"):
             self.forget_evaluation()
         self._write_config(config)
@@ -184,7 +203,9 @@ class Run(RunContents):
         if self.mirror is None or not self.exists() or not identity <= self.mirror.names():
             return
         with self._copied(*identity) as copy:
-            differing = [field.partition(" ")[0] for field in differing_fields(self.config(), copy.config())]
+            # A continuation may have been interrupted before the copy knew of it.
+            fields = differing_fields(self.config(), copy.config(), continuable_names(Config))
+            differing = [field.partition(" ")[0] for field in fields]
             if self.data()["fingerprint"] != copy.data()["fingerprint"]:
                 differing.append("rows")
         if differing:

@@ -6,6 +6,7 @@
     reference.safetensors, reference.json     the mixture
     model.safetensors, model-raw.safetensors  EMA weights; raw weights
     metrics.jsonl                             one line per report
+    continuations.jsonl                       one line per continuation by --continue: what changed, at which step
     metrics.json                              the last evaluation
     evaluations.jsonl                         one line per evaluation during the training
     samples.png                               generated rows beside data
@@ -41,6 +42,7 @@ FILES = (
     "model.safetensors",
     "model-raw.safetensors",
     "metrics.jsonl",
+    "continuations.jsonl",
     "metrics.json",
     "evaluations.jsonl",
     "samples.png",

@@ -62,6 +62,22 @@ def start(
     return trainer, replace(resume, restarts=resume.restarts + 1, counts=counts)
 
 
+def with_advice(records: Iterator[Record], run: Run) -> Iterator[Record]:
+    """Pass the records of a training on; if it diverges, the error says what goes on from the run's last checkpoint.
+
+    Raises:
+        FloatingPointError: it diverged.
+    """
+    try:
+        yield from records
+    except FloatingPointError as error:
+        saved = run.newest_checkpoint()
+        place = f"goes on from the checkpoint of step {saved[0]}" if saved else "begins again at step 0"
+        raise FloatingPointError(
+            f"{error}: the same command with --continue and the lower value {place}"
+        ) from None
+
+
 def save_records(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Record]:
     """Save the records of a training to its run; yield each one once it is saved."""
     with EventFiles(run.tensorboard, trainer.steps) as events:

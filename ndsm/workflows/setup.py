@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ndsm.config import Config
+from ndsm.config.roles import continuable_names
 from ndsm.data import Dataset, load
 from ndsm.data.outliers import outlier_notice
 from ndsm.errors import InputError
@@ -13,7 +14,7 @@ from ndsm.mixture import GaussianMixture
 from ndsm.processes import Langevin
 from ndsm.processes.registry import make_process
 from ndsm.runs import Run
-from ndsm.runs.identity import differing_fields
+from ndsm.runs.identity import changes_of_continuation, differing_fields
 from ndsm.training import TrainingSetup, fit_mixture, make_problem, with_labels
 from ndsm.training.own_drift import with_enough_steps, with_steps
 
@@ -31,6 +32,8 @@ class RunContext:
     """Hash of the rows."""
     fresh: bool = False
     """Whether a run in the same place is to be replaced."""
+    continued: bool = False
+    """Whether the run may go on with other values than it had, see `changes_of_continuation`."""
 
     @property
     def config(self) -> Config:
@@ -64,15 +67,24 @@ def squeezed_columns(config: Config, dataset: Dataset) -> str | None:
     return outlier_notice(dataset.train, dataset.schema.dimension_names)
 
 
-def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | None = None) -> RunContext:
+def prepare(
+    config: Config,
+    run: Run,
+    fresh: bool = False,
+    process: Langevin | None = None,
+    continued: bool = False,
+) -> RunContext:
     """Check the input and read the run, if it exists; write nothing.
 
     Args:
         process: replaces the configuration's process and its fitted mixture; see `own_process`.
+        continued: the run is to go on from its checkpoint with what differs, see `changes_of_continuation`.
 
     Raises:
         InputError: bad data or settings; or the run exists with another configuration or other data.
     """
+    if fresh and continued:
+        raise InputError("expected --continue, which goes on, or --fresh, which starts over, found both")
     if process is not None:
         config = own_process(config, process)
     run.owner.check_free()
@@ -93,11 +105,13 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
     counted = config.network.classes == "auto"
     if known and counted:
         config = _with_classes(config, run.config().network.class_count)
-    if known and (fields := differing_fields(run.config(), config)):
-        raise InputError(
-            f"{run.path} was begun with another configuration: {', '.join(fields)}; "
-            "give the run another --name, or start it over with --fresh"
-        )
+    if continued:
+        check_continuation(config, run, known)
+    elif known and (fields := differing_fields(run.config(), config)):
+        remedy = "give the run another --name, or start it over with --fresh"
+        if not differing_fields(run.config(), config, continuable_names(Config)):
+            remedy = f"go on with these values by --continue, {remedy}"
+        raise InputError(f"{run.path} was begun with another configuration: {', '.join(fields)}; {remedy}")
     dataset = load(config.data, config.train.seed, run.scaling() if known else None)
     if counted and not known:
         config = with_counted_labels(config, dataset)
@@ -120,7 +134,22 @@ def prepare(config: Config, run: Run, fresh: bool = False, process: Langevin | N
         problem = with_labels(problem, dataset.train_labels)
     for workers in config.train.worker_range:
         problem.limiter(workers)
-    return RunContext(run, dataset, mixture, problem, identity, fresh)
+    return RunContext(run, dataset, mixture, problem, identity, fresh, continued)
+
+
+def check_continuation(config: Config, run: Run, known: bool) -> None:
+    """Raise an error if a run cannot be continued with a configuration.
+
+    Raises:
+        InputError: there is no run; another field differs than may; or no steps would be left.
+    """
+    if not known:
+        raise InputError(f"--continue: expected a run in {run.path}, found none")
+    last = run.last_step()
+    if changes_of_continuation(run.config(), config) and config.train.steps <= last:
+        raise InputError(
+            f"--continue: expected train.steps above the {last} that {run.path} has taken, found {config.train.steps}"
+        )
 
 
 def with_counted_labels(config: Config, dataset: Dataset) -> Config:
@@ -192,7 +221,9 @@ def _begin(experiment: RunContext, run: Run) -> None:
     if experiment.fresh or not run.exists():
         # Also what a run that was killed while it was begun, or deleted, has left.
         run.remove(copy=experiment.fresh)
-    if run.exists():
+    if run.exists() and experiment.continued:
+        run.continue_with(experiment.config)
+    elif run.exists():
         run.update(experiment.config)
     else:
         data = describe_data(experiment.dataset, experiment.fingerprint)

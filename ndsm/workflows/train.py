@@ -7,7 +7,7 @@ import numpy as np
 
 from ndsm.training import Record, Trainer, TrainingSetup, local_source, open_replay, train
 from ndsm.workflows.evaluate import with_evaluations
-from ndsm.workflows.resuming import save_records, start, training_identity
+from ndsm.workflows.resuming import save_records, start, training_identity, with_advice
 from ndsm.workflows.setup import RunContext
 
 
@@ -36,7 +36,9 @@ def train_locally(
         rows = experiment.dataset.train
         source = local_source(problem, rows, resume, make_block=make_block, device=device)
         replay = open_replay(problem, resume, trainer.steps, source, device=device)
-        records = train(trainer, replay, problem, resume, stop=run.stop_file.exists, milestones=milestones)
+        records = with_advice(
+            train(trainer, replay, problem, resume, stop=run.stop_file.exists, milestones=milestones), run
+        )
         try:
             for record in with_evaluations(
                 save_records(records, trainer, run), run, problem, experiment.dataset
