@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray._private.state import available_resources_per_node
 
+from ndsm.core.interrupt import handlers, keep
 from ndsm.core.progress import say
 from pipelines.resources import Cluster, Node
 
@@ -23,6 +24,7 @@ def cluster(tell: Callable[[str], None] = say) -> Iterator[Cluster]:
     # Ray Train's log lines and Ray's own belong into Ray's log files, not between our lines.
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONSOLE_LOGGING", "0")
     started, dashboard, metrics = not ray.is_initialized(), None, None
+    before = handlers()
     if started:
         options: dict[str, Any] = {
             "log_to_driver": False,
@@ -37,6 +39,8 @@ def cluster(tell: Callable[[str], None] = say) -> Iterator[Cluster]:
             context = ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", **options)
         dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
         metrics = metrics_address()
+        # Ray's own ends the process with a stack of C++ before anything is saved.
+        keep(before)
     for name in ("ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

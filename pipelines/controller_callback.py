@@ -1,15 +1,17 @@
-"""How the driver learns which actor of Ray Train asks for its workers' room; apart from the coordinator, which needs none of Ray Train."""
+"""How the driver learns which actor of Ray Train asks for its workers' room, and where workers start and end; apart from the
+coordinator, which needs none of Ray Train.
+"""
 
 from typing import Any
 
 import ray
-from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
 from pipelines.coordinator import sealed
 
 
-class AnnounceController(ControllerCallback):
-    """Tells the coordinator of Ray Train's controller, the actor that asks for the workers' room.
+class AnnounceController(ControllerCallback, WorkerGroupCallback):
+    """Tells the coordinator of Ray Train's controller, the actor that asks for the workers' room, and of the workers that it starts.
 
     Args:
         coordinator: its handle.
@@ -22,3 +24,20 @@ class AnnounceController(ControllerCallback):
         """Called by the controller in its own process."""
         here = ray.get_runtime_context()
         self._coordinator.note_controller.remote(sealed(here.current_actor), here.get_actor_id())
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Called by the controller once all workers have their process."""
+        self._coordinator.note_workers.remote([w.metadata.node_id for w in worker_group.get_workers()])
+
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+        """Called by the controller whenever it has asked the workers how they are."""
+        if failed := sorted(worker_group_status.errors):
+            self._coordinator.note_loss.remote(failed)
+
+    def before_worker_group_shutdown(self, worker_group: Any) -> None:
+        """Called by the controller before it ends the workers, some of which may be dead."""
+        self._coordinator.note_workers.remote([])
+
+    def after_worker_group_abort(self, worker_group_context: Any) -> None:
+        """Called by the controller when it has given workers up."""
+        self._coordinator.note_workers.remote([])

@@ -5,6 +5,7 @@ report, so that neither needs a file that the other sees, or a disk that can sti
 """
 
 import time
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -14,6 +15,26 @@ from pipelines.handles import SimulatorHandle
 
 ASK_SECONDS = 1.0
 """Between a worker's looks at the list of simulators."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The workers that there are, as far as is known."""
+
+    number: int = 0
+    """Groups of workers that have started so far, with this one."""
+    nodes: tuple[str, ...] = ()
+    """Ids of the workers' nodes; empty if none lives."""
+    step: int | None = None
+    """From which they go on, once they do."""
+    world: int = 0
+    """How many go on."""
+    reports: int = 0
+    """Lines of metrics of theirs."""
+    failed: tuple[int, ...] = ()
+    """Ranks of those that failed, for which all of them end."""
+    saved: bool = False
+    """Whether the last line came with everything saved."""
 
 
 class Coordinator:
@@ -29,6 +50,7 @@ class Coordinator:
         self._failure: Exception | None = None
         self._warnings: list[str] = []
         self._controller: tuple[list[Any], str] | None = None
+        self._group = Group()
 
     def simulators(self) -> list[Any]:
         """Those in use, sealed, in the order that workers divide among themselves."""
@@ -38,10 +60,32 @@ class Coordinator:
         """Replace the simulators in use, given as sealed handles."""
         self._simulators = simulators
 
-    def post(self, line: dict[str, Any]) -> bool:
-        """Take a line of metrics; whether the workers should save and stop."""
+    def post(self, line: dict[str, Any], final: bool = False) -> bool:
+        """Take a line of metrics; whether the workers should save and stop.
+
+        Args:
+            final: whether it is the last one, with everything saved.
+        """
         self._lines.append(line)
+        self._group = replace(self._group, reports=self._group.reports + 1, saved=final)
         return self._stop
+
+    def begin(self, step: int, world: int) -> None:
+        """Take from rank 0 that so many workers go on from this step."""
+        self._group = replace(self._group, step=step, world=world)
+
+    def note_workers(self, nodes: list[str]) -> None:
+        """Take from Ray Train where workers have started, the ids of their nodes; none: that they have ended."""
+        here = self._group
+        self._group = Group(here.number + 1, tuple(nodes)) if nodes else replace(here, nodes=())
+
+    def note_loss(self, ranks: list[int]) -> None:
+        """Take from Ray Train which workers failed."""
+        self._group = replace(self._group, failed=tuple(ranks))
+
+    def group(self) -> "Group":
+        """The workers that there are."""
+        return self._group
 
     def warn(self, text: str) -> None:
         """Take what a worker wants the user to know."""
@@ -70,8 +114,12 @@ class Coordinator:
         return self._controller
 
     def ask_to_stop(self) -> None:
-        """The next `post` returns true."""
+        """From now on `post` and `stops` return true."""
         self._stop = True
+
+    def stops(self) -> bool:
+        """Whether the workers should save and stop."""
+        return self._stop
 
 
 def sealed(what: Any) -> list[Any]:

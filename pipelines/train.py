@@ -16,6 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from ndsm.config import Config, Train
 from ndsm.core.global_state import environment
+from ndsm.core.interrupt import is_terminated
 from ndsm.core.uris import is_uri
 from ndsm.errors import LeaseLost, Unfinished
 from ndsm.processes import Langevin
@@ -25,6 +26,7 @@ from ndsm.workflows.prior_match import prior_match, prior_warning
 from ndsm.workflows.setup import RunContext, begin, prepare
 from pipelines.cluster import cluster
 from pipelines.controller_callback import AnnounceController
+from pipelines.coordinator import Group
 from pipelines.evaluate import Evaluations
 from pipelines.resources import TRAINER, Cluster, check_budget
 from pipelines.room import Room, remove_groups_of
@@ -41,6 +43,8 @@ REGROUP_SECONDS = 15.0
 """How long workers that start again wait for the room of as many as before, which may be gone, until fewer are tried."""
 LOOK_SECONDS = 2.0
 """Between looks at whether Ray Train's workers have room."""
+STOP_SECONDS = 2.0
+"""How long workers that have not reported yet are waited for when they are to stop."""
 END_SECONDS = 30.0
 """Seconds for workers to save and end after a failure of the driver, before their simulators are killed, and for Ray Train to end
 when it is told to."""
@@ -231,28 +235,36 @@ def train_on_ray(
     room.let_workers_in()
     thread.start()
     looked, controller = time.monotonic(), None
+    stop = StopWatch()
     try:
         while thread.is_alive():
             thread.join(timeout=0.3)
             # Workers cannot see that a lease in the folder is lost.
             run.owner.check_held()
-            if run.stop_file.exists():
+            if asked := run.stop_file.exists():
                 pool.coordinator.ask_to_stop.remote()
             # After the last join too: the run's last line comes just before its thread ends.
-            lines, warned = ray.get(pool.coordinator.take_news.remote())
+            (lines, warned), group = ray.get(
+                [pool.coordinator.take_news.remote(), pool.coordinator.group.remote()]
+            )
             for text in warned:
                 say(text)
             for line in lines:
                 on_metrics(line)
                 pool.adapt(line)
             evaluations.look(bool(lines))
-            if time.monotonic() - looked > LOOK_SECONDS and thread.is_alive():
-                looked, controller = time.monotonic(), ray.get(pool.coordinator.controller.remote())
-                if room.watch(controller and controller[1]) and controller and run.stop_file.exists():
-                    # Nobody trains who could save more than the last checkpoint has.
+            if asked and thread.is_alive() and stop.is_over(group):
+                # Ray Train would take its time to end in order what has nothing more to do.
+                if controller := ray.get(pool.coordinator.controller.remote()):
                     end_controller(controller, thread)
                     run.pull()
                     return
+                # One that is still starting ends with this process.
+                if is_terminated():
+                    return
+            if time.monotonic() - looked > LOOK_SECONDS and thread.is_alive():
+                looked, controller = time.monotonic(), ray.get(pool.coordinator.controller.remote())
+                room.watch(controller and controller[1])
         failure = ray.get(pool.coordinator.failure.remote())
     except Unfinished:
         # It would go on asking for room.
@@ -279,6 +291,25 @@ def train_on_ray(
     if failures:
         raise cause(failures[0])
     run.pull()
+
+
+class StopWatch:
+    """Whether workers that were asked to stop have done so, or have nothing to save.
+
+    Args:
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._since = clock, math.inf
+
+    def is_over(self, group: Group) -> bool:
+        """Return whether nothing is waited for any more, for the workers there are; asked from the request on."""
+        self._since = min(self._since, self._clock())
+        if group.saved or not group.nodes:
+            return True
+        # Without a report they have trained for a moment at most, or load and compile.
+        return not group.reports and self._clock() - self._since > STOP_SECONDS
 
 
 def end_controller(controller: tuple[list[Any], str], thread: threading.Thread) -> None:

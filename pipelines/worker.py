@@ -1,6 +1,7 @@
 """A Ray Train worker: its part in all steps, and what it does when something fails."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from ndsm.training import BlockSource, Flags, Record, TrainingSetup, block_index
 from ndsm.training import train as training
 from ndsm.workflows.resuming import save_records, start, training_identity, with_advice
 from pipelines.agreement import agreed_checkpoint
-from pipelines.coordinator import Membership
+from pipelines.coordinator import ASK_SECONDS, Membership
 from pipelines.ingest import Ingest, NoAnswer
 from pipelines.instruments import Instruments
 from pipelines.versions import check_software
@@ -93,7 +94,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
             limit=config.block_seconds, warn=lambda text: coordinator.warn.remote(f"worker {rank}: {text}"),
         )  # fmt: skip
 
-    stopped = False
+    stopped, asked = False, StopRequest(coordinator)
 
     def total(counts: dict[str, float]) -> dict[str, float]:
         shared = counts_together(counts, rank, world, sum_over_workers(world), device)
@@ -102,15 +103,18 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     def posted(records: Iterator[Record]) -> Iterator[Record]:
         nonlocal stopped
         for record in records:
-            stopped = ray.get(coordinator.post.remote(record.metrics))
+            stopped = ray.get(coordinator.post.remote(record.metrics, record.final))
             yield record
 
     replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
     records = with_advice(training(
         trainer, replay, problem, resume, agree=agree_on(rank, world, device),
-        stop=lambda: stopped or run.stop_file.exists(), urgent=Notices(ray.train.get_preemption_info), total=total,
+        stop=lambda: rank == 0 and (stopped or run.stop_file.exists() or asked()),
+        urgent=Notices(ray.train.get_preemption_info), total=total,
     ), run)  # fmt: skip
     instruments = Instruments(rank, resume.counts)
+    if rank == 0:
+        coordinator.begin.remote(trainer.steps, world)
     try:
         for record in posted(save_records(records, trainer, run)) if rank == 0 else records:
             instruments.show(record.metrics)
@@ -120,6 +124,28 @@ def train_as_worker(settings: dict[str, Any]) -> None:
                 ray.train.report(record.metrics)
     finally:
         replay.source.close()
+
+
+class StopRequest:
+    """Callable that is true once the coordinator was asked to stop; it asks now and then and waits for no answer.
+
+    A stop file is not seen on another machine without a shared folder, and late on a network file system.
+
+    Args:
+        coordinator: its handle.
+    """
+
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator, self._asked, self._asked_at = coordinator, None, 0.0
+
+    def __call__(self) -> bool:
+        if self._asked is None:
+            if time.monotonic() - self._asked_at > ASK_SECONDS:
+                self._asked, self._asked_at = self._coordinator.stops.remote(), time.monotonic()
+        elif ray.wait([self._asked], timeout=0)[0]:
+            answer, self._asked = self._asked, None
+            return bool(ray.get(answer))
+        return False
 
 
 class Notices:

@@ -14,7 +14,8 @@ from typing import Any
 
 from ray import tune
 
-from ndsm.core.interrupt import on_interrupt
+from ndsm.core.interrupt import Terminated, on_interrupt
+from ndsm.core.progress import say
 from tuning.folder import SearchFolder, TrialRecord
 from tuning.proposals import Plan, Proposals
 from tuning.space import Space
@@ -101,7 +102,15 @@ def gently_interrupted(folder: SearchFolder) -> Iterator[Callable[[], bool]]:
                 folder.trial(record.number).ask_to_stop()
         return True
 
-    with on_interrupt(ask, "saving the trials that run", sys.stdout) as interrupted:
-        yield interrupted
+    def saved() -> bool:
+        owners = [folder.trial(r.number).run.owner.read() for r in folder.records() if r.status == "running"]
+        return not any(owner is not None and owner.alive for owner in owners)
+
+    with on_interrupt(ask, "saving the trials that run", sys.stdout, saved) as interrupted:
+        try:
+            yield interrupted
+        except Terminated:
+            say("stopped; the same command goes on from here")
+            raise
     # After the second Ctrl-C it stays until the next start: trials that still save have yet to find it.
     folder.stop_file.unlink(missing_ok=True)

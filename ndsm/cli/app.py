@@ -1,7 +1,7 @@
 """The command line: `ndsm COMMAND ...`.
 
 Exit codes: 0 done; 1 a failure while working, the run can be resumed; 2 bad input, nothing was written; 130
-stopped by Ctrl-C, a checkpoint was saved. `pipelines` and `tuning` are imported only by the commands that need Ray.
+stopped by Ctrl-C and 143 by SIGTERM or SIGHUP, a checkpoint was saved. `pipelines` and `tuning` are imported only by the commands that need Ray.
 """
 
 import os
@@ -16,9 +16,11 @@ from ndsm.cli.about import completion_command, doctor_command, presets_command
 from ndsm.cli.rows import impute_command, sample_command, score_command
 from ndsm.cli.runs import evaluate_command, report_command, status_command, train_command
 from ndsm.cli.studies import bench_command, reproduce_command, tune_command
-from ndsm.core.interrupt import Interrupted
+from ndsm.core.interrupt import Interrupted, is_terminated, terminable
 from ndsm.errors import InputError, Unfinished
 
+TERMINATED = 143
+"""Exit code after a terminating signal, as shells give it for SIGTERM."""
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train_command, "train a preset or a configuration file, and evaluate it"),
     "sample": (sample_command, "generate rows with a trained run"),
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise InputError(f"no command {args[0]!r}: expected one of {', '.join(COMMANDS)}")
-        with warnings.catch_warnings():
+        with terminable(), warnings.catch_warnings():
             warnings.showwarning = show_warning
             # torch's own, on the first directional derivative.
             warnings.filterwarnings("ignore", message=r".*jit\.script.*", category=FutureWarning)
@@ -94,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ndsm: {error}", file=sys.stderr)
         return 1
     except (Interrupted, KeyboardInterrupt):
-        return 130
+        return TERMINATED if is_terminated() else 130
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 1
     except Exception as error:

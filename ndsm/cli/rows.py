@@ -108,14 +108,19 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
         done += 1
         say(f"{done}/{total} {part.file}: {part.rows} rows")
 
-    if options.local:
-        for part in folder.missing():
-            folder.make(model, part)
-            tell(part)
-    elif done < total:
-        from pipelines.generate import generate_on_ray
+    try:
+        if options.local:
+            for part in folder.missing():
+                folder.make(model, part)
+                tell(part)
+        elif done < total:
+            from pipelines.generate import generate_on_ray
 
-        generate_on_ray(folder, tell)
+            generate_on_ray(folder, tell)
+    except KeyboardInterrupt:
+        there = total - len(folder.missing())
+        say(f"stopped: {there} of {total} files are there; the same command makes the others")
+        raise
     print_result(
         {"out": options.out, "rows": options.n, "files": total},
         options.json,

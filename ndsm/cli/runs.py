@@ -110,7 +110,13 @@ def train(options: TrainOptions) -> None:
                 f"stopped at step {last_metrics['step']} of {config.train.steps}, loss {last_metrics.get('loss')}",
                 file=to,
             )
-            print("a checkpoint is saved; the same command goes on from there", file=to)
+            saved = run.newest_checkpoint() is not None
+            print(
+                "a checkpoint is saved; the same command goes on from there"
+                if saved
+                else "no checkpoint was due yet; the same command starts over",
+                file=to,
+            )
             raise Interrupted
     # What comes now is written to the copy too.
     with run.hold():

@@ -88,10 +88,14 @@ def _run_study(options: ReproduceOptions, folder: "Folder", path: Path) -> None:
         # Of a run that is not begun, or trained and only evaluated, there is nothing to save.
         return any(run.exists() and run.last_step() < steps for run, steps in jobs)
 
+    def saved() -> bool:
+        owners = [Run(runs / job.name).owner.read() for job in folder.missing()]
+        return not any(owner is not None and owner.alive for owner in owners)
+
     # A killed command's would stop this one.
     stop_file(runs).unlink(missing_ok=True)
     try:
-        with stopping(stop_file(runs), begun, "saving checkpoints", sys.stderr):
+        with stopping(stop_file(runs), begun, "saving checkpoints", sys.stderr, saved):
             if options.local:
                 run_here(jobs, runs, done)
             elif jobs:

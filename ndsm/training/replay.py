@@ -23,6 +23,9 @@ DRAWS_PER_STREAM = 64
 """Steps whose row choices come from one stream: seeding one per step would cost as much as drawing."""
 
 
+CLOSE_SECONDS = 2.0
+"""How long a thread that simulates is waited for when its source is closed."""
+
 COUNTERS = {
     "blocks_sent": "asked for",
     "blocks_received": "answers that were kept",
@@ -125,9 +128,9 @@ class ThreadSource:
         }
 
     def close(self) -> None:
-        """Stop the thread and wait for its current block."""
+        """Stop the thread and wait for its current block, but not for one that takes long: who is to end has little time."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(timeout=CLOSE_SECONDS)
 
 
 class Replay:

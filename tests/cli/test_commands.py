@@ -258,6 +258,24 @@ def test_interrupt_saves_and_the_same_command_resumes(tmp_path):
     assert f"resuming toy-arcs at step {stopped}" in out
 
 
+def test_a_terminating_signal_saves_too_and_has_an_exit_code_of_its_own(tmp_path):
+    """What batch systems send before they kill; another one, as of a terminal that closes, changes nothing."""
+    process = start("train", "toy-arcs", "--local", *LONG, "--train.checkpoint-seconds", "1000", cwd=tmp_path)
+    folder = tmp_path / "runs" / "toy-arcs"
+    wait_for(lambda: len(steps_of(folder)) >= 2, process)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        process.send_signal(signum)
+        wait_for(lambda: list((folder / "checkpoints").glob("step-*.pt")) or process.poll() is not None)
+    out, err = process.communicate()
+    assert process.returncode == 143, err
+    assert "SIGTERM came: saving a checkpoint" in err
+    stopped = steps_of(folder)[-1]
+    assert f"stopped at step {stopped}" in out
+    assert "a checkpoint is saved; the same command goes on" in out
+    assert [int(p.stem[5:]) for p in (folder / "checkpoints").glob("step-*.pt")] == [stopped]
+    assert not (folder / "checkpoints" / "stop").exists()
+
+
 @pytest.mark.ray
 @pytest.mark.nightly
 def test_kill_9_of_the_driver_then_the_run_goes_on_from_the_last_checkpoint(tmp_path):
@@ -437,7 +455,8 @@ def test_an_objective_that_the_process_does_not_allow_is_said_before_the_work(mo
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ray_address_joins_a_running_cluster_and_an_interrupt_leaves_it_running(tmp_path):
+def test_ray_address_joins_a_running_cluster_and_sigterm_saves_and_leaves_it_running(tmp_path):
+    """Ray's own handler would end the process before anything is saved."""
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200 << 20}
@@ -445,11 +464,13 @@ def test_ray_address_joins_a_running_cluster_and_an_interrupt_leaves_it_running(
     try:
         process = start("train", "toy-arcs", *LONG, cwd=tmp_path, RAY_ADDRESS=cluster.address)
         folder = tmp_path / "runs" / "toy-arcs"
-        wait_for(lambda: list((folder / "checkpoints").glob("step-*.pt")), process)
-        process.send_signal(signal.SIGINT)
+        wait_for(lambda: len(steps_of(folder)) >= 2, process)
+        process.send_signal(signal.SIGTERM)
         out, err = process.communicate()
-        assert process.returncode == 130, err
-        assert "stopped at step" in out
+        assert process.returncode == 143, err
+        stopped = steps_of(folder)[-1]
+        assert f"stopped at step {stopped}" in out
+        assert (folder / "checkpoints" / f"step-{stopped:09d}.pt").exists()
         assert not cluster.head_node.dead_processes()
     finally:
         cluster.shutdown()

@@ -1,5 +1,7 @@
 """What the driver and the workers decide on Ray, without Ray."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from ndsm.runs.identity import training_hash
 from ndsm.training import pick_device
 from ndsm.workflows.setup import build_problem
 from pipelines import simulator_pool, train, worker
+from pipelines.coordinator import Coordinator, Group
 from pipelines.resources import Cluster
 
 
@@ -74,3 +77,39 @@ def test_counts_of_workers_add_up_and_the_longest_wait_counts():
     for rank in range(3):
         found = worker.counts_together(counts[rank], rank, 3, lambda table: whole)
         assert found == {"stall_fraction": 0.7, "blocks_sent": 7, "simulator_seconds": 0.75}
+
+
+def test_workers_that_are_to_stop_are_waited_for_as_long_as_they_have_something_to_save():
+    now = 100.0
+    watch = train.StopWatch(lambda: now)
+    trains = Group(1, ("node",), step=0, world=1, reports=3)
+    assert not watch.is_over(trains)
+    now += 1000
+    # Saving may take as long as it takes.
+    assert not watch.is_over(trains)
+    assert watch.is_over(replace(trains, saved=True))
+    # None lives, or those that live have not trained: the last checkpoint is all there is.
+    assert watch.is_over(replace(trains, nodes=()))
+    starting = Group(2, ("node",))
+    assert watch.is_over(starting)
+    assert not train.StopWatch(lambda: now).is_over(starting)
+
+
+def test_the_coordinator_knows_which_workers_there_are():
+    """What Ray Train's controller and rank 0 tell of starts, losses and reports."""
+    made = Coordinator([])
+    assert made.group() == Group()
+    made.note_workers(["a", "b"])
+    made.begin(20, 2)
+    made.post({"step": 30})
+    assert made.group() == Group(1, ("a", "b"), 20, 2, 1)
+    made.note_loss([1])
+    made.note_workers([])
+    assert made.group() == Group(1, (), 20, 2, 1, (1,))
+    made.note_workers(["a"])
+    assert made.group() == Group(2, ("a",))
+    assert not made.stops()
+    made.ask_to_stop()
+    assert made.stops()
+    assert made.post({"step": 40}, True)
+    assert made.group().saved

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 
 from ndsm.cli import main
 from ndsm.config import load_config, merge
+from ndsm.core.interrupt import Terminated, terminable
 from ndsm.errors import InputError
 from pipelines.resources import Cluster
 from tuning.command import trial_resources, trials_at_once
@@ -168,6 +170,34 @@ def test_trials_find_the_request_to_stop_after_a_search_that_ended_at_once(tmp_p
     assert folder.stop_file.exists()
     folder.begin({})
     assert not folder.stop_file.exists()
+
+
+def test_a_terminating_signal_waits_for_the_trials_to_save_and_for_nothing_more(
+    tmp_path, held_elsewhere, monkeypatch
+):
+    """Ray Tune and the search's page take longer than whoever sent it waits."""
+    monkeypatch.setattr("ndsm.core.interrupt.GRACE_SECONDS", 1000.0)
+    folder = SearchFolder(tmp_path)
+    trial = folder.trial(0)
+    trial.write(TrialRecord(0, {}))
+
+    def search():
+        with gently_interrupted(folder), held_elsewhere(trial.run):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+            # Asked, and while it saves left alone.
+            assert folder.stop_file.exists()
+        return "ended"
+
+    def unfinished():
+        with gently_interrupted(folder):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(100)
+
+    with terminable():
+        assert search() == "ended"
+    with terminable(), pytest.raises(Terminated):
+        unfinished()
 
 
 def test_a_grid_ends_when_it_was_tried(tmp_path):
