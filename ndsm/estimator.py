@@ -14,6 +14,7 @@ from torch import nn
 
 from ndsm.config import IMAGES, Config, build_config, flat, merge, read_preset
 from ndsm.config.roles import names_of
+from ndsm.core.global_state import usable_threads
 from ndsm.core.rng import RandomState, draw_seed
 from ndsm.data import Labels
 from ndsm.data.frames import LIBRARIES, Frame, chosen_library, is_frame, numbers
@@ -97,6 +98,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         self.device = device
         self.verbose = verbose
 
+    @usable_threads()
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on rows X, (n, d); returns self.
 
@@ -147,6 +149,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         self._take(mixture, data, frame, trainer.model, model)
         return self
 
+    @usable_threads()
     def sample(
         self,
         n_samples: int = 1,
@@ -199,6 +202,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         out = self._rows_out(rows)
         return (out, np.array(self.classes_)[numbers]) if return_labels else out
 
+    @usable_threads()
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-density of each row of X (n, d) in nats and in the units of X, (n,) float64.
 
@@ -215,6 +219,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         """Return the mean of `score_samples`, as scikit-learn's mixtures do: the higher, the better."""
         return float(self.score_samples(X).mean())
 
+    @usable_threads()
     def impute(self, X: Any, n_draws: int = 1, *, random_state: RandomState = None) -> Any:
         """Draw the missing numbers (NaN) of rows X (n, d) given the others, n_draws times, (n_draws, n, d).
 
@@ -235,6 +240,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         rows = self._validated(X, reset=False, exact=True, ensure_all_finite="allow-nan")
         return self._rows_out(self._drawn(rows, n_draws, random_state), X)
 
+    @usable_threads()
     def reconstruct(
         self,
         A: Any,
@@ -279,6 +285,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         )  # fmt: skip
         return self._rows_out(found)
 
+    @usable_threads()
     def fit_second_order(self, X: Any, *, rank: int = 4, steps: int = 4000) -> Self:
         """Train a second-order score on the rows X that the model was fitted on (`ndsm.inference.second_order`); returns self.
 
@@ -294,6 +301,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         self._model.fit_second_order(self._rows(X), rank, steps)
         return self
 
+    @usable_threads()
     def denoise(self, X: Any, t: float, rank: int = 0) -> Denoised:
         """Return mean, standard deviation and factors of the covariance of the clean rows given noisy ones X (n, d), in X's units.
 

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray._private.state import available_resources_per_node
 
+from ndsm.core.cores import usable_cores
 from ndsm.core.interrupt import handlers, keep
 from ndsm.core.progress import say
 from pipelines.resources import Cluster, Node
@@ -36,7 +37,14 @@ def cluster(tell: Callable[[str], None] = say) -> Iterator[Cluster]:
         else:
             # "local" always starts one: without it Ray would join what `ray start` last noted on this machine,
             # and wait minutes for it if it has died since.
-            context = ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", **options)
+            context = ray.init(
+                address="local",
+                # Ray knows of containers' limits, and not of the cores that a batch system binds a job to.
+                num_cpus=usable_cores(),
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                **options,
+            )
         dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
         metrics = metrics_address()
         # Ray's own ends the process with a stack of C++ before anything is saved.

@@ -79,7 +79,7 @@ class Evaluations:
     def _start(self, seconds: float) -> None:
         started = time.monotonic()
         self._due = started + min(seconds, AGAIN_SECONDS)
-        if not (nodes := nodes_to_spare(ray.nodes())):
+        if not (nodes := nodes_to_spare(ray.nodes(), self._problem.config.train.cpus_per_worker)):
             return
         self._place = placement_group(
             [{"CPU": 1}], bundle_label_selector=[{"ray.io/node-id": f"in({','.join(nodes)})"}]
@@ -119,15 +119,16 @@ class Evaluations:
         self._failed = True
 
 
-def nodes_to_spare(nodes: list[dict[str, Any]]) -> list[str]:
+def nodes_to_spare(nodes: list[dict[str, Any]], cpus: int = 1) -> list[str]:
     """Ids of the nodes with a CPU beyond those of the workers that may come to them.
 
     Args:
         nodes: as `ray.nodes()` lists them.
+        cpus: of a worker.
     """
     ids = []
     for node in nodes:
         resources = node["Resources"]
-        if node["Alive"] and resources.get("CPU", 0) - resources.get(TRAINER, 0) >= 1:
+        if node["Alive"] and resources.get("CPU", 0) - cpus * resources.get(TRAINER, 0) >= 1:
             ids.append(node["NodeID"])
     return ids

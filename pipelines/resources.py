@@ -88,9 +88,13 @@ class Cluster:
         if self.metrics:
             say(f"Metrics for Prometheus: {self.metrics}")
 
-    def worker_resources(self, use_gpu: bool) -> dict[str, float]:
-        """Return the resources that each training worker asks for."""
-        found = {"CPU": 1.0}
+    def worker_resources(self, use_gpu: bool, cpus: int = 1) -> dict[str, float]:
+        """Return the resources that each training worker asks for.
+
+        Args:
+            cpus: `train.cpus_per_worker`.
+        """
+        found = {"CPU": float(cpus)}
         if use_gpu:
             found["GPU"] = 1.0
         if self.trainers is not None:
@@ -127,11 +131,12 @@ def check_budget(
         InputError: they do not; one sentence with what to change. Ray itself would wait for ever.
     """
     workers, most = train.worker_range
-    needed = simulators + workers
+    needed = simulators + workers * train.cpus_per_worker
     if needed > cluster.cpus:
+        each = f" of {train.cpus_per_worker} CPUs" if train.cpus_per_worker > 1 else ""
         raise InputError(
             f"the cluster has {cluster.cpus:g} CPUs, but {simulators} simulators and {workers} training "
-            f"workers need {needed}; lower train.simulators or train.workers, add nodes, or use --local"
+            f"workers{each} need {needed}; lower train.simulators or train.workers, add nodes, or use --local"
         )
     if use_gpu and workers > cluster.gpus:
         raise InputError(
@@ -181,7 +186,8 @@ def _check_nodes(
         short = []
     if train.simulators in (0, "auto"):
         # Workers may simulate by themselves, on whatever node they come to.
-        workers = [n for n in cluster.nodes if capacity(n.total, cluster.worker_resources(use_gpu))]
+        bundle = cluster.worker_resources(use_gpu, train.cpus_per_worker)
+        workers = [n for n in cluster.nodes if capacity(n.total, bundle)]
         short += [n for n in workers if data_bytes > n.object_store]
     if short:
         best = max(short, key=lambda node: node.object_store)

@@ -58,7 +58,7 @@ class Room:
         data_bytes: float,
         say: Callable[[str], None],
     ) -> None:
-        self.worker_bundle = found.worker_resources(use_gpu)
+        self.worker_bundle = found.worker_resources(use_gpu, config.cpus_per_worker)
         self.simulator_bundle = found.simulator_resources()
         self._least, self._most = config.worker_range
         self._window, self._data = window_bytes, data_bytes

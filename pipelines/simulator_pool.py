@@ -121,10 +121,11 @@ def as_worker(function: Callable[..., Any], room: Room, *args: Any) -> Any:
     """Run a function in a task with the resources of a training worker, in the room held for one, and return its result."""
 
     def work(*args: Any) -> Any:
-        torch.set_num_threads(1)
+        torch.set_num_threads(cpus)
         return function(*args)
 
     assert room.workers is not None
+    cpus = int(room.worker_bundle["CPU"])
     there = PlacementGroupSchedulingStrategy(room.workers)
     task = ray.remote(**remote_options(room.worker_bundle), scheduling_strategy=there)(work)
     return ray.get(task.remote(*args))

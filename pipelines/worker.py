@@ -62,8 +62,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     problem: TrainingSetup = settings["problem"]
     run: Run = settings["run"]
     coordinator = settings["coordinator"]
-    # Ray grants one CPU.
-    torch.set_num_threads(1)
+    torch.set_num_threads(problem.config.train.cpus_per_worker)
     run.pull()
     if not run.exists():
         raise InputError(

@@ -182,7 +182,8 @@ def trial_cpus(config: Config, kind: TrialKind) -> float:
     """CPUs that a trial and the processes it starts take."""
     if kind == "in-process":
         return 1.0
-    return config.train.first_simulators + config.train.worker_range[0] + NESTED_TRIAL_CPUS
+    train = config.train
+    return train.first_simulators + train.worker_range[0] * train.cpus_per_worker + NESTED_TRIAL_CPUS
 
 
 def trials_at_once(connected: Cluster, config: Config, kind: TrialKind, asked: int | None) -> int:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from ndsm.config import preset_names
+from ndsm.core.cores import usable_cores
 
 
 def completion_command(args: Sequence[str]) -> None:
@@ -46,7 +47,13 @@ def doctor_command(args: Sequence[str]) -> None:
 
     for package, version in versions().items():
         print(f"{package} {version}")
-    print(f"{os.cpu_count()} cores")
+    cores, there = usable_cores(), os.cpu_count() or 1
+    limited = (
+        f" of the machine's {there}, by this process's binding or its container's limit"
+        if cores < there
+        else ""
+    )
+    print(f"{cores} cores{limited}")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print(f"GPUs: {', '.join(names) if names else 'none; training runs on the CPU'}")
     from pipelines.cluster import cluster

@@ -8,7 +8,8 @@ import os
 import select
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TextIO
 
@@ -16,6 +17,7 @@ from ndsm.cli.about import completion_command, doctor_command, presets_command
 from ndsm.cli.rows import impute_command, sample_command, score_command
 from ndsm.cli.runs import evaluate_command, report_command, status_command, train_command
 from ndsm.cli.studies import bench_command, reproduce_command, tune_command
+from ndsm.core.cores import bound_cores, given_threads, usable_cores
 from ndsm.core.interrupt import Interrupted, is_terminated, terminable
 from ndsm.errors import InputError, Unfinished
 
@@ -68,6 +70,19 @@ def show_warning(
     print(f"ndsm: warning: {message}", file=sys.stderr, flush=True)
 
 
+@contextmanager
+def limited_threads() -> Iterator[None]:
+    """Let a command use the cores that its container allows; PyTorch itself heeds what its process is bound to, and OMP_NUM_THREADS."""
+    if given_threads() or usable_cores() >= bound_cores():
+        yield
+        return
+    # Only here, since not every command needs PyTorch.
+    from ndsm.core.global_state import usable_threads
+
+    with usable_threads():
+        yield
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -82,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise InputError(f"no command {args[0]!r}: expected one of {', '.join(COMMANDS)}")
-        with terminable(), warnings.catch_warnings():
+        with terminable(), limited_threads(), warnings.catch_warnings():
             warnings.showwarning = show_warning
             # torch's own, on the first directional derivative.
             warnings.filterwarnings("ignore", message=r".*jit\.script.*", category=FutureWarning)

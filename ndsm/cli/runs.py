@@ -1,6 +1,5 @@
 """Commands that train, evaluate and describe a run."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ def train_command(args: Sequence[str]) -> None:
 def train(options: TrainOptions) -> None:
     """Train a run, then evaluate it."""
     from ndsm.cli.console import TrainingProgress
-    from ndsm.core.global_state import threads
+    from ndsm.core.global_state import usable_threads
     from ndsm.core.progress import say, stage
     from ndsm.runs import Run
     from ndsm.runs.identity import differing_fields
@@ -94,7 +93,7 @@ def train(options: TrainOptions) -> None:
 
             if options.local:
                 # One core is left to the simulating thread.
-                with threads(max(1, (os.cpu_count() or 1) - 1)), run.hold():
+                with usable_threads(spare=1), run.hold():
                     begin(experiment)
                     begun()
                     for record in train_locally(experiment):

@@ -42,7 +42,10 @@ class Train(Section):
     window: int = setting("execution", 2, ge=1)
     """Blocks each simulator may be ahead of the trainer."""
     workers: int | str = setting("execution", 1, basic=True)
-    """Training workers (data-parallel), one CPU or GPU each; or "min,max": as many as the cluster has room for."""
+    """Training workers (data-parallel), a GPU or train.cpus_per_worker CPUs each; or "min,max": as many as the cluster has room for."""
+    cpus_per_worker: int = setting("execution", 1, ge=1)
+    """CPUs that Ray reserves for each training worker, which are the threads of its steps. --local uses all cores of its process
+    but one, or OMP_NUM_THREADS threads."""
     simulators: Annotated[int, Field(ge=0)] | Literal["auto"] = setting("execution", 1, basic=True)
     """Simulator actors, one CPU each; 0 simulates on a thread and the device of each worker; `auto` measures what is needed when
     training starts, and adds or removes some while the workers wait or do not."""

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
+from ndsm.core.cores import given_threads, usable_cores
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
@@ -30,6 +32,20 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def usable_threads(spare: int = 0) -> Iterator[None]:
+    """Let PyTorch use no more threads than there are cores for this process: its own number knows of no limit of a container.
+
+    Where OMP_NUM_THREADS is set it decides alone, and a smaller number that was set in the program stays.
+
+    Args:
+        spare: cores that are left to others.
+    """
+    now = torch.get_num_threads()
+    with threads(now if given_threads() else min(now, max(1, usable_cores() - spare))):
+        yield
 
 
 @contextmanager

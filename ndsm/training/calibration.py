@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ndsm.core.global_state import threads
 from ndsm.simulation import rollout
 from ndsm.training.setup import TrainingSetup
 from ndsm.training.step import Trainer
@@ -54,7 +55,9 @@ def measure_costs(
         # Reading a number waits for a GPU to have done its work.
         float(trainer.step(rows)[0])
 
-    block_seconds = own_seconds = _median_seconds(lambda: rollout(problem.spec, data, 0), seconds, clock)
+    # A simulator has one CPU.
+    with threads(1):
+        block_seconds = own_seconds = _median_seconds(lambda: rollout(problem.spec, data, 0), seconds, clock)
     if device.type != "cpu":
         spec = problem.spec.on(device)
         own_seconds = _median_seconds(lambda: rollout(spec, data, 0), seconds, clock)

@@ -24,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from ndsm.core.atomic_file import write_whole
+from ndsm.core.cores import given_threads, usable_cores
 from ndsm.core.global_state import seeded, threads
 from ndsm.core.hashing import fingerprint
 from ndsm.core.optimizer import Adam
@@ -132,11 +133,10 @@ def cache_folder() -> Path:
 
 @contextmanager
 def all_cores() -> Iterator[None]:
-    """Lets torch use every core for a while, or OMP_NUM_THREADS of them where that is set: workers and simulators are
-    held to one thread each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else torch.get_num_threads()
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    with threads(min(cores, int(given)) if given.isdecimal() and int(given) else cores):
+    """Lets torch use every core of this process for a while, or OMP_NUM_THREADS of them where that is set: workers and simulators
+    are held to one thread each."""
+    cores = usable_cores()
+    with threads(min(cores, given_threads() or cores)):
         yield
 
 

@@ -172,3 +172,12 @@ def test_auto_starts_what_the_measured_costs_ask_for_and_there_is_room_for(ray_c
             assert words in said[-1]
             assert len(room.places) == max(1, expected)
         wait_until_all_is_free()
+
+
+def test_a_worker_of_several_cpus_holds_them_and_has_as_many_threads(ray_cluster):
+    room, _ = room_of(**{"train.cpus_per_worker": 3, "train.simulators": 2})
+    with room:
+        room.wait(2)
+        # Beside three CPUs for the worker there is room for one simulator.
+        assert len(room.places) == 1
+        assert simulator_pool.as_worker(torch.get_num_threads, room) == 3

@@ -81,6 +81,7 @@ def test_custom_resources_are_asked_for_where_the_cluster_offers_them():
     assert plain.simulator_resources() == {"CPU": 1}
     split = Cluster.of({"CPU": 9.0, "trainer": 2.0, "sim": 5.0})
     assert split.worker_resources(False) == {"CPU": 1, "trainer": 1}
+    assert split.worker_resources(False, 3) == {"CPU": 3, "trainer": 1}
     assert split.simulator_resources() == {"CPU": 1, "sim": 1}
 
 
