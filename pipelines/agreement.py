@@ -16,6 +16,28 @@ PATIENCE = 75.0
 AGAIN_SECONDS = 0.5
 
 
+def settle_copy(run: Run, rank: int, world: int, device: torch.device | str) -> None:
+    """Bring the run's folders on the workers' machines and its remote copy to the same state, if there is such a copy.
+
+    A worker whose machine has a newer checkpoint than the copy, because the storage was away when it was saved, uploads it
+    before all others download. All workers call it.
+
+    Raises:
+        StorageAway: the storage has not answered for `train.storage_seconds`.
+    """
+    if run.mirror is None:
+        return
+    steps = torch.zeros(world, dtype=torch.int64, device=device)
+    steps[rank] = run.steps_ahead()
+    if world > 1:
+        dist.all_reduce(steps)
+    if int(steps.max()) and int(steps.argmax()) == rank:
+        run.push()
+    if world > 1:
+        dist.barrier()
+    run.pull()
+
+
 def agreed_checkpoint(
     run: Run,
     identity: dict[str, str],

@@ -51,6 +51,8 @@ class Coordinator:
         self._warnings: list[str] = []
         self._controller: tuple[list[Any], str] | None = None
         self._group = Group()
+        self._skipped: dict[int, str] = {}
+        self._kept: set[int] = set()
 
     def simulators(self) -> list[Any]:
         """Those in use, sealed, in the order that workers divide among themselves."""
@@ -96,6 +98,26 @@ class Coordinator:
         news = self._lines, self._warnings
         self._lines, self._warnings = [], []
         return news
+
+    def skip(self, index: int, reason: str, most: int) -> bool:
+        """Take the index of a block that cannot be simulated; false if so many are replaced already."""
+        if index not in self._skipped and len(self._skipped) >= most:
+            return False
+        self._skipped[index] = reason
+        return True
+
+    def skips_to_keep(self) -> dict[int, str]:
+        """Blocks that the driver has not written down yet, and why each is replaced."""
+        return {index: reason for index, reason in self._skipped.items() if index not in self._kept}
+
+    def keep_skips(self, indices: list[int]) -> None:
+        """Take note that these blocks are written down as replaced."""
+        self._kept.update(indices)
+        self._skipped.update({index: self._skipped.get(index, "") for index in indices})
+
+    def skips_kept(self) -> set[int]:
+        """Blocks that are replaced, as the run has it."""
+        return self._kept
 
     def fail(self, error: Exception) -> None:
         """Take what ended the training and would end it again: a restart is of no use."""
@@ -172,8 +194,10 @@ class Membership:
             return
         self._known = reference
         simulators: list[SimulatorHandle] = ray.get(reference)
-        self.total = len(simulators)
-        self.mine = simulators[self._rank :: self._world]
-        if simulators and not self.mine:
-            self.mine = [simulators[self._rank % len(simulators)]]
-        self.others = [s for s in simulators if all(s.actor != own.actor for own in self.mine)]
+        self.total = total = len(simulators)
+        # By their places: comparing handles would take a second for a thousand of them.
+        own = range(self._rank, total, self._world)
+        if total and not own:
+            own = range(self._rank % total, self._rank % total + 1)
+        self.mine = [simulators[i] for i in own]
+        self.others = [simulator for i, simulator in enumerate(simulators) if i not in own]

@@ -15,8 +15,9 @@ import torch
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from ndsm.errors import InputError, described
 from ndsm.simulation import RolloutSpec, rollout
-from pipelines.handles import SimulatorHandle
+from pipelines.handles import BlockFailed, SimulatorHandle
 from pipelines.resources import remote_options
 from pipelines.versions import check_software, software
 
@@ -55,7 +56,8 @@ class Simulator:
             inputs: references to the spec (process, grid and what is recorded) and to the rows that trajectories start from.
 
         Raises:
-            InputError: this node has other software than the driver, or the simulation failed.
+            InputError: this node has other software than the driver.
+            BlockFailed: the simulation failed.
         """
         if self._inputs is None:
             # Here and not in the constructor, whose errors Ray would answer by starting the actor again.
@@ -64,7 +66,10 @@ class Simulator:
             self._inputs = spec, rows
         spec, data = self._inputs
         started = time.perf_counter()
-        rows = rollout(spec, data, index)
+        try:
+            rows = rollout(spec, data, index)
+        except Exception as error:
+            raise BlockFailed(index, described(error), isinstance(error, InputError)) from error
         return {
             "rows": rows,
             "index": index,

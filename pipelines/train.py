@@ -37,8 +37,8 @@ from pipelines.worker import worker
 RESIZE_SECONDS = 30.0
 """Between looks at whether more workers would fit; taking them in is a restart from the last checkpoint."""
 GRADIENT_SECONDS = 60
-"""Beyond `train.block_seconds`, after which a worker stops waiting for another one's gradients: one that waits for a block
-keeps the others waiting. Ray itself ends them when a process or node dies."""
+"""Beyond `train.block_seconds` and `train.storage_seconds`, after which a worker stops waiting for another one's gradients: one that
+waits for a block or for storage keeps the others waiting. Ray itself ends them when a process or node dies."""
 REGROUP_SECONDS = 15.0
 """How long workers that start again wait for the room of as many as before, which may be gone, until fewer are tried."""
 LOOK_SECONDS = 2.0
@@ -180,6 +180,7 @@ def train_on_ray(
     """
     config = problem.config.train
     pool, evaluations = SimulatorPool(problem, data, room, simulators, say), Evaluations(run, problem)
+    pool.coordinator.keep_skips.remote(run.skipped_blocks())
     # The state to resume from is the run's own checkpoint; Ray keeps only its bookkeeping here.
     if run.mirror is None:
         storage: dict[str, Any] = {"storage_path": str((run.path / "checkpoints").resolve())}
@@ -202,7 +203,7 @@ def train_on_ray(
         train_loop_config=settings,
         torch_config=TorchConfig(
             backend="nccl" if use_gpu else "gloo",
-            timeout_s=math.ceil(config.block_seconds + GRADIENT_SECONDS),
+            timeout_s=math.ceil(max(config.block_seconds, config.storage_seconds) + GRADIENT_SECONDS),
         ),
         scaling_config=ScalingConfig(
             num_workers=least if least == most else (least, most),
@@ -249,6 +250,11 @@ def train_on_ray(
             )
             for text in warned:
                 say(text)
+            if skips := ray.get(pool.coordinator.skips_to_keep.remote()):
+                for index, reason in skips.items():
+                    run.skip_block(index, reason)
+                # The worker waits for it: what it trains on next has to be known after a crash.
+                pool.coordinator.keep_skips.remote(list(skips))
             for line in lines:
                 on_metrics(line)
                 pool.adapt(line)

@@ -11,16 +11,29 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device, prepare_model
 
-from ndsm.errors import InputError, LeaseLost
+from ndsm.errors import BadBlock, InputError, LeaseLost
 from ndsm.runs import Run
-from ndsm.training import BlockSource, Flags, Record, TrainingSetup, block_index, local_source, open_replay
+from ndsm.runs.outage import StorageAway
+from ndsm.training import (
+    BadBlocks,
+    BlockSource,
+    Flags,
+    Record,
+    TrainingSetup,
+    block_index,
+    local_source,
+    open_replay,
+)
 from ndsm.training import train as training
 from ndsm.workflows.resuming import save_records, start, training_identity, with_advice
-from pipelines.agreement import agreed_checkpoint
+from pipelines.agreement import agreed_checkpoint, settle_copy
 from pipelines.coordinator import ASK_SECONDS, Membership
 from pipelines.ingest import Ingest, NoAnswer
 from pipelines.instruments import Instruments
 from pipelines.versions import check_software
+
+KEEP_SECONDS = 0.2
+"""Between looks at whether the driver has written down that a block is replaced."""
 
 
 def worker(settings: dict[str, Any]) -> None:
@@ -38,7 +51,7 @@ def worker(settings: dict[str, Any]) -> None:
 
     try:
         train_as_worker(settings)
-    except (InputError, FloatingPointError, NoAnswer, LeaseLost) as error:
+    except (InputError, FloatingPointError, NoAnswer, BadBlock, LeaseLost, StorageAway) as error:
         end(error)
     except OSError as error:
         # A disk that is full or gone stays so; what is behind a network may answer again.
@@ -55,7 +68,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     """Take this worker's part in all steps that are left.
 
     Raises:
-        InputError, FloatingPointError, NoAnswer, LeaseLost: it would not go better next time.
+        InputError, FloatingPointError, NoAnswer, BadBlock, LeaseLost, StorageAway: it would not go better next time.
         OSError: storage failed.
     """
     check_software(settings["software"])
@@ -63,14 +76,18 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     run: Run = settings["run"]
     coordinator = settings["coordinator"]
     torch.set_num_threads(problem.config.train.cpus_per_worker)
-    run.pull()
+    run.outage.seconds, run.outage.warn = (
+        problem.config.train.storage_seconds,
+        lambda text: coordinator.warn.remote(text),
+    )
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    settle_copy(run, rank, world, get_device())
     if not run.exists():
         raise InputError(
             f"node {socket.gethostname()} does not see the run in {run.path}: expected a folder that all nodes share as "
             "--out or train.storage, or a URI such as s3://bucket/runs as train.storage"
         )
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
     found = agreed_checkpoint(
         run, training_identity(problem), rank, world, get_device(), lambda text: coordinator.warn.remote(text)
     )
@@ -79,6 +96,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
         return
     device = trainer.device
     members = Membership(coordinator, rank, world)
+    bad = bad_blocks(problem, coordinator).including(rank == 0)
 
     def open_source(first: int) -> BlockSource:
         def index_of(number: int) -> int:
@@ -86,11 +104,12 @@ def train_as_worker(settings: dict[str, Any]) -> None:
 
         if not members.total:
             data = ray.get(settings["data"][0])
-            return local_source(problem, data, resume, rank, device=device)(first)
+            return local_source(problem, data, resume, rank, device=device, bad=bad)(first)
         config = problem.config.train
         return Ingest(
             members.look, index_of, first, config.window, problem.spec.stamp, others=lambda: members.others,
             limit=config.block_seconds, warn=lambda text: coordinator.warn.remote(f"worker {rank}: {text}"),
+            bad=bad,
         )  # fmt: skip
 
     stopped, asked = False, StopRequest(coordinator)
@@ -145,6 +164,21 @@ class StopRequest:
             answer, self._asked = self._asked, None
             return bool(ray.get(answer))
         return False
+
+
+def bad_blocks(problem: TrainingSetup, coordinator: Any) -> BadBlocks:
+    """Which blocks of the run are replaced; those that this worker cannot have simulated are first written down by the driver."""
+    most = problem.config.train.max_bad_blocks
+
+    def record(index: int, reason: str) -> bool:
+        if not ray.get(coordinator.skip.remote(index, reason, most)):
+            return False
+        while index not in ray.get(coordinator.skips_kept.remote()):
+            time.sleep(KEEP_SECONDS)
+        return True
+
+    known = ray.get(coordinator.skips_kept.remote())
+    return BadBlocks(most, known, record, lambda text: coordinator.warn.remote(text))
 
 
 class Notices:

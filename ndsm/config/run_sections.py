@@ -56,7 +56,11 @@ class Train(Section):
     ends. Of train.workers min,max as many as fit are started after 15 s of it."""
     block_seconds: float = setting("execution", 600.0, gt=0.0, allow_inf_nan=True)
     """How long a worker waits for a block while no simulator answers before the run ends: simulators that crash or hang
-    again and again. It has to exceed the time that a block takes."""
+    again and again. Three tenths of it have to exceed the time that a block takes."""
+    max_bad_blocks: int = setting("execution", 0, ge=0)
+    """How many blocks may be left out that a simulator fails at, or hangs at for three tenths of train.block_seconds, in three
+    tries; another block takes the place of each, for good. 0: the run ends at the first, whose index it names, since what is left
+    out may lie where the data are rare."""
     device: Literal["auto", "cpu", "cuda"] = setting("execution", "auto", basic=True)
     """Device of the training step; auto is a GPU where there is one, on Ray where there is one for each worker."""
     precision: Literal["float32", "bfloat16"] = setting("training", "float32")
@@ -70,6 +74,9 @@ class Train(Section):
     storage: str | None = setting("storage", None)
     """Where the run's folder is made, in place of --out: on several machines a path they all see, or a URI
     (s3://bucket/folder, gs://..., file:///...) that the folder under --out is copied to and resumed from."""
+    storage_seconds: float = setting("execution", 600.0, ge=0.0, allow_inf_nan=True)
+    """How long a training goes on while a URI as train.storage does not answer, and at its end waits for it, before the run ends. Its
+    checkpoints are meanwhile in the folder under --out alone, and uploaded once the storage answers."""
 
     @property
     def worker_range(self) -> tuple[int, int]:

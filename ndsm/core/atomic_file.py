@@ -24,10 +24,13 @@ def needs_room(path: Path | str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise OSError(
+        full = OSError(
             f"{path}: expected room on the disk to write it, found none ({os.strerror(error.errno)}); free some, and the "
             "same command goes on"
-        ) from None
+        )
+        # Given to the constructor it would become a part of the sentence.
+        full.errno = error.errno
+        raise full from None
 
 
 @contextmanager

@@ -149,10 +149,16 @@ class RunContents:
 
     def continuations(self) -> list[dict[str, Any]]:
         """Return the lines of `continuations.jsonl`, see `Run.continue_with`; empty for a run that was never continued."""
-        path = self.path / "continuations.jsonl"
-        if not path.is_file():
-            return []
-        whole = path.read_bytes().rpartition(b"\n")[0]
+        return self._lines("continuations.jsonl")
+
+    def skipped_blocks(self) -> list[int]:
+        """Return the indices of the blocks that could not be simulated, and that others took the place of."""
+        return [line["block"] for line in self._lines("skipped_blocks.jsonl")]
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        """Return the whole lines of a file; none if it is not there."""
+        path = self.path / name
+        whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
         return [json.loads(line) for line in whole.splitlines()]
 
     def metrics_end(self) -> int:

@@ -25,9 +25,10 @@ from ndsm.mixture import GaussianMixture
 from ndsm.runs.checkpoints import Checkpoint
 from ndsm.runs.contents import RunContents
 from ndsm.runs.identity import changes_of_continuation, differing_fields, training_hash
-from ndsm.runs.layout import FORMAT, LOCKS, check_place, checkpoint_name, removable
+from ndsm.runs.layout import FORMAT, LOCKS, check_place, checkpoint_name, removable, step_of
 from ndsm.runs.lock import RunLock
 from ndsm.runs.mirror import RemoteCopy
+from ndsm.runs.outage import Outage
 
 
 class Run(RunContents):
@@ -41,6 +42,8 @@ class Run(RunContents):
     def __init__(self, path: Path, mirror: RemoteCopy | None = None) -> None:
         super().__init__(path)
         self.mirror = mirror
+        self.outage = Outage(mirror.uri if mirror else "", path)
+        """How long the mirror is waited for, not at all unless that is changed: a command fails at once where it begins."""
 
     @classmethod
     def at(cls, out: Path, storage: str | None, name: str, fresh: bool = False) -> "Run":
@@ -183,14 +186,50 @@ class Run(RunContents):
             self.mirror.remove(removable(self.mirror.modified()))
 
     def push(self) -> None:
-        """Upload what has changed to the remote copy, if there is one."""
-        if self.mirror is not None:
-            self.mirror.push(self.path)
+        """Upload what has changed to the remote copy, if there is one, as soon as it answers."""
+        if (mirror := self.mirror) is not None:
+            self.outage.wait(lambda: mirror.push(self.path), self.stop_file.exists)
 
     def pull(self) -> None:
-        """Make the run directory equal to its remote copy, if there is one."""
+        """Make the run directory equal to its remote copy, if there is one, unless the directory is ahead of it."""
         if self.mirror is not None:
+            self.outage.wait(self._pull, self.stop_file.exists)
+
+    def _pull(self) -> None:
+        assert self.mirror is not None
+        if step := self._ahead():
+            self.outage.say(
+                f"{self.path}: its checkpoint of step {step} is newer than those of {self.mirror.uri} and is gone on from"
+            )
+            self.mirror.look()
+        else:
             self.mirror.pull(self.path)
+
+    def steps_ahead(self) -> int:
+        """Return the step of the newest whole checkpoint if the remote copy is an earlier state of this directory, without it; else 0.
+
+        A copy whose `metrics.jsonl` is not the beginning of this directory's has been trained elsewhere since.
+        """
+        return self.outage.wait(self._ahead, self.stop_file.exists) if self.mirror is not None else 0
+
+    def _ahead(self) -> int:
+        assert self.mirror is not None
+        try:
+            saved = self.checkpoints.find(warn=lambda _: None) if self.exists() else None
+        except InputError:
+            # What is damaged here may be whole there.
+            return 0
+        names = self.mirror.names()
+        there = max((step_of(Path(n)) for n in names if n.startswith("checkpoints/step-")), default=0)
+        if saved is None or saved.state["steps"] <= there or "config.yaml" not in names:
+            return 0
+        uploaded = b""
+        if "metrics.jsonl" in names:
+            with self._copied("metrics.jsonl") as copy:
+                uploaded = (copy.path / "metrics.jsonl").read_bytes()
+        metrics = self.path / "metrics.jsonl"
+        continues = metrics.is_file() and metrics.read_bytes().startswith(uploaded)
+        return int(saved.state["steps"]) if continues else 0
 
     def check_copy(self) -> None:
         """Raise an error if the folder and the remote copy hold different runs.
@@ -267,8 +306,8 @@ class Run(RunContents):
         with ExitStack() as held:
             try:
                 held.enter_context(self.owner.hold())
-                if self.mirror is not None:
-                    held.enter_context(self.mirror.hold())
+                if (mirror := self.mirror) is not None:
+                    self.outage.wait(lambda: held.enter_context(mirror.hold()), self.stop_file.exists)
             except OSError as error:
                 raise self._no_place(error) from None
             yield
@@ -280,6 +319,13 @@ class Run(RunContents):
         self.check_there()
         append_line(self.path / "metrics.jsonl", metrics)
 
+    def skip_block(self, index: int, reason: str) -> None:
+        """Add a line to `skipped_blocks.jsonl`."""
+        line = {"block": index, "time": round(time.time(), 3), "reason": reason}
+        append_line(self.path / "skipped_blocks.jsonl", line)
+        # What the storage does not take now goes with the next checkpoint.
+        self.outage.attempt(lambda: self._push_files("skipped_blocks.jsonl"))
+
     def write_failure(self, error: Exception) -> None:
         """Write `failure.json`, here and to the remote copy, which may be ahead of this folder and is left as it is otherwise."""
         self._write("checkpoints/failure.json", json.dumps([type(error).__name__, str(error)]).encode())
@@ -290,20 +336,24 @@ class Run(RunContents):
         self.stop_file.parent.mkdir(parents=True, exist_ok=True)
         self.stop_file.unlink(missing_ok=True)
         (self.checkpoints.folder / "failure.json").unlink(missing_ok=True)
-        if self.mirror is not None:
-            self.mirror.delete("checkpoints/failure.json")
+        if (mirror := self.mirror) is not None:
+            self.outage.wait(lambda: mirror.delete("checkpoints/failure.json"))
         self.push()
 
-    def save_checkpoint(self, state: dict[str, Any], resume: dict[str, Any]) -> None:
+    def save_checkpoint(self, state: dict[str, Any], resume: dict[str, Any], last: bool = True) -> None:
         """Save what resuming needs; the newest two checkpoints are kept, not counting damaged ones.
 
         Args:
             state: tensors and plain Python types, with the number of `steps` taken.
             resume: plain Python types, see `Checkpoint.resume`.
+            last: whether the upload is waited for; else the next checkpoint makes up for one that the storage did not take.
         """
         self.check_there()
         self.checkpoints.save(state, resume)
-        self.push()
+        if last:
+            self.push()
+        elif (mirror := self.mirror) is not None:
+            self.outage.attempt(lambda: mirror.push(self.path))
 
     def checkpoint_of(self, step: int, digest: str) -> Checkpoint | None:
         """Return the checkpoint of a step whose file has this hash, downloaded if need be; None if there is none.
@@ -335,8 +385,9 @@ class Run(RunContents):
     def append_evaluation(self, metrics: dict[str, Any]) -> None:
         """Add a line to `evaluations.jsonl`, and upload it with the event files of evaluations."""
         append_line(self.path / "evaluations.jsonl", metrics)
-        events = (str(p.relative_to(self.path)) for p in self.tensorboard_evaluations.glob("*"))
-        self._push_files("evaluations.jsonl", *events)
+        events = [str(p.relative_to(self.path)) for p in self.tensorboard_evaluations.glob("*")]
+        # What is not taken now goes with the next checkpoint.
+        self.outage.attempt(lambda: self._push_files("evaluations.jsonl", *events))
 
     def write_evaluation(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`."""
@@ -345,8 +396,9 @@ class Run(RunContents):
     def forget_evaluation(self) -> None:
         """Delete `metrics.json`, also of the remote copy: the weights that it describes are replaced."""
         (self.path / "metrics.json").unlink(missing_ok=True)
-        if self.mirror is not None:
-            self.mirror.delete("metrics.json")
+        if (mirror := self.mirror) is not None:
+            # Else the next push does.
+            self.outage.attempt(lambda: mirror.delete("metrics.json"))
 
     def write_examples(self, **rows: np.ndarray) -> None:
         """Write some rows (m, d) of the evaluation by name, model units."""
@@ -355,7 +407,7 @@ class Run(RunContents):
     def write_report(self, markup: str) -> None:
         """Write `report.html`."""
         self._write("report.html", markup.encode())
-        self._push_files("report.html")
+        self.outage.wait(lambda: self._push_files("report.html"))
 
     # ---- files ----
 

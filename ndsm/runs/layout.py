@@ -7,6 +7,7 @@
     model.safetensors, model-raw.safetensors  EMA weights; raw weights
     metrics.jsonl                             one line per report
     continuations.jsonl                       one line per continuation by --continue: what changed, at which step
+    skipped_blocks.jsonl                      one line per block that could not be simulated: its index, and why
     metrics.json                              the last evaluation
     evaluations.jsonl                         one line per evaluation during the training
     samples.png                               generated rows beside data
@@ -43,6 +44,7 @@ FILES = (
     "model-raw.safetensors",
     "metrics.jsonl",
     "continuations.jsonl",
+    "skipped_blocks.jsonl",
     "metrics.json",
     "evaluations.jsonl",
     "samples.png",

@@ -120,7 +120,8 @@ class RemoteCopy:
         return {name for name in self.modified() if not name.endswith(PARTIAL)}
 
     def push(self, folder: Path) -> None:
-        """Upload the files that have changed since the last push or pull, and delete old checkpoints of the copy.
+        """Upload the files that have changed since the last push or pull, and delete what is out of date in the copy: old
+        checkpoints, and an evaluation of earlier weights.
 
         Raises:
             OSError: the storage does not take them.
@@ -130,7 +131,7 @@ class RemoteCopy:
         names = {name for name in names if not name.startswith("checkpoints/ray/")}
         self.push_files(folder, *sorted(names, key=_order))
         for name in self.modified().keys() - names:
-            if name.startswith("checkpoints/step-"):
+            if name.startswith("checkpoints/step-") or name == "metrics.json":
                 self._fs.delete_file(f"{self._root}/{name}")
 
     def push_files(self, folder: Path, *names: str) -> None:
@@ -152,13 +153,22 @@ class RemoteCopy:
         if self._fs.get_file_info(f"{self._root}/{name}").type == pa.fs.FileType.File:
             self._fs.delete_file(f"{self._root}/{name}")
 
+    def look(self) -> None:
+        """Take note of what the copy holds now, for `changed`.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        self._pulled = self.modified()
+
     def pull(self, folder: Path) -> None:
         """Download the run into `folder`, if the copy holds one.
 
         Raises:
             OSError: the storage does not answer.
         """
-        self._pulled = self.modified()
+        self.look()
+        assert self._pulled is not None
         names = {name for name in self._pulled if not name.endswith(PARTIAL)}
         if "config.yaml" not in names:
             return
@@ -167,7 +177,7 @@ class RemoteCopy:
             with suppress(FileNotFoundError) if name.startswith("checkpoints/step-") else nullcontext():
                 self.fetch(name, folder)
                 self._pushed[name] = _state(folder / name)
-        # A checkpoint that was never uploaded: on another machine it would not be found.
+        # Of a state that the copy has left behind: see `Run.steps_ahead`.
         for checkpoint in (folder / "checkpoints").glob("step-*.pt"):
             if f"checkpoints/{checkpoint.name}" not in names:
                 checkpoint.unlink(missing_ok=True)

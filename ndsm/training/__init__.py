@@ -3,6 +3,7 @@
 Not here: files. What is kept of a training is `ndsm.runs`' and `ndsm.workflows`' business.
 """
 
+from ndsm.training.bad_blocks import BadBlocks
 from ndsm.training.limiter import SamplesPerInsert
 from ndsm.training.loop import (
     DECIDE_EVERY,
@@ -15,7 +16,7 @@ from ndsm.training.loop import (
     resumed,
     train,
 )
-from ndsm.training.replay import BlockSource, Replay, ThreadSource, counts_after_restart
+from ndsm.training.replay import BlockSource, Replay, counts_after_restart
 from ndsm.training.ring_buffer import Ring
 from ndsm.training.setup import (
     TrainingSetup,
@@ -25,9 +26,11 @@ from ndsm.training.setup import (
     with_labels,
 )
 from ndsm.training.step import Trainer
+from ndsm.training.thread_source import ThreadSource
 
 __all__ = [
     "DECIDE_EVERY",
+    "BadBlocks",
     "BlockSource",
     "Flags",
     "Record",

@@ -1,6 +1,7 @@
 """The training loop: a generator of records, independent of files, consoles and clusters."""
 
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ndsm.errors import InputError, described
 from ndsm.simulation import rollout
 from ndsm.simulation.rollout import CPU
-from ndsm.training.replay import BlockSource, Replay, ThreadSource
+from ndsm.training.bad_blocks import TRY_SHARE, BadBlocks
+from ndsm.training.replay import BlockSource, Replay
 from ndsm.training.setup import TrainingSetup
 from ndsm.training.step import Trainer
+from ndsm.training.thread_source import ThreadSource
 
 DECIDE_EVERY = 10
 """Steps between decisions by the clock; all workers decide at the same steps, so that they can agree."""
@@ -102,19 +106,30 @@ def local_source(
     rank: int = 0,
     make_block: Callable[[int], np.ndarray] | None = None,
     device: torch.device = CPU,
+    bad: BadBlocks | None = None,
 ) -> Callable[[int], ThreadSource]:
     """Opens a source for worker `rank` on a thread of this process, which simulates or asks `make_block` for an index.
 
     Args:
         device: that simulates, the worker's own.
+        bad: decides about blocks that cannot be simulated; for this process alone if not given.
     """
-    spec = problem.spec.on(device)
+    spec, train = problem.spec.on(device), problem.config.train
+    verdict = bad or BadBlocks(train.max_bad_blocks, warn=warnings.warn)
+
+    def index_of(number: int) -> int:
+        return verdict.effective(block_index(resume, rank, number))
 
     def make(number: int) -> np.ndarray:
-        index = block_index(resume, rank, number)
+        index = index_of(number)
         return rollout(spec, data, index) if make_block is None else make_block(index)
 
-    return lambda first: ThreadSource(make, first, problem.config.train.window)
+    def failed(number: int, error: Exception) -> None:
+        verdict.failed(index_of(number), described(error), isinstance(error, InputError))
+
+    return lambda first: ThreadSource(
+        make, first, train.window, failed, TRY_SHARE * train.block_seconds, lambda: verdict.skipped
+    )
 
 
 def train(

@@ -1,12 +1,10 @@
-"""From simulators to batches: the ring, its limiter, and a source of blocks in order.
+"""From simulators to batches: the ring, its limiter, and what a source of blocks in order is.
 
 Blocks have one global order (their index is their random stream). Worker `rank` of `world` takes the indices
 first_index + number · world + rank for number = 0, 1, ...; the ring of a resumed worker is filled again with
 exactly the blocks it held.
 """
 
-import queue
-import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -23,9 +21,6 @@ DRAWS_PER_STREAM = 64
 """Steps whose row choices come from one stream: seeding one per step would cost as much as drawing."""
 
 
-CLOSE_SECONDS = 2.0
-"""How long a thread that simulates is waited for when its source is closed."""
-
 COUNTERS = {
     "blocks_sent": "asked for",
     "blocks_received": "answers that were kept",
@@ -35,13 +30,14 @@ COUNTERS = {
     "blocks_lost": "on their way or waiting when the workers were started again",
     "blocks_in_flight": "not answered yet",
     "blocks_waiting": "received and not taken yet",
+    "blocks_skipped": "blocks that could not be simulated, and that another one took the place of",
     "simulators": "simulators in use; 0: a thread of the worker",
     "simulator_restarts": "simulators that came back as a new process",
     "simulator_seconds": "time that simulators worked on the answers",
 }
 """What a source counts since it was opened: sent = received + retried + foreign + duplicate + lost + in flight at any
 time, and received = taken + waiting."""
-OF_THE_MOMENT = ("blocks_in_flight", "blocks_waiting", "simulators")
+OF_THE_MOMENT = ("blocks_in_flight", "blocks_waiting", "blocks_skipped", "simulators")
 """Counters of the present state; the others accumulate."""
 
 
@@ -69,68 +65,6 @@ class BlockSource(Protocol):
     def close(self) -> None:
         """Stop making blocks."""
         ...
-
-
-class ThreadSource:
-    """Blocks made by one thread of this process, at most `window` ahead.
-
-    Args:
-        make: the block of a number, (rows, width); whatever it raises is raised by `take`.
-        first: the first number.
-        window: finished blocks that may wait.
-    """
-
-    def __init__(self, make: Callable[[int], np.ndarray], first: int, window: int) -> None:
-        self._ready: queue.Queue[np.ndarray | Exception] = queue.Queue(maxsize=window)
-        self._stop = threading.Event()
-        self._made = self._taken = 0
-        self._seconds = 0.0
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(make, first), daemon=True, name="rollouts")
-        self._thread.start()
-
-    def _run(self, make: Callable[[int], np.ndarray], number: int) -> None:
-        while not self._stop.is_set():
-            started = time.perf_counter()
-            try:
-                item: np.ndarray | Exception = make(number)
-            except Exception as error:
-                item = error
-            self._made, self._seconds = self._made + 1, self._seconds + time.perf_counter() - started
-            while not self._stop.is_set():
-                try:
-                    self._ready.put(item, timeout=0.2)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(item, Exception):
-                return
-            number += 1
-
-    def take(self, number: int) -> np.ndarray:
-        """The next block; it is `number` because blocks are made and taken in order."""
-        if self._error is None:
-            item = self._ready.get()
-            if not isinstance(item, Exception):
-                self._taken += 1
-                return item
-            self._error = item
-        raise self._error
-
-    def counters(self) -> dict[str, float]:
-        """`COUNTERS`."""
-        made = self._made
-        return dict.fromkeys(COUNTERS, 0) | {
-            "blocks_sent": made,
-            "blocks_received": made,
-            "blocks_waiting": made - self._taken,
-            "simulator_seconds": self._seconds,
-        }
-
-    def close(self) -> None:
-        """Stop the thread and wait for its current block, but not for one that takes long: who is to end has little time."""
-        self._stop.set()
-        self._thread.join(timeout=CLOSE_SECONDS)
 
 
 class Replay:

@@ -62,6 +62,11 @@ class Trainer:
         """Device of the model, and of the rows that it is given."""
         return self._parameters[0].device
 
+    @property
+    def done(self) -> bool:
+        """Whether `train.steps` are taken."""
+        return self.steps >= self._config.steps
+
     def step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step on this worker's rows (B, width).
 

@@ -79,7 +79,10 @@ def with_advice(records: Iterator[Record], run: Run) -> Iterator[Record]:
 
 
 def save_records(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Record]:
-    """Save the records of a training to its run; yield each one once it is saved."""
+    """Save the records of a training to its run; yield each one once it is saved.
+
+    While the run's storage is away, what it has not taken is kept in the folder; only the end of the training waits for it.
+    """
     with EventFiles(run.tensorboard, trainer.steps) as events:
         for record in records:
             run.append_metrics(record.metrics)
@@ -90,5 +93,5 @@ def save_records(records: Iterator[Record], trainer: Trainer, run: Run) -> Itera
                 # Before the checkpoint: a run that has its last one is complete and trains no further.
                 run.save_weights(trainer.ema, trainer.model)
             if record.checkpoint:
-                run.save_checkpoint(trainer.state(), asdict(record.resume))
+                run.save_checkpoint(trainer.state(), asdict(record.resume), record.final and trainer.done)
             yield record

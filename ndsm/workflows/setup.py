@@ -231,6 +231,8 @@ def _begin(experiment: RunContext, run: Run) -> None:
         run.begin(experiment.config, data, experiment.mixture)
     run.forget_evaluation()
     run.clear_requests()
+    # From here on there is something to lose.
+    run.outage.seconds = experiment.config.train.storage_seconds
 
 
 def own_process(config: Config, process: Langevin) -> Config:

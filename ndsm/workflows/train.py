@@ -1,11 +1,13 @@
 """Training in this process, with the simulation on one of its threads."""
 
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
-from ndsm.training import Record, Trainer, TrainingSetup, local_source, open_replay, train
+from ndsm.runs import Run
+from ndsm.training import BadBlocks, Record, Trainer, TrainingSetup, local_source, open_replay, train
 from ndsm.workflows.evaluate import with_evaluations
 from ndsm.workflows.resuming import save_records, start, training_identity, with_advice
 from ndsm.workflows.setup import RunContext
@@ -34,7 +36,8 @@ def train_locally(
             return
         device = trainer.device
         rows = experiment.dataset.train
-        source = local_source(problem, rows, resume, make_block=make_block, device=device)
+        bad = bad_blocks(problem, run)
+        source = local_source(problem, rows, resume, make_block=make_block, device=device, bad=bad)
         replay = open_replay(problem, resume, trainer.steps, source, device=device)
         records = with_advice(
             train(trainer, replay, problem, resume, stop=run.stop_file.exists, milestones=milestones), run
@@ -47,6 +50,19 @@ def train_locally(
                 yield record
         finally:
             replay.source.close()
+
+
+def bad_blocks(problem: TrainingSetup, run: Run) -> BadBlocks:
+    """Return which blocks of a run are replaced, to which those are added that this process cannot simulate."""
+    most, known = problem.config.train.max_bad_blocks, run.skipped_blocks()
+
+    def record(index: int, reason: str) -> bool:
+        if len(run.skipped_blocks()) >= most:
+            return False
+        run.skip_block(index, reason)
+        return True
+
+    return BadBlocks(most, known, record, warnings.warn).including(True)
 
 
 @contextmanager

@@ -6,10 +6,12 @@ import time
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorUnavailableError, RayTaskError
 
+from ndsm.errors import BadBlock
+from ndsm.training.bad_blocks import SUBSTITUTES, BadBlocks
 from pipelines import ingest
-from pipelines.handles import SimulatorHandle
+from pipelines.handles import BlockFailed, SimulatorHandle
 
 STAMP = "ours"
 
@@ -22,6 +24,10 @@ class Store:
         self.looks = 0
         self.done: dict[int, object] = {}
         self.asked: list[int] = []
+        self.cancelled: list[int] = []
+
+    def cancel(self, ref):
+        self.cancelled.append(ref)
 
     def wait(self, refs, num_returns, timeout):
         self.looks += 1
@@ -44,17 +50,29 @@ class Store:
 class Simulator(SimulatorHandle):
     """Answers at once, but for the blocks that it is silent on; a reference is the number of the call."""
 
-    def __init__(self, store, silent=lambda index: False):
+    def __init__(self, store, silent=lambda index: False, fails=lambda index: False, alive=False):
         super().__init__(object(), [])
-        object.__setattr__(self, "store", store)
-        object.__setattr__(self, "silent", silent)
+        for name, value in {"store": store, "silent": silent, "fails": fails, "alive": alive}.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "restarts", [])
+        object.__setattr__(self, "indices", [])
 
     def block(self, index):
         ref = len(self.store.asked)
         self.store.asked.append(index)
-        if not self.silent(index):
+        self.indices.append(index)
+        if self.fails(index):
+            cause = BlockFailed(index, "ValueError: the drift ran away", False)
+            self.store.done[ref] = RayTaskError("block", "", cause)
+        elif not self.silent(index):
             self.store.answer(ref)
         return ref
+
+    def is_alive(self):
+        return self.alive
+
+    def restart(self):
+        self.restarts.append(self.store.seconds)
 
 
 class Taking:
@@ -70,7 +88,7 @@ class Taking:
     def _run(self):
         try:
             self.block = self._source.take(self._number)
-        except ingest.NoAnswer as error:
+        except (ingest.NoAnswer, BadBlock) as error:
             self.error = error
 
     def passes(self, seconds):
@@ -173,5 +191,132 @@ def test_failed_calls_are_asked_again_and_at_last_end_the_run(store):
         counts = source.counters()
         assert counts["blocks_retried"] == ingest.MAX_FAILURES_IN_A_ROW
         assert counts["blocks_sent"] == counts["blocks_retried"] + counts["blocks_in_flight"]
+    finally:
+        source.close()
+
+
+def bad(index):
+    """A drift fails at this block and is right at the one that takes its place."""
+    return index == 3
+
+
+def take_all(source, count=6):
+    return [int(source.take(number)[0, 0]) for number in range(count)]
+
+
+def test_a_block_that_always_fails_ends_the_run_with_its_index(store):
+    simulators = [Simulator(store, fails=bad) for _ in range(3)]
+    source = opened(store, simulators)
+    try:
+        with pytest.raises(BadBlock) as raised:
+            take_all(source)
+        assert re.match(
+            r"block 3 could not be simulated in 3 tries: ValueError: the drift ran away; the run ends: mend the drift, or go on "
+            r"without this block by a larger train\.max_bad_blocks$",
+            str(raised.value),
+        )
+        # Each try was made elsewhere.
+        assert [simulator.indices.count(3) for simulator in simulators] == [1, 1, 1]
+        counts = source.counters()
+        assert counts["blocks_retried"] == 3
+    finally:
+        source.close()
+
+
+def test_a_block_may_be_left_out_and_is_then_left_out_for_good(store):
+    kept, warned = [], []
+
+    def record(index, reason):
+        kept.append(index)
+        return True
+
+    choices = BadBlocks(2, (), record, warned.append)
+    source = opened(store, [Simulator(store, fails=bad)], bad=choices)
+    try:
+        assert take_all(source) == [0, 1, 2, int(np.float32(3 + SUBSTITUTES)), 4, 5]
+        assert kept == [3]
+        (text,) = warned
+        assert text.startswith("block 3 could not be simulated in 3 tries")
+        counts = source.counters()
+        assert (counts["blocks_skipped"], counts["blocks_retried"]) == (1, 3)
+        left = counts["blocks_received"] + counts["blocks_retried"] + counts["blocks_in_flight"]
+        assert counts["blocks_sent"] == left + counts["blocks_duplicate"]
+    finally:
+        source.close()
+    # A later sitting knows it, and asks for the other one at once.
+    again = Simulator(store, fails=bad)
+    source = opened(store, [again], bad=BadBlocks(2, kept, pytest.fail).including(True))
+    try:
+        source.take(0), source.take(1), source.take(2), source.take(3)
+        assert 3 not in again.indices
+        assert 3 + SUBSTITUTES in again.indices
+        assert source.counters()["blocks_skipped"] == 1
+    finally:
+        source.close()
+
+
+def test_simulators_that_hang_at_a_block_are_started_again_and_named(store):
+    """In three tries at most: the fourth simulator goes on with other blocks."""
+    simulators = [Simulator(store, silent=bad, alive=True) for _ in range(4)]
+    source = opened(store, simulators, limit=100.0)
+    try:
+        for number in range(3):
+            source.take(number)
+        taking = Taking(store, source, 3)
+        for _ in range(8):
+            taking.passes(3.0)
+        assert store.asked.count(3) == 3
+        assert not any(simulator.restarts for simulator in simulators)
+        taking.passes(31.0).ends()
+        assert isinstance(taking.error, BadBlock)
+        assert "block 3 could not be simulated in 3 tries" in str(taking.error)
+        assert "crashed or did not return in" in str(taking.error)
+        hung = [simulator for simulator in simulators if 3 in simulator.indices]
+        assert len(hung) == 3
+        assert all(len(simulator.restarts) == 1 for simulator in hung)
+        assert len(store.cancelled) == 3
+    finally:
+        source.close()
+
+
+def test_a_simulator_that_is_gone_is_not_taken_for_one_that_hangs(store):
+    """Its node is lost and it waits for another place: the block is not to blame."""
+    lost = Simulator(store, silent=mute, alive=False)
+    source = opened(store, [lost], limit=100.0, bad=BadBlocks(5, (), pytest.fail))
+    try:
+        taking = Taking(store, source, 0).passes(60.0)
+        assert taking.error is None
+        assert lost.restarts == []
+        store.answer(0)
+        np.testing.assert_array_equal(taking.ends().block, 0)
+    finally:
+        source.close()
+
+
+def test_a_late_answer_to_a_block_that_is_left_out_is_not_used(store):
+    """Who comes second would decide which rows the run has."""
+    slow = Simulator(store, silent=bad, alive=True)
+    source = opened(store, [slow], limit=10.0, bad=BadBlocks(1, (), lambda index, reason: True))
+    try:
+        for number in range(3):
+            source.take(number)
+        taking = Taking(store, source, 3)
+        taking.passes(3.5).passes(3.5)
+        # Then no call is open, and nobody looks for answers.
+        store.seconds += 3.5
+        taking.ends()
+        np.testing.assert_array_equal(taking.block, np.float32(3 + SUBSTITUTES))
+        assert len(slow.restarts) == 3
+    finally:
+        source.close()
+
+
+def test_a_thousand_simulators_share_the_calls_evenly(store):
+    simulators = [Simulator(store, mute) for _ in range(1000)]
+    source = opened(store, simulators)
+    try:
+        until(lambda: len(store.asked) == 2000)
+        assert {len(simulator.indices) for simulator in simulators} == {2}
+        assert source.counters()["blocks_in_flight"] == 2000
     finally:
         source.close()

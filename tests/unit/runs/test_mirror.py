@@ -64,15 +64,19 @@ def test_another_machine_goes_on_bitwise_from_the_copy(storage, tmp_path, train_
     assert not any(n.endswith((".partial", "owner.json", "stop")) for n in names)
 
 
-def test_what_never_reached_the_copy_is_not_gone_on_from(storage, tmp_path, train_arcs):
-    """Else workers on several machines would stand at different steps."""
+def test_what_never_reached_the_copy_is_gone_on_from_where_it_is(storage, tmp_path, train_arcs):
+    """A checkpoint that was saved while the storage was away; the next upload makes up for it."""
     run = Run.at(tmp_path, storage, "mine")
+    train_arcs(run, TINY, stop_at=20)
+    uploaded, mirror = run.last_step(), run.mirror
+    run.mirror = None
     train_arcs(run, TINY)
-    shutil.copy(
-        run.path / "checkpoints" / "step-000000040.pt", run.path / "checkpoints" / "step-000000050.pt"
-    )
-    run.pull()
-    assert run.newest_checkpoint()[0] == 40
+    run.mirror = mirror
+    with pytest.warns(UserWarning, match="its checkpoint of step 40 is newer than those of"):
+        again = Run.at(tmp_path, storage, "mine")
+    assert again.last_step() == 40 > uploaded
+    again.push()
+    assert Run.at(tmp_path / "there", storage, "mine").last_step() == 40
 
 
 def test_starting_over_deletes_the_copy(storage, tmp_path, train_arcs):
@@ -157,7 +161,7 @@ def test_a_copy_of_another_run_does_not_take_the_place_of_the_one_in_the_folder(
 def test_storage_that_vanishes_ends_training_and_its_return_resumes_it(tmp_path, train_arcs):
     storage = tmp_path / "disk"
     run = Run.at(tmp_path / "here", storage.as_uri(), "mine")
-    experiment = prepare(config(), run)
+    experiment = prepare(load_config("toy-arcs", {**TINY, "train.storage_seconds": 0.0}), run)
     begin(experiment)
     with pytest.raises(OSError, match="disk"):  # noqa: PT012
         for _ in train_locally(experiment):
