@@ -17,7 +17,7 @@ AGAIN_SECONDS = 0.5
 
 
 def settle_copy(run: Run, rank: int, world: int, device: torch.device | str) -> None:
-    """Bring the run's folders on the workers' machines and its remote copy to the same state, if there is such a copy.
+    """Bring the run's folders on the workers' machines and its remote copy to the same state.
 
     A worker whose machine has a newer checkpoint than the copy, because the storage was away when it was saved, uploads it
     before all others download. All workers call it.
@@ -25,8 +25,6 @@ def settle_copy(run: Run, rank: int, world: int, device: torch.device | str) -> 
     Raises:
         StorageAway: the storage has not answered for `train.storage_seconds`.
     """
-    if run.mirror is None:
-        return
     steps = torch.zeros(world, dtype=torch.int64, device=device)
     steps[rank] = run.steps_ahead()
     if world > 1:

@@ -82,7 +82,8 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     )
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    settle_copy(run, rank, world, get_device())
+    if run.mirror is not None:
+        settle_copy(run, rank, world, get_device())
     if not run.exists():
         raise InputError(
             f"node {socket.gethostname()} does not see the run in {run.path}: expected a folder that all nodes share as "

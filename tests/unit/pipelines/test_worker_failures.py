@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ndsm.config import Config
 from ndsm.errors import InputError
 from ndsm.runs import Run
 from pipelines import worker
@@ -38,7 +39,7 @@ def settings(coordinator, run):
         "coordinator": Direct(coordinator),
         "run": run,
         "software": software(),
-        "problem": None,
+        "problem": SimpleNamespace(config=Config()),
         "data": [],
     }
 
