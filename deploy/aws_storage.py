@@ -70,8 +70,9 @@ def main(bucket: str, region: str = "us-west-2") -> None:
         ),
     ]
     worker = make_profile(iam, WORKER, *storage)
-    # Ray's autoscaler on the head starts machines, and hands them the workers' role.
-    make_profile(iam, HEAD, *storage, allow("ec2:*", on=["*"]), allow("iam:PassRole", on=[worker]))
+    # Ray's autoscaler on the head starts machines, of the newest image of AWS, and hands them the workers' role.
+    image = allow("ssm:GetParameters", on=["arn:aws:ssm:*::parameter/aws/service/*"])
+    make_profile(iam, HEAD, *storage, allow("ec2:*", on=["*"]), image, allow("iam:PassRole", on=[worker]))
     print(f"ray up cluster.yaml, and train with --train.storage 's3://{bucket}/runs?region={region}'")
 
 

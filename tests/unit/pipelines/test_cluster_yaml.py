@@ -2,10 +2,13 @@
 
 import copy
 import json
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import tomllib
+import zipfile
 from pathlib import Path
 
 import boto3
@@ -122,7 +125,14 @@ def test_aws_profiles_exist_once_the_script_has_run_and_reach_the_bucket(cluster
             } <= may[name]
         assert ("iam:PassRole", role["Arn"]) in may["head"]
     assert may["simulator"] == may["trainer"]
-    assert may["head"] - may["trainer"] == {("ec2:*", "*"), ("iam:PassRole", role["Arn"])}
+    parameters = "arn:aws:ssm:*::parameter/aws/service/*"
+    assert may["head"] - may["trainer"] == {
+        ("ec2:*", "*"),
+        ("iam:PassRole", role["Arn"]),
+        ("ssm:GetParameters", parameters),
+    }
+    image = cluster["available_node_types"]["trainer"]["node_config"]["ImageId"]
+    assert image.startswith("resolve:ssm:" + parameters.partition("::parameter")[2].removesuffix("*"))
 
 
 @pytest.fixture
@@ -155,13 +165,42 @@ def test_the_ray_jobs_have_the_fields_that_kuberay_knows(rayjob, rayjob_gpu):
     assert [error.message for error in validator.iter_errors(rayjob)] != []
 
 
+@pytest.mark.skipif(
+    "KUBERAY_CRD" not in os.environ, reason="needs KubeRay's ray.io_rayjobs.yaml as KUBERAY_CRD"
+)
+def test_the_ray_jobs_fit_kuberays_own_schema(rayjob, rayjob_gpu):
+    crd = yaml.safe_load(Path(os.environ["KUBERAY_CRD"]).read_text(encoding="utf-8"))
+    (version,) = (v for v in crd["spec"]["versions"] if v["name"] == "v1")
+    schema = closed(version["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {"type": "object"}
+    validator = jsonschema.Draft202012Validator(schema)
+    for job in (rayjob, rayjob_gpu):
+        assert [error.message for error in validator.iter_errors(job)] == []
+        job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplica"] = 3
+        assert [error.message for error in validator.iter_errors(job)] != []
+
+
+def closed(schema):
+    """A schema of Kubernetes by the rules of JSON Schema, in which objects have no other properties: those would be dropped."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    found = {key: closed(part) for key, part in schema.items()}
+    if found.get("type") == "object" and "properties" in found:
+        found.setdefault("additionalProperties", False)
+    return found
+
+
 def test_the_ray_job_with_gpus_differs_in_its_trainers_alone(rayjob, rayjob_gpu):
     def trainer(job):
         return job["spec"]["rayClusterSpec"]["workerGroupSpecs"][1]["template"]["spec"]
 
     (container,) = trainer(rayjob_gpu)["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert container["image"] == "ndsm:gpu"
+    assert container["image"] == "registry.example.com/ndsm:gpu"
     expected = copy.deepcopy(rayjob)
     trainer(expected).update(trainer(rayjob_gpu))
     assert expected == rayjob_gpu
@@ -181,7 +220,7 @@ def test_all_files_offer_the_resources_that_the_code_asks_for(cluster, on_premis
 
 
 def test_the_command_of_the_ray_job_parses_and_fits_its_groups(rayjob):
-    words = shlex.split(rayjob["spec"]["entrypoint"])
+    words = shlex.split(rayjob["spec"]["entrypoint"].partition("||")[0])
     assert words[:2] == ["ndsm", "train"]
     options = parse_with_preset("train", TrainOptions, words[2:])
     groups = {g["groupName"]: g for g in rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
@@ -198,6 +237,40 @@ def test_all_files_have_the_same_ray(rayjob):
         assert tags, name
         found.update(tags)
     assert found == {constraints()["ray"]}
+
+
+def test_what_is_made_or_learned_from_is_not_sent_with_a_job(tmp_path):
+    """Ray refuses more than some hundred megabytes; the package's own folder `data` goes along."""
+    from ray._private.runtime_env.packaging import create_package
+
+    folder = tmp_path / "project"
+    left = ["data/rows.csv", "runs/mine/config.yaml", "tune/digits/best.yaml", "reproduce/fig2/results.json"]
+    sent = ["ndsm/data/toys.py", "tuning/pool.py", "preset.yaml"]
+    for name in (*left, *sent):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / ".gitignore").write_text((ROOT / ".gitignore").read_text(encoding="utf-8"))
+    package = tmp_path / "package.zip"
+    create_package(str(folder), package, include_gitignore=True)
+    names = {name for name in zipfile.ZipFile(package).namelist() if not name.endswith("/")}
+    assert names == {*sent, ".gitignore"}
+
+
+def test_what_is_made_or_learned_from_is_not_copied_to_nodes(cluster, on_premise):
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    for config in (cluster, on_premise):
+        assert {"/data", "/reproduce", "/runs", "/tune"} <= set(config["rsync_exclude"])
+        assert config["rsync_filter"] == [".gitignore"]
+    assert {"/data/", "/reproduce/", "/runs/", "/tune/"} <= set(lines)
+
+
+def test_the_slurm_job_is_told_of_its_end_in_time_and_may_be_queued_again():
+    script = (ROOT / "deploy" / "slurm.sbatch").read_text(encoding="utf-8")
+    options = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")]
+    assert {"--signal=B:TERM@120", "--requeue", "--open-mode=append"} <= set(options)
+    # Options after the first command count for nothing.
+    assert script.index("set -euo pipefail") > script.rindex("#SBATCH")
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
 def test_no_cluster_starts_without_a_token(cluster, on_premise, rayjob):
