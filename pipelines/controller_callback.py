@@ -31,8 +31,11 @@ class AnnounceController(ControllerCallback, WorkerGroupCallback):
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
         """Called by the controller whenever it has asked the workers how they are."""
-        if failed := sorted(worker_group_status.errors):
-            self._coordinator.note_loss.remote(failed)
+        errors = worker_group_status.errors
+        # Where a process is lost, the others fail for want of its gradients: Ray's own errors tell which one it was.
+        lost = [rank for rank, error in errors.items() if type(error).__module__.startswith("ray.")]
+        if errors:
+            self._coordinator.note_loss.remote(sorted(lost or errors))
 
     def before_worker_group_shutdown(self, worker_group: Any) -> None:
         """Called by the controller before it ends the workers, some of which may be dead."""

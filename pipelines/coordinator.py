@@ -53,6 +53,8 @@ class Coordinator:
         self._group = Group()
         self._skipped: dict[int, str] = {}
         self._kept: set[int] = set()
+        self._events: list[str] = []
+        self._counts: dict[str, int] = {}
 
     def simulators(self) -> list[Any]:
         """Those in use, sealed, in the order that workers divide among themselves."""
@@ -118,6 +120,16 @@ class Coordinator:
     def skips_kept(self) -> set[int]:
         """Blocks that are replaced, as the run has it."""
         return self._kept
+
+    def note_events(self, events: list[str], counts: dict[str, int]) -> None:
+        """Take from the driver what came and went, and what there is and was lost so far, for the next line of metrics."""
+        self._events += events
+        self._counts = counts
+
+    def take_events(self) -> tuple[list[str], dict[str, int]]:
+        """Sentences since the last call, and the counts."""
+        events, self._events = self._events, []
+        return events, self._counts
 
     def fail(self, error: Exception) -> None:
         """Take what ended the training and would end it again: a restart is of no use."""

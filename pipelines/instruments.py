@@ -14,13 +14,17 @@ GAUGES = {
     "samples_per_insert": "Uses of a simulated row, on average",
     "workers": "Training workers",
     "simulators": "Simulator actors",
-    "restarts": "Restarts from a checkpoint",
+    "restarts": "Starts of the workers after the first one",
+    "nodes": "Nodes of the cluster",
 }
 COUNTS = {
     "blocks_received": "Blocks kept by all workers",
     "blocks_retried": "Calls to simulators that failed",
     "blocks_foreign": "Blocks dropped because they are another run's",
     "blocks_duplicate": "Blocks dropped because they had come before",
+    "nodes_lost": "Nodes of the cluster that were lost",
+    "workers_lost": "Training workers that were lost",
+    "simulators_lost": "Simulators' processes that were lost",
     "simulator_restarts": "Simulators that came back as a new process",
 }
 

@@ -303,6 +303,11 @@ class Waiting:
             self._say(f"waiting for {what}")
             self._said, self._said_at = what, now
 
+    @property
+    def seconds(self) -> float:
+        """For how long it has lasted; 0 if nothing is waited for."""
+        return 0.0 if self._since is None else self._clock() - self._since
+
     def over(self) -> None:
         """End the wait."""
         self._since, self._said = None, ""

@@ -146,6 +146,29 @@ class Room:
         alive = {node.id for node in find_nodes()}
         return [place for place in self.places if place.node not in alive]
 
+    def in_the_way(self) -> list[Place]:
+        """Places without which the least number of workers would have room, while it has none; as few as can be."""
+        nodes = {node.id: dict(node.free) for node in find_nodes()}
+        given: list[Place] = []
+        room = sum(capacity(free, self.worker_bundle) for free in nodes.values())
+        while room < self._least:
+            # On the node where fewest have to go for one worker more.
+            choices = []
+            for id, free in nodes.items():
+                here = [place for place in self.places if place.node == id and place not in given]
+                have = capacity(free, self.worker_bundle)
+                for count in range(1, len(here) + 1):
+                    if capacity(_with(free, self.simulator_bundle, count), self.worker_bundle) > have:
+                        choices.append((count, id, here[:count]))
+                        break
+            if not choices:
+                return []
+            count, id, gone = min(choices, key=lambda choice: choice[:2])
+            nodes[id] = _with(nodes[id], self.simulator_bundle, count)
+            given += gone
+            room += 1
+        return given
+
     def let_workers_in(self) -> None:
         """Give the workers' room free for Ray Train, or for others if it is over."""
         if self.workers is not None:
@@ -179,6 +202,11 @@ class Room:
 
     def _by_memory(self, node: Node) -> int:
         return node.simulators_by_memory(self._window, self._data)
+
+
+def _with(free: Mapping[str, float], bundle: Mapping[str, float], count: int) -> dict[str, float]:
+    """Free resources once so many bundles are given back."""
+    return dict(free) | {name: free.get(name, 0.0) + count * each for name, each in bundle.items()}
 
 
 def wait_until_ready(

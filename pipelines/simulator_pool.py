@@ -70,6 +70,9 @@ class SimulatorPool:
 
     def _replace_lost(self, workers: int) -> None:
         """Start those anew whose node is gone, and those that had no place, as far as there is room now."""
+        if not self._placed:
+            # Workers that simulate by themselves would not use them.
+            return
         lost = self._room.lost()
         missing = self._wanted - len(self._placed) + len(lost)
         if missing <= 0:
@@ -80,9 +83,39 @@ class SimulatorPool:
         self._placed = [pair for pair in self._placed if pair not in gone] + self._start(places)
         self._leaving += gone
 
+    def make_way(self) -> str | None:
+        """Give places up that workers wait for, as many as the least number of workers needs; a sentence if there were any.
+
+        The workers find a shorter list when they start; without any simulator on it each simulates by itself.
+        """
+        gone = self._room.in_the_way()
+        if not gone:
+            return None
+        leaving = [pair for pair in self._placed if pair[1] in gone]
+        self._placed = [pair for pair in self._placed if pair[1] not in gone]
+        self.coordinator.set_simulators.remote(sealed(self.handles))
+        self._end(leaving)
+        those = (
+            f"{len(self._placed)} of {self._wanted} simulators stay"
+            if self._placed
+            else "workers simulate by themselves"
+        )
+        return f"{len(leaving)} of the run's simulators leave their CPUs to the workers that wait for room: {those}"
+
+    def come_back(self) -> None:
+        """Start simulators again after all of them have made way, where there is room beside the workers; none are at work."""
+        if not self._placed and self._wanted:
+            self._placed = self._start(self._room.take(self._wanted, 0))
+            if self._placed:
+                self.coordinator.set_simulators.remote(sealed(self.handles))
+
     def _scale(self, line: dict[str, Any]) -> None:
         before, self._before = self._before, line
-        if self._scaling is None or line["seconds"] <= before.get("seconds", line["seconds"]):
+        if (
+            self._scaling is None
+            or not self._placed
+            or line["seconds"] <= before.get("seconds", line["seconds"])
+        ):
             return
         seconds = line["seconds"] - before["seconds"]
         worked = max(0.0, line["simulator_seconds"] - before["simulator_seconds"])

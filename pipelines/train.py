@@ -4,6 +4,7 @@ import math
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,12 +24,14 @@ from ndsm.processes import Langevin
 from ndsm.runs import Run
 from ndsm.training import TrainingSetup
 from ndsm.workflows.prior_match import prior_match, prior_warning
+from ndsm.workflows.resuming import restarts_of
 from ndsm.workflows.setup import RunContext, begin, prepare
-from pipelines.cluster import cluster
+from pipelines.cluster import cluster, find_nodes
 from pipelines.controller_callback import AnnounceController
 from pipelines.coordinator import Group
 from pipelines.evaluate import Evaluations
-from pipelines.resources import TRAINER, Cluster, check_budget
+from pipelines.journal import LOSSES, Journal
+from pipelines.resources import TRAINER, Cluster, Waiting, check_budget
 from pipelines.room import Room, remove_groups_of
 from pipelines.simulator_pool import SimulatorPool, calibrated, workers_problem
 from pipelines.versions import software
@@ -43,6 +46,8 @@ REGROUP_SECONDS = 15.0
 """How long workers that start again wait for the room of as many as before, which may be gone, until fewer are tried."""
 LOOK_SECONDS = 2.0
 """Between looks at whether Ray Train's workers have room."""
+WAY_SECONDS = 10.0
+"""How long workers wait for room until simulators make way for them."""
 STOP_SECONDS = 2.0
 """How long workers that have not reported yet are waited for when they are to stop."""
 END_SECONDS = 30.0
@@ -179,7 +184,19 @@ def train_on_ray(
         Exception: what ended the training.
     """
     config = problem.config.train
-    pool, evaluations = SimulatorPool(problem, data, room, simulators, say), Evaluations(run, problem)
+    told: list[str] = []
+
+    def note(text: str) -> None:
+        say(text)
+        told.append(text)
+        # Training goes on without the line.
+        with suppress(OSError, LeaseLost):
+            run.append_event(text)
+
+    room.waiting = Waiting(note, config.start_seconds)
+    last = run.last_metrics()
+    journal = Journal(note, {name: last[name] for name in LOSSES if name in last})
+    pool, evaluations = SimulatorPool(problem, data, room, simulators, note), Evaluations(run, problem)
     pool.coordinator.keep_skips.remote(run.skipped_blocks())
     # The state to resume from is the run's own checkpoint; Ray keeps only its bookkeeping here.
     if run.mirror is None:
@@ -193,6 +210,8 @@ def train_on_ray(
         "coordinator": pool.coordinator,
         "data": [data],
         "software": software(),
+        "restarts": restarts_of(run),
+        "lost": dict(journal.lost),
     }
     least, most = config.worker_range
     if simulators and not use_gpu and TRAINER not in room.worker_bundle:
@@ -249,15 +268,17 @@ def train_on_ray(
                 [pool.coordinator.take_news.remote(), pool.coordinator.group.remote()]
             )
             for text in warned:
-                say(text)
+                note(text)
             if skips := ray.get(pool.coordinator.skips_to_keep.remote()):
                 for index, reason in skips.items():
                     run.skip_block(index, reason)
                 # The worker waits for it: what it trains on next has to be known after a crash.
                 pool.coordinator.keep_skips.remote(list(skips))
+            journal.workers(group)
             for line in lines:
                 on_metrics(line)
                 pool.adapt(line)
+                journal.simulators(len(pool.handles), line["simulator_restarts"])
             evaluations.look(bool(lines))
             if asked and thread.is_alive() and stop.is_over(group):
                 # Ray Train would take its time to end in order what has nothing more to do.
@@ -270,7 +291,16 @@ def train_on_ray(
                     return
             if time.monotonic() - looked > LOOK_SECONDS and thread.is_alive():
                 looked, controller = time.monotonic(), ray.get(pool.coordinator.controller.remote())
-                room.watch(controller and controller[1])
+                waits = room.watch(controller and controller[1])
+                alive = {node.id: node.name for node in find_nodes()}
+                journal.nodes(alive, Counter(place.node for place in room.places))
+                # What a worker held before is free again a moment after its end.
+                if waits and room.waiting.seconds > WAY_SECONDS and (left := pool.make_way()) is not None:
+                    note(left)
+                elif not group.nodes:
+                    pool.come_back()
+                pool.coordinator.note_events.remote(told, journal.lost | {"nodes": len(alive)})
+                told = []
         failure = ray.get(pool.coordinator.failure.remote())
     except Unfinished:
         # It would go on asking for room.

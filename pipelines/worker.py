@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -95,6 +96,9 @@ def train_as_worker(settings: dict[str, Any]) -> None:
     trainer, resume = start(problem, found, world, prepare_model, sum_over_workers(world))
     if trainer.steps >= problem.config.train.steps:
         return
+    # Also those after which there was no checkpoint to go on from.
+    restarts = settings["restarts"] + ray.get(coordinator.group.remote()).number - 1
+    resume = replace(resume, restarts=max(resume.restarts, restarts))
     device = trainer.device
     members = Membership(coordinator, rank, world)
     bad = bad_blocks(problem, coordinator).including(rank == 0)
@@ -125,17 +129,23 @@ def train_as_worker(settings: dict[str, Any]) -> None:
             stopped = ray.get(coordinator.post.remote(record.metrics, record.final))
             yield record
 
+    def with_events(records: Iterator[Record]) -> Iterator[Record]:
+        for record in records:
+            events, counts = ray.get(coordinator.take_events.remote())
+            record.metrics.update(counts | ({"events": events} if events else {}))
+            yield record
+
     replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
     records = with_advice(training(
         trainer, replay, problem, resume, agree=agree_on(rank, world, device),
         stop=lambda: rank == 0 and (stopped or run.stop_file.exists() or asked()),
         urgent=Notices(ray.train.get_preemption_info), total=total,
     ), run)  # fmt: skip
-    instruments = Instruments(rank, resume.counts)
+    instruments = Instruments(rank, resume.counts | settings["lost"])
     if rank == 0:
         coordinator.begin.remote(trainer.steps, world)
     try:
-        for record in posted(save_records(records, trainer, run)) if rank == 0 else records:
+        for record in posted(save_records(with_events(records), trainer, run)) if rank == 0 else records:
             instruments.show(record.metrics)
             # A barrier, and at most one report per health check of Ray's controller gets through: only
             # where the workers save anyway.

@@ -134,6 +134,8 @@ def print_status(status: dict[str, Any]) -> None:
         )
     if checkpoint := status["checkpoint"]:
         print(f"last checkpoint: step {checkpoint['step']}, {checkpoint['age_seconds']:.0f} s ago")
+    for event in status["events"]:
+        print(f"{time.strftime('%H:%M:%S', time.localtime(event['time']))} {event['event']}")
     if process := status["process"]:
         life = "alive" if process["alive"] else "ended"
         print(f"process {process['pid']} on {process['host']}: {life}")

@@ -147,6 +147,12 @@ class RunContents:
         found: dict[str, Any] = json.loads(lines[-1]) if lines else {}
         return found
 
+    def events(self, count: int) -> list[dict[str, Any]]:
+        """Return the last lines of `events.jsonl`, each with `time` and `event`; empty without any."""
+        path = self.path / "events.jsonl"
+        whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
+        return [json.loads(line) for line in whole.splitlines()[-count:]]
+
     def continuations(self) -> list[dict[str, Any]]:
         """Return the lines of `continuations.jsonl`, see `Run.continue_with`; empty for a run that was never continued."""
         return self._lines("continuations.jsonl")

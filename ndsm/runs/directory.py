@@ -382,6 +382,11 @@ class Run(RunContents):
             self._save_tensors("model-raw.safetensors", raw.state_dict())
         self._save_tensors("model.safetensors", ema.state_dict())
 
+    def append_event(self, text: str) -> None:
+        """Add a line to `events.jsonl`, and upload it."""
+        append_line(self.path / "events.jsonl", {"time": round(time.time(), 3), "event": text})
+        self._push_files("events.jsonl")
+
     def append_evaluation(self, metrics: dict[str, Any]) -> None:
         """Add a line to `evaluations.jsonl`, and upload it with the event files of evaluations."""
         append_line(self.path / "evaluations.jsonl", metrics)

@@ -46,7 +46,7 @@ class EventFiles:
     def scalars(self, metrics: dict[str, Any]) -> None:
         """Add the numbers of one line."""
         for name, value in metrics.items():
-            if name not in ("step", "time"):
+            if name not in ("step", "time", "events"):
                 self._writer.add_scalar(f"train/{name}", value, metrics["step"])
         self._writer.flush()
 

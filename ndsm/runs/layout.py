@@ -8,6 +8,7 @@
     metrics.jsonl                             one line per report
     continuations.jsonl                       one line per continuation by --continue: what changed, at which step
     skipped_blocks.jsonl                      one line per block that could not be simulated: its index, and why
+    events.jsonl                              what came and went while it was trained on Ray, and what was waited for
     metrics.json                              the last evaluation
     evaluations.jsonl                         one line per evaluation during the training
     samples.png                               generated rows beside data
@@ -45,6 +46,7 @@ FILES = (
     "metrics.jsonl",
     "continuations.jsonl",
     "skipped_blocks.jsonl",
+    "events.jsonl",
     "metrics.json",
     "evaluations.jsonl",
     "samples.png",

@@ -13,6 +13,8 @@ from ndsm.runs.contents import RunContents
 from ndsm.runs.layout import step_of
 from ndsm.runs.mirror import RemoteCopy
 
+EVENTS = 5
+"""How many of the last events are told."""
 SHOWN = (
     "loss",
     "grad_norm",
@@ -35,6 +37,8 @@ class RunProgress:
     """Step and Unix time of the newest checkpoint."""
     failure: tuple[str, str] | None
     """Type and message of the error that ended the training for good."""
+    events: list[dict[str, Any]]
+    """The last lines of `events.jsonl`."""
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -43,8 +47,9 @@ def status(run: Run) -> dict[str, Any]:
     Returns:
         `state`: running, finished, failed, or stopped (the same `ndsm train` goes on); `fitted_in_python`; `step`, `steps`, `percent`;
         `steps_per_s` and `eta_seconds` while running; `seconds` of training; `SHOWN` once there is a report;
-        `restarts` from a checkpoint; `report_age_seconds`; `checkpoint`: {`step`, `age_seconds`} or None;
+        `restarts` of the workers; `report_age_seconds`; `checkpoint`: {`step`, `age_seconds`} or None;
         `process`: {`pid`, `host`, `started`, `alive`} or None; `failure`: what ended it for good, or None;
+        `events`: the last ones, {`time`, `event`}: nodes, workers and simulators that came or were lost, and what was waited for;
         `storage_failure`: why the URI does not answer, or None.
     """
     config = run.config().train
@@ -52,9 +57,10 @@ def status(run: Run) -> dict[str, Any]:
         time.time(),
         config.steps,
         run.owner.read(),
-        RunProgress(run.last_metrics(), run.newest_checkpoint(), run.failure()),
+        RunProgress(run.last_metrics(), run.newest_checkpoint(), run.failure(), run.events(EVENTS)),
     )
     last, checkpoint, failure, unanswered = here.last_metrics, here.checkpoint, here.failure, None
+    events = here.events
     if config.storage is not None and is_uri(config.storage):
         try:
             # Rank 0 may train on another machine.
@@ -62,6 +68,7 @@ def status(run: Run) -> dict[str, Any]:
             last = max(last, there.last_metrics, key=lambda line: line.get("time", 0.0))
             checkpoint = max(checkpoint, there.checkpoint, key=lambda found: found[1] if found else 0.0)
             failure = failure or there.failure
+            events = max(events, there.events, key=lambda found: found[-1]["time"] if found else 0.0)
         except (InputError, OSError) as error:
             unanswered = " ".join(str(error).split())
     step = max(int(last.get("step", 0)), checkpoint[0] if checkpoint else 0)
@@ -92,6 +99,7 @@ def status(run: Run) -> dict[str, Any]:
         "checkpoint": checkpoint and {"step": checkpoint[0], "age_seconds": now - checkpoint[1]},
         "process": owner and vars(owner),
         "failure": failure and failure[1],
+        "events": events,
         "storage_failure": unanswered,
     }
 
@@ -107,12 +115,12 @@ def progress_at(run: Run, storage: str) -> RunProgress:
     modified = mirror.modified()
     with tempfile.TemporaryDirectory() as folder:
         copy = RunContents(Path(folder))
-        for name in {"metrics.jsonl", "checkpoints/failure.json"} & modified.keys():
+        for name in {"metrics.jsonl", "events.jsonl", "checkpoints/failure.json"} & modified.keys():
             mirror.fetch(name, copy.path)
-        last, failure = copy.last_metrics(), copy.failure()
+        last, failure, events = copy.last_metrics(), copy.failure(), copy.events(EVENTS)
     checkpoints = [
         (step_of(Path(name)), when)
         for name, when in modified.items()
         if Path(name).match("checkpoints/step-*.pt")
     ]
-    return RunProgress(last, max(checkpoints, default=None), failure)
+    return RunProgress(last, max(checkpoints, default=None), failure, events)

@@ -78,6 +78,12 @@ def with_advice(records: Iterator[Record], run: Run) -> Iterator[Record]:
         ) from None
 
 
+def restarts_of(run: Run) -> int:
+    """Return how often training was begun again by now, by its last line of metrics: also where no checkpoint was saved."""
+    last = run.last_metrics()
+    return int(last.get("restarts", 0)) + 1 if last else 0
+
+
 def save_records(records: Iterator[Record], trainer: Trainer, run: Run) -> Iterator[Record]:
     """Save the records of a training to its run; yield each one once it is saved.
 

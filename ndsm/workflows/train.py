@@ -3,13 +3,14 @@
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from ndsm.runs import Run
 from ndsm.training import BadBlocks, Record, Trainer, TrainingSetup, local_source, open_replay, train
 from ndsm.workflows.evaluate import with_evaluations
-from ndsm.workflows.resuming import save_records, start, training_identity, with_advice
+from ndsm.workflows.resuming import restarts_of, save_records, start, training_identity, with_advice
 from ndsm.workflows.setup import RunContext
 
 
@@ -34,6 +35,7 @@ def train_locally(
         trainer, resume = start(problem, run.find_checkpoint(training_identity(problem)))
         if trainer.steps >= problem.config.train.steps:
             return
+        resume = replace(resume, restarts=max(resume.restarts, restarts_of(run)))
         device = trainer.device
         rows = experiment.dataset.train
         bad = bad_blocks(problem, run)
