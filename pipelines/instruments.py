@@ -16,6 +16,13 @@ GAUGES = {
     "simulators": "Simulator actors",
     "restarts": "Starts of the workers after the first one",
     "nodes": "Nodes of the cluster",
+    "goodput": "Share of the time since the first start that went into steps which last",
+    "useful_seconds": "Time of these steps",
+    "stall_seconds": "Time in which the worker who waited most waited for blocks",
+    "pause_seconds": "Time of saving, reporting and evaluating between steps",
+    "warm_up_seconds": "Time of filling the ring before the first step of each start",
+    "restart_seconds": "Time of starts, of waiting for room, and of work that a crash has undone",
+    "blocks_skipped": "Blocks that could not be simulated and that others took the place of",
 }
 COUNTS = {
     "blocks_received": "Blocks kept by all workers",

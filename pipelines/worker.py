@@ -98,7 +98,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
         return
     # Also those after which there was no checkpoint to go on from.
     restarts = settings["restarts"] + ray.get(coordinator.group.remote()).number - 1
-    resume = replace(resume, restarts=max(resume.restarts, restarts))
+    resume = replace(resume, restarts=max(resume.restarts, restarts), begun=run.begun())
     device = trainer.device
     members = Membership(coordinator, rank, world)
     bad = bad_blocks(problem, coordinator).including(rank == 0)

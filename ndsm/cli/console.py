@@ -132,6 +132,14 @@ def print_status(status: dict[str, Any]) -> None:
             f"{status['workers']} workers, {status['simulators']} simulators, rollouts "
             f"{status['rollout_rows_per_s']:.0f} rows/s, {status['restarts']} restarts"
         )
+    if "goodput" in status:
+        print(
+            f"goodput {100 * status['goodput']:.1f} % of {status['wall_seconds']:.0f} s: steps {status['useful_seconds']:.0f} s, stalls "
+            f"{status['stall_seconds']:.0f} s, saving and evaluating {status['pause_seconds']:.0f} s, warm-up "
+            f"{status['warm_up_seconds']:.0f} s, starts and lost work {status['restart_seconds']:.0f} s"
+        )
+    if status.get("blocks_skipped"):
+        print(f"{status['blocks_skipped']:.0f} blocks could not be simulated and are replaced by others")
     if checkpoint := status["checkpoint"]:
         print(f"last checkpoint: step {checkpoint['step']}, {checkpoint['age_seconds']:.0f} s ago")
     for event in status["events"]:

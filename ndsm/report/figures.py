@@ -17,6 +17,7 @@ CURVES = {
     "grad_norm": ("Gradient norm", "before clipping"),
     "steps_per_s": ("Step rate", "optimiser steps per second"),
     "stall_fraction": ("Stall", "share of the time in which the trainer waited for rollouts"),
+    "goodput": ("Goodput", "share of the time since the first start that went into steps which last"),
     "samples_per_insert": ("Reuse", "uses of each simulated row so far, on average"),
 }
 """Keys of `metrics.jsonl` that are drawn: title and meaning."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,18 @@ class RunContents:
     def skipped_blocks(self) -> list[int]:
         """Return the indices of the blocks that could not be simulated, and that others took the place of."""
         return [line["block"] for line in self._lines("skipped_blocks.jsonl")]
+
+    def begun(self) -> float:
+        """Return the Unix time of the first start, later by the time in which the run was stopped in order; 0 if it is not known.
+
+        A crash is no stop: the time until the run goes on counts.
+        """
+        lines = self._lines("sittings.jsonl")
+        if not lines:
+            return 0.0
+        pairs = pairwise(lines)
+        stopped = (b["started"] - a["ended"] for a, b in pairs if "ended" in a and "started" in b)
+        return float(lines[0]["started"] + sum(max(0.0, seconds) for seconds in stopped))
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         """Return the whole lines of a file; none if it is not there."""

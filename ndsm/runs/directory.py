@@ -319,6 +319,18 @@ class Run(RunContents):
         self.check_there()
         append_line(self.path / "metrics.jsonl", metrics)
 
+    def begin_sitting(self, started: float) -> None:
+        """Note that the run was started, or started again, at a Unix time."""
+        if not (self.path / "sittings.jsonl").is_file():
+            # What is known of a run that an earlier version began is how long it trained.
+            last = self.last_metrics()
+            started = min(started, last.get("time", started) - last.get("seconds", 0.0))
+        append_line(self.path / "sittings.jsonl", {"started": round(started, 3)})
+
+    def end_sitting(self) -> None:
+        """Note that the run is trained, or was stopped in order, now."""
+        append_line(self.path / "sittings.jsonl", {"ended": round(time.time(), 3)})
+
     def skip_block(self, index: int, reason: str) -> None:
         """Add a line to `skipped_blocks.jsonl`."""
         line = {"block": index, "time": round(time.time(), 3), "reason": reason}

@@ -7,6 +7,7 @@
     model.safetensors, model-raw.safetensors  EMA weights; raw weights
     metrics.jsonl                             one line per report
     continuations.jsonl                       one line per continuation by --continue: what changed, at which step
+    sittings.jsonl                            when the run was started, and stopped in order
     skipped_blocks.jsonl                      one line per block that could not be simulated: its index, and why
     events.jsonl                              what came and went while it was trained on Ray, and what was waited for
     metrics.json                              the last evaluation
@@ -47,6 +48,7 @@ FILES = (
     "continuations.jsonl",
     "skipped_blocks.jsonl",
     "events.jsonl",
+    "sittings.jsonl",
     "metrics.json",
     "evaluations.jsonl",
     "samples.png",

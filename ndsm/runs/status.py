@@ -23,6 +23,14 @@ SHOWN = (
     "rollout_rows_per_s",
     "workers",
     "simulators",
+    "goodput",
+    "wall_seconds",
+    "useful_seconds",
+    "stall_seconds",
+    "pause_seconds",
+    "warm_up_seconds",
+    "restart_seconds",
+    "blocks_skipped",
 )
 """Keys that are taken over from the last line of metrics.jsonl."""
 

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ndsm.errors import InputError, described
 from ndsm.simulation import rollout
 from ndsm.simulation.rollout import CPU
 from ndsm.training.bad_blocks import TRY_SHARE, BadBlocks
+from ndsm.training.goodput import TimeSpent, goodput
 from ndsm.training.replay import BlockSource, Replay
 from ndsm.training.setup import TrainingSetup
 from ndsm.training.step import Trainer
@@ -41,6 +42,10 @@ class Resume:
     """Hash of the configuration that is trained."""
     stamp: str = ""
     """Stamp of the blocks that it trains on."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """`TimeSpent` so far."""
+    begun: float = 0.0
+    """Unix time of the run's first start, later by the time in which it was stopped; 0 if it is not known."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,9 @@ def train(
     """
     config = problem.config.train
     # Filling the ring is warm-up, not a stall of the trainer.
+    warming = time.monotonic()
     replay.fill(trainer.steps - resume.era_step)
+    spent, paused = TimeSpent(**resume.spent).plus(warm_up=time.monotonic() - warming), 0.0
     started = reported = saved = time.monotonic()
     waited, blocks = replay.wait_seconds, replay.blocks_inserted
     # Sums stay tensors until they are reported: reading them every step would wait for the device.
@@ -198,7 +205,8 @@ def train(
         shared = total({"stall_fraction": stall, **replay.counters()})
         stall = shared.pop("stall_fraction")
         counts = {name: value + resume.counts.get(name, 0) for name, value in shared.items()}
-        at = replace(resume, seconds=resume.seconds + now - started, counts=counts)
+        spent, paused = spent.plus(stall * seconds, paused), 0.0
+        at = replace(resume, seconds=resume.seconds + now - started, counts=counts, spent=asdict(spent))
         metrics = {
             "step": trainer.steps,
             "time": round(time.time(), 3),
@@ -213,6 +221,7 @@ def train(
             "workers": resume.world,
             "restarts": resume.restarts,
             "next_block": block_index(resume, 0, replay.blocks_inserted),
+            **goodput(spent, at.seconds, at.begun),
             **replay.progress(era_step + 1),
             **counts,
         }
@@ -220,6 +229,8 @@ def train(
         loss_sum, norm_sum, steps = torch.zeros(()), torch.zeros(()), 0
         checkpoint = flags.checkpoint or ends or urgent()
         saved = now if checkpoint else saved
+        yielded = time.monotonic()
         yield Record(trainer.steps, metrics, checkpoint, ends, at)
+        paused = time.monotonic() - yielded
         if ends:
             return

@@ -98,6 +98,7 @@ def save_records(records: Iterator[Record], trainer: Trainer, run: Run) -> Itera
                 run.forget_evaluation()
                 # Before the checkpoint: a run that has its last one is complete and trains no further.
                 run.save_weights(trainer.ema, trainer.model)
+                run.end_sitting()
             if record.checkpoint:
                 run.save_checkpoint(trainer.state(), asdict(record.resume), record.final and trainer.done)
             yield record

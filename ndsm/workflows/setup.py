@@ -1,6 +1,7 @@
 """Preparation of a run: its data, mixture and problem are checked and written down."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ class RunContext:
     """Whether a run in the same place is to be replaced."""
     continued: bool = False
     """Whether the run may go on with other values than it had, see `changes_of_continuation`."""
+    started: float = field(default_factory=time.time)
+    """Unix time at which the work on it began."""
 
     @property
     def config(self) -> Config:
@@ -83,6 +86,7 @@ def prepare(
     Raises:
         InputError: bad data or settings; or the run exists with another configuration or other data.
     """
+    started = time.time()
     if fresh and continued:
         raise InputError("expected --continue, which goes on, or --fresh, which starts over, found both")
     if process is not None:
@@ -134,7 +138,7 @@ def prepare(
         problem = with_labels(problem, dataset.train_labels)
     for workers in config.train.worker_range:
         problem.limiter(workers)
-    return RunContext(run, dataset, mixture, problem, identity, fresh, continued)
+    return RunContext(run, dataset, mixture, problem, identity, fresh, continued, started)
 
 
 def check_continuation(config: Config, run: Run, known: bool) -> None:
@@ -229,6 +233,7 @@ def _begin(experiment: RunContext, run: Run) -> None:
         data = describe_data(experiment.dataset, experiment.fingerprint)
         data |= describe_labels(experiment.problem, experiment.dataset.train)
         run.begin(experiment.config, data, experiment.mixture)
+    run.begin_sitting(experiment.started)
     run.forget_evaluation()
     run.clear_requests()
     # From here on there is something to lose.

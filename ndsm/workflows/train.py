@@ -35,7 +35,8 @@ def train_locally(
         trainer, resume = start(problem, run.find_checkpoint(training_identity(problem)))
         if trainer.steps >= problem.config.train.steps:
             return
-        resume = replace(resume, restarts=max(resume.restarts, restarts_of(run)))
+        restarts = max(resume.restarts, restarts_of(run))
+        resume = replace(resume, restarts=restarts, begun=run.begun())
         device = trainer.device
         rows = experiment.dataset.train
         bad = bad_blocks(problem, run)

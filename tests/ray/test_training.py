@@ -169,7 +169,8 @@ def test_a_killed_simulator_of_images_comes_back(ray_cluster, tmp_path, mnist_ro
 def test_simulators_that_crash_again_and_again_end_the_run_with_a_sentence(
     ray_cluster, tmp_path, monkeypatch
 ):
-    """Ray starts them and repeats their calls for ever; the worker warns, and then gives up."""
+    """Ray starts them and repeats their calls for ever; the worker warns, and then gives up or blames the block."""
+    from ndsm.errors import BadBlock
     from pipelines.ingest import Ingest, NoAnswer
     from pipelines.simulators import start_simulators
 
@@ -181,15 +182,64 @@ def test_simulators_that_crash_again_and_again_end_the_run_with_a_sentence(
         lambda: handles, lambda number: number, 0, 2, made.problem.spec.stamp, limit=5.0, warn=said.append
     )
     expected = (
-        r"expected block 0 from Actor\(.*\) within train\.block_seconds \(5 s\), found no answer to 2 calls"
+        r"expected block 0 from Actor\(.*\) within train\.block_seconds \(5 s\), found no answer to . calls|"
+        r"block 0 could not be simulated in 3 tries: Actor\(.*\) crashed or did not return"
     )
     try:
-        with pytest.raises(NoAnswer, match=expected):
+        with pytest.raises((NoAnswer, BadBlock), match=expected):
             ingest.take(0)
         assert said[0].startswith("expected block 0")
     finally:
         ingest.close()
         handles[0].stop()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("how", ["hangs", "crashes", "fails"])
+def test_a_block_that_no_simulator_can_make_is_left_out(ray_cluster, tmp_path, monkeypatch, how):
+    """The simulators go on, and all other blocks are those of a run without it."""
+    from ndsm.training.bad_blocks import SUBSTITUTES, BadBlocks
+    from pipelines.ingest import Ingest
+    from pipelines.simulators import start_simulators
+
+    def poisoned(spec, data, index):
+        if index == 3 and how == "hangs":
+            while True:
+                pass
+        if index == 3 and how == "crashes":
+            os._exit(1)
+        if index == 3:
+            raise ZeroDivisionError("at 3")
+        return rollout(spec, data, index)
+
+    class Poisoned(Simulator):
+        def block(self, index, inputs):
+            import pipelines.simulators as module
+
+            module.rollout = poisoned
+            return super().block(index, inputs)
+
+    monkeypatch.setattr("pipelines.simulators.Simulator", Poisoned)
+    made, kept = experiment(tmp_path, "poisoned"), []
+    handles = start_simulators(2, made.problem.spec, ray_cluster.put(made.dataset.train))
+    bad = BadBlocks(1, (), lambda index, reason: not kept.append((index, reason)))
+    ingest = Ingest(
+        lambda: handles, lambda number: number, 0, 2, made.problem.spec.stamp, limit=90.0, bad=bad
+    )
+    try:
+        for number in range(8):
+            index = number if number != 3 else 3 + SUBSTITUTES
+            np.testing.assert_array_equal(
+                ingest.take(number), rollout(made.problem.spec, made.dataset.train, index)
+            )
+        ((index, reason),) = kept
+        assert index == 3
+        assert {"fails": "ZeroDivisionError: at 3"}.get(how, "crashed or did not return") in reason
+        assert ingest.counters()["blocks_skipped"] == 1
+    finally:
+        ingest.close()
+        for handle in handles:
+            handle.stop()
 
 
 @pytest.mark.nightly
