@@ -46,8 +46,11 @@ class Grid(Section):
 class Process(Section):
     """The forward noising dY = -f(Y, t) dt + g(t) dW."""
 
-    kind: Literal["langevin", "vp", "ve", "subvp", "ou"] = setting("training", "langevin", basic=True)
-    """Nonlinear, f = -grad log(mixture density) and g = sqrt(2); or linear with a known transition law."""
+    kind: Literal["langevin", "vp", "ve", "subvp", "ou", "mixture-ou"] = setting(
+        "training", "langevin", basic=True
+    )
+    """Nonlinear, f = -grad log(mixture density) and g = sqrt(2); linear with a known transition law; or, mixture-ou, each row by
+    the linear process of a mixture component that is drawn for it, in that component's own coordinates."""
     beta_min: float = setting("training", 0.1, gt=0.0)
     """β at time 0 (vp, subvp)."""
     beta_max: float = setting("training", 20.0, gt=0.0)
@@ -67,6 +70,8 @@ class Process(Section):
     euler-maruyama."""
 
 
+WITH_MIXTURE = ("langevin", "mixture-ou")
+"""Processes of a fitted mixture."""
 WITH_EPSILON = ("ndsm-cv", "path")
 """Objectives whose control variate has a factor ε(t)."""
 
@@ -102,9 +107,13 @@ class Objective(Section):
     with a control variate from the whole path; denoising score matching (linear processes); each point noised by
     its own component's linear process; sliced score matching, which takes any process."""
     epsilon: Epsilon = Epsilon()
-    weighting: Literal["none", "variance", "likelihood"] = setting("training", "variance")
-    """Weight of an example at time t: 1; V(t), the variance the noising has added by then; or what makes the loss a bound on
-    the likelihood, g(t)² over the density of the grid's times."""
+    mirrored: bool = setting("training", False)
+    """Average the loss of a row over its noise and the opposite, at two evaluations of the network; for objective.kind dsm and
+    mixture-dsm. The others have two evaluations anyhow."""
+    weighting: Literal["none", "variance", "likelihood", "velocity"] = setting("training", "variance")
+    """Weight of an example at time t: 1; V(t), the variance the noising has added by then; what makes the loss a bound on
+    the likelihood, g(t)² over the density of the grid's times; or V(t)/α(t)² of a linear process, the squared error of a
+    velocity."""
 
 
 Residual = bool | Literal["fading"]
@@ -125,8 +134,9 @@ class Network(Section):
     residual: Residual = setting("training", True)
     """Learn the difference from the stationary score: s = -grad V + net/scale; `fading` multiplies -grad V by
     V(t)/V(T), which goes to 0 with t."""
-    output_scale: Literal["none", "std"] = setting("training", "std")
-    """Divide the network's output by 1 or by sqrt(V(t))."""
+    output_scale: Literal["none", "std", "velocity"] = setting("training", "std")
+    """Divide the network's output by 1, by sqrt(V(t)), or by sqrt(V(t))/α(t) of a linear process: with network.residual and
+    rows of variance 1 it is then the velocity α Z - σ Y_0 that the network learns."""
     time_features: int = setting("training", 8, ge=0)
     """Random Fourier features of log t beside log t itself."""
     classes: Annotated[int, Field(ge=0, lt=2**15)] | Literal["auto"] = setting("training", 0, basic=True)

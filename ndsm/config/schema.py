@@ -82,8 +82,21 @@ class Config(Section):
         linear = self.process.kind != "langevin"
         if self.objective.kind == "dsm" and not linear:
             raise ValueError(
-                "objective.kind 'dsm' needs a process whose transition law is known: vp, ve, subvp or ou"
+                "objective.kind 'dsm' needs a process whose transition law is known: vp, ve, subvp, ou or mixture-ou"
             )
+        if self.process.kind == "mixture-ou":
+            self._check_components()
+        if self.objective.mirrored and self.objective.kind not in ("dsm", "mixture-dsm"):
+            raise ValueError(
+                f"objective.mirrored goes with objective.kind 'dsm' or 'mixture-dsm', not {self.objective.kind!r}, which has two "
+                "evaluations already"
+            )
+        for name, value in (
+            ("network.output_scale", self.network.output_scale),
+            ("objective.weighting", self.objective.weighting),
+        ):
+            if value == "velocity" and not linear:
+                raise ValueError(f"{name} 'velocity' needs a linear process: vp, ve, subvp, ou or mixture-ou")
         if self.objective.kind == "mixture-dsm" and linear:
             raise ValueError("objective.kind 'mixture-dsm' goes with process.kind 'langevin'")
         # How often it is updated may stay set: a preset's objective is then exchanged by one option.
@@ -126,6 +139,19 @@ class Config(Section):
                 f"train.min_blocks {self.train.min_blocks} exceeds train.ring_blocks {self.train.ring_blocks}"
             )
         return self
+
+    def _check_components(self) -> None:
+        """Check what goes with the coordinates of components."""
+        if self.objective.kind != "dsm":
+            raise ValueError(
+                f"process.kind 'mixture-ou' has its transition law in closed form: expected objective.kind 'dsm', found "
+                f"{self.objective.kind!r}"
+            )
+        if self.data.symmetry != "none":
+            raise ValueError(
+                f"process.kind 'mixture-ou' sees rows in the coordinates of components, which data.symmetry "
+                f"{self.data.symmetry!r} does not know: expected 'none'"
+            )
 
 
 def _listed(names: tuple[str, ...]) -> str:

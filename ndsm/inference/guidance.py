@@ -182,14 +182,15 @@ class Labelled:
         self._score, self._label, self._strength = score, label, strength
         _check_label(label, getattr(score, "classes", None))
 
-    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
-        """The guided score, (B, d), (B,) → (B, d)."""
+    def __call__(self, y: Tensor, t: Tensor, **given: Tensor) -> Tensor:
+        """The guided score, (B, d), (B,) → (B, d); what else is given of each row, (B,), goes to the score."""
         label = torch.full_like(t, self._label)
         if self._strength == 1.0:
-            return self._score(y, t, label)
+            return self._score(y, t, label, **given)
         none = torch.full_like(t, -1.0)
         twice = torch.cat([y, y]), torch.cat([t, t]), torch.cat([label, none])
-        with_label, without = self._score(*twice).chunk(2)
+        given = {name: value.repeat(2) for name, value in given.items()}
+        with_label, without = self._score(*twice, **given).chunk(2)
         return without + self._strength * (with_label - without)
 
 

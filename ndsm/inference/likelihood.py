@@ -8,11 +8,15 @@ with the prior's density π exact: a mixture's, or a linear process's Gaussian. 
 score of the data itself is not learned: p_τ is a density in its own right (its integral is 1), that of generated rows
 before the final denoising step, and wider than theirs by about V(τ) of variance: 2τ for Langevin noising.
 
+Of a process with components the density is that of rows: p(y) = Σ_k π_k q_k(u_k) / det L_k, u_k = L_k⁻¹ (y - μ_k), over the
+components k whose responsibility for y is above `SMALLEST_SHARE`.
+
 The reverse SDE has another density, which has no such formula; for linear processes `log_density_bound` bounds it from below.
 """
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +28,7 @@ from ndsm.core.rng import torch_stream
 from ndsm.core.types import Score
 from ndsm.data import Scaling
 from ndsm.errors import InputError
-from ndsm.processes import Process, require
+from ndsm.processes import Components, Process, of_components, require
 from ndsm.processes.grids import noise_integral
 from ndsm.samplers.base import score_at
 from ndsm.samplers.ode import solve_adaptively, velocity
@@ -39,6 +43,8 @@ VALUES = 2**16
 """Numbers that are integrated together, in at most 2,048 rows."""
 AT_ONCE = 16
 """Directional derivatives per batch."""
+SMALLEST_SHARE = 1e-3
+"""Responsibility of a component for a row above which its density is a part of the row's."""
 
 
 COLUMNS = ("log_prob", "bits_per_dim", "standard_error")
@@ -227,13 +233,40 @@ def log_density_of_rows(
     device = device_of(process, score)
     at_once = max(16, min(2048, VALUES // rows.shape[1]))
     model_rows = torch.from_numpy(scaling.apply(rows))
-    batches = (part.to(device) for part in model_rows.split(at_once))
-    if bound is None:
-        parts = [log_density(process, score, y, end, probes=probes, seed=seed) for y in batches]
-    else:
-        parts = [log_density_bound(process, score, y, end, draws=bound, seed=seed) for y in batches]
+
+    def density(given: Score, y: Tensor) -> tuple[Tensor, Tensor]:
+        if bound is None:
+            return log_density(process, given, y, end, probes=probes, seed=seed)
+        return log_density_bound(process, given, y, end, draws=bound, seed=seed)
+
+    parts = []
+    for y in model_rows.to(device).split(at_once):
+        if process.components is None:
+            parts.append(density(score, y))
+        else:
+            parts.append(_over_components(process.components, score, y, density))
     log_prob, error = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
     return LogDensity(log_prob - scaling.log_volume, error)
+
+
+def _over_components(
+    components: Components,
+    score: Score,
+    y: Tensor,
+    density: Callable[[Score, Tensor], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """log Σ_k π_k q_k(u_k)/det L_k of rows (B, d) and its standard error, (B,) each, for log-densities q of u and their errors."""
+    shares = components.mixture.responsibilities(y)
+    row, k = (shares >= shares.amax(1, keepdim=True).clamp(max=SMALLEST_SHARE)).nonzero(as_tuple=True)
+    u, found = components.enter(y[row], k), []
+    for part in torch.arange(len(row), device=y.device).split(len(y)):
+        found.append(density(of_components(score, k[part]), u[part]))
+    log_q, error = (torch.cat(values) for values in zip(*found, strict=True))
+    log_joint = components.mixture.weights.log().to(y.device)[k] + log_q - components.log_det(k)
+    table = torch.full(shares.shape, -torch.inf, dtype=torch.float64, device=y.device)
+    errors = torch.zeros_like(table)
+    table[row, k], errors[row, k] = log_joint, error
+    return table.logsumexp(1), (table.softmax(1) * errors).square().sum(1).sqrt()
 
 
 def _probes(y: Tensor, count: int, seed: int) -> Tensor:

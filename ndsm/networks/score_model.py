@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from ndsm.errors import InputError
 from ndsm.networks.embeddings import TimeEmbedding
 from ndsm.networks.equivariant import Equivariant
 from ndsm.networks.registry import NETWORKS
-from ndsm.processes import Process
+from ndsm.processes import Process, require
 
 REACH = 1.2
 """Radius at which the network's input is clipped, in distances of the farthest of 4,096 prior draws."""
@@ -35,13 +36,15 @@ class ScoreModel(nn.Module):
         embedding: times (B,) → (B, e).
         process: gives V(t) and -∇V.
         residual: add -∇V(y), if the process has such a V; "fading" adds w(t) times that, w = V(t)/V(T).
-        scaled: divide by sqrt(V(t)).
+        scaled: divide by sqrt(V(t)), or by sqrt(V(t))/α(t) if "velocity".
         center, spread: c (d,) and r, typical place and size of the states.
         reach: distance from the center, in units of r, beyond which the network sees the state pulled back
             to that distance. A network extrapolates linearly, and reverse paths that it throws out would
             never return; with a bounded network the linear pull of -∇V brings them back.
         precision: number format inside the network, `float32` or `bfloat16`.
         classes: labels it knows; the network then also sees which one a row has, in as many further features.
+
+    A process with components tells it which one a row is in, in the same way.
     """
 
     center: Tensor
@@ -54,7 +57,7 @@ class ScoreModel(nn.Module):
         process: Process,
         *,
         residual: Residual,
-        scaled: bool,
+        scaled: bool | Literal["velocity"],
         center: Tensor,
         spread: float,
         reach: float,
@@ -64,19 +67,25 @@ class ScoreModel(nn.Module):
         super().__init__()
         self.network, self.embedding = network, embedding
         self.scaled, self.spread, self.classes = scaled, spread, classes
+        self.components = component_count(process)
         self.register_buffer("center", center)
         self.register_buffer("reach", torch.tensor(reach))
         self._process = process
         self._residual = residual
         self._reduced = precision == "bfloat16"
 
-    def forward(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self, y: Tensor, t: Tensor, label: Tensor | None = None, component: Tensor | None = None
+    ) -> Tensor:
         """s(y, t) or s(y, t | label), (B, d), (B,), (B,) → (B, d); a label of -1 is none.
 
+        Args:
+            component: of a process with components, (B,).
+
         Raises:
-            InputError: labels for a model that was trained without.
+            InputError: labels for a model that was trained without, or no components for one of a process that has them.
         """
-        out = self.learned(y, t, label)
+        out = self.learned(y, t, label, component)
         stationary = self._process.stationary_score(y) if self._residual else None
         if stationary is None:
             return out
@@ -95,9 +104,11 @@ class ScoreModel(nn.Module):
         finally:
             self._reduced, self.network._compiled_call_impl = reduced, compiled
 
-    def learned(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def learned(
+        self, y: Tensor, t: Tensor, label: Tensor | None = None, component: Tensor | None = None
+    ) -> Tensor:
         """The part that depends on the weights, net(x, t) / sqrt(V(t)); arguments as of `forward`."""
-        features = self._features(t, label)
+        features = self._features(t, label, component)
         x = (y - self.center) / self.spread
         if (std := self._process.state_std(t)) is not None:
             # The spread is that of the prior, at t = T; a linear process's states may be smaller before.
@@ -107,7 +118,11 @@ class ScoreModel(nn.Module):
             out = self._in_parts(x, features)
         out = out.to(y.dtype)
         if self.scaled:
-            out = out / self._process.variance(t).sqrt()[:, None]
+            scale = self._process.variance(t).sqrt()
+            if self.scaled == "velocity":
+                transition = require(self._process, "transition", "network.output_scale 'velocity'")
+                scale = scale * torch.exp(-transition.log_alpha(t))
+            out = out / scale[:, None]
         return out
 
     def _in_parts(self, x: Tensor, features: Tensor) -> Tensor:
@@ -122,9 +137,16 @@ class ScoreModel(nn.Module):
         parts = zip(x.split(at_once), features.split(at_once), strict=True)
         return torch.cat([self.network(*part) for part in parts])
 
-    def _features(self, t: Tensor, label: Tensor | None) -> Tensor:
-        """The network's features of times and labels, (B, e)."""
+    def _features(self, t: Tensor, label: Tensor | None, component: Tensor | None) -> Tensor:
+        """The network's features of times, components and labels, (B, e)."""
         features: Tensor = self.embedding(t)
+        if self.components:
+            if component is None:
+                raise InputError(
+                    "component: expected the component of each row, which this score knows, found none"
+                )
+            numbers = torch.arange(self.components, device=t.device)
+            features = torch.cat([features, (component[:, None] == numbers).to(features)], 1)
         if not self.classes:
             if label is not None:
                 raise InputError(
@@ -135,6 +157,11 @@ class ScoreModel(nn.Module):
         # Without a label all of these features are 0.
         label = torch.full_like(t, -1.0) if label is None else label
         return torch.cat([features, (label[:, None] == numbers).to(features)], 1)
+
+
+def component_count(process: Process) -> int:
+    """Components that a score of this process knows."""
+    return 0 if process.components is None else process.components.count
 
 
 def build_score_model(
@@ -166,7 +193,8 @@ def build_score_model(
     )
     # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.
     with seeded(torch_stream(config.train.seed, "weights").initial_seed()):
-        network = NETWORKS[net.kind](d, embedding.width + net.class_count, net.width, net.depth)
+        features = embedding.width + component_count(process) + net.class_count
+        network = NETWORKS[net.kind](d, features, net.width, net.depth)
     if config.train.compile:
         network.compile()
     center = y.mean(0)
@@ -177,7 +205,7 @@ def build_score_model(
         embedding,
         process.to(device),
         residual=net.residual,
-        scaled=net.output_scale == "std",
+        scaled="velocity" if net.output_scale == "velocity" else net.output_scale == "std",
         center=center,
         spread=spread,
         reach=REACH * float(distance.max()) / spread,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ndsm.core.types import Score
 from ndsm.errors import InputError
-from ndsm.simulation import LABEL, ONE_STEP
+from ndsm.simulation import COMPONENT, LABEL, ONE_STEP
 
 ControlVariate = float | tuple[float, ...] | Literal["closed-form", "learned"]
 """How ε(t), the factor of an objective's control variate, is chosen: fixed (one number, or several joined by lines over log
@@ -53,19 +53,22 @@ class Objective(Protocol):
 
 
 def labelled(score: Score, rows: dict[str, Tensor], evaluated: Tensor | None = None) -> Score:
-    """The score with the labels of the rows, if they have any; else the score itself.
+    """The score with the components and labels of the rows, if they have any; else the score itself.
 
     Args:
         evaluated: the row of each evaluation, (m,), modulo B; if None all rows come once or several times, as `torch.cat`
             makes them.
     """
-    label = rows.get(LABEL)
-    if label is None:
+    recorded = {name: rows[name] for name in (COMPONENT, LABEL) if name in rows}
+    if not recorded:
         return score
 
     def with_labels(y: Tensor, t: Tensor) -> Tensor:
-        of_each = label.repeat(len(y) // len(label)) if evaluated is None else label[evaluated % len(label)]
-        return cast(Any, score)(y, t, of_each)
+        of_each = {
+            name: value.repeat(len(y) // len(value)) if evaluated is None else value[evaluated % len(value)]
+            for name, value in recorded.items()
+        }
+        return cast(Any, score)(y, t, **of_each)
 
     return with_labels
 

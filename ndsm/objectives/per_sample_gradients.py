@@ -115,11 +115,13 @@ def _pull_back(model: nn.Module, losses: RowLosses, chunk_bytes: int) -> tuple[P
     calls: list[Call] = []
     evaluation: list[Any] = []
 
-    def score(y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def score(y: Tensor, t: Tensor, label: Tensor | None = None, component: Tensor | None = None) -> Tensor:
+        given = {"label": label, "component": component}
+        known = {name: x for name, x in given.items() if x is not None}
         with torch.set_grad_enabled(layered), recorded_calls(model, calls):
-            out = model(y, t) if label is None else model(y, t, label)
+            out = model(y, t, **known)
         leaf = out.detach().requires_grad_()
-        evaluation.extend([(y.detach(), t.detach(), label), out, leaf])
+        evaluation.extend([{"y": y.detach(), "t": t.detach(), **known}, out, leaf])
         return leaf
 
     base, cv = losses(score)
@@ -136,13 +138,13 @@ class ByChunks:
     """Products by `torch.func`, with two gradients per row of a chunk in memory; arguments as for `ByLayers`.
 
     Args:
-        inputs: states, times and, of a model with labels, labels of the evaluations, (r · B, ...).
+        inputs: arguments of `model.learned` by name for the evaluations, (r · B, ...): y, t and what else the model knows.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        inputs: tuple[Tensor, Tensor, Tensor | None],
+        inputs: dict[str, Tensor],
         c_base: Tensor,
         c_cv: Tensor | None,
         rows: int,
@@ -150,13 +152,13 @@ class ByChunks:
     ) -> None:
         self._parameters = {f"model.{k}": p.detach() for k, p in model.named_parameters() if p.requires_grad}
         self._part = LearnedPart(model)
-        self._inputs, self._c_base = [x for x in inputs if x is not None], c_base
+        self._names, self._inputs, self._c_base = list(inputs), list(inputs.values()), c_base
         group = by_row(rows)
         self._rows = [group(c_base), group(c_base if c_cv is None else c_cv), *map(group, self._inputs)]
         self._has_cv, self._chunk_bytes = c_cv is not None, chunk_bytes
 
     def _learned(self, p: dict[str, Tensor], *inputs: Tensor) -> Tensor:
-        result: Tensor = functional_call(self._part, p, inputs)
+        result: Tensor = functional_call(self._part, p, kwargs=dict(zip(self._names, inputs, strict=True)))
         return result
 
     def total(self) -> list[Tensor]:
@@ -189,9 +191,9 @@ class LearnedPart(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """`model.learned(y, t)`, or `model.learned(y, t, label)`."""
-        out: Tensor = self.model.learned(*inputs)  # type: ignore[operator]
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """`model.learned(y, t)`, with what else the model knows."""
+        out: Tensor = self.model.learned(**inputs)  # type: ignore[operator]
         return out
 
 

@@ -30,4 +30,6 @@ def make_objective(config: ObjectiveConfig) -> Objective:
         "closed-form": "closed-form",
         "network": "learned",
     }
+    if config.mirrored:
+        return DSM(mirrored=True)
     return OBJECTIVES[config.kind](choices[config.epsilon.kind])

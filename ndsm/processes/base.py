@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
+from ndsm.processes.components import Components
 
 
 class Prior(Protocol):
@@ -57,7 +58,7 @@ class NoiseScales(Protocol):
 class Process(Protocol):
     """A noising process dY = -f(Y, t) dt + g(t) dW on [0, T].
 
-    What only some processes have is None for the others (`transition`, `modes`, `stationary_score`, `state_std`)
+    What only some processes have is None for the others (`transition`, `modes`, `components`, `stationary_score`, `state_std`)
     or left out (`noise_scales`); `require` asks for it.
     """
 
@@ -74,6 +75,11 @@ class Process(Protocol):
     @property
     def modes(self) -> GaussianMixture | None:
         """η* of a process with the drift -∇log η*: inside each of its components the drift is linear."""
+        ...
+
+    @property
+    def components(self) -> Components | None:
+        """Components in whose coordinates the states are, see `ndsm.processes.mixture_ou`; None if they are the rows themselves."""
         ...
 
     @property
@@ -144,8 +150,9 @@ class Process(Protocol):
 
 
 NEEDED = {
-    "transition": "a process whose transition law is known (vp, subvp, ve or ou)",
+    "transition": "a process whose transition law is known (vp, subvp, ve, ou or mixture-ou)",
     "modes": "the Langevin process of a mixture",
+    "components": "a process with components (mixture-ou)",
     "noise_scales": "a process of noise scales (ve)",
 }
 """What an error says was expected, by attribute of a process."""
@@ -155,6 +162,8 @@ NEEDED = {
 def require(process: Process, what: Literal["transition"], user: str) -> Transition: ...
 @overload
 def require(process: Process, what: Literal["modes"], user: str) -> GaussianMixture: ...
+@overload
+def require(process: Process, what: Literal["components"], user: str) -> Components: ...
 @overload
 def require(process: Process, what: Literal["noise_scales"], user: str) -> NoiseScales: ...
 def require(process: Process, what: str, user: str) -> Any:

@@ -40,6 +40,8 @@ class Langevin:
 
     transition: None = None
     """Not known in closed form."""
+    components: None = None
+    """The states are the rows themselves."""
 
     def __init__(
         self,

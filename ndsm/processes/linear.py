@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
+from ndsm.processes.components import Components
 
 
 class Linear(ABC):
@@ -25,6 +26,12 @@ class Linear(ABC):
 
     modes: None = None
     """Not the Langevin process of a mixture."""
+
+    @property
+    def components(self) -> Components | None:
+        """None: the states are the rows themselves."""
+        return None
+
     stable_dt = math.inf
     """No limit: rows are drawn from the transition law, and the reverse process is stable on the usual grids."""
 

@@ -12,6 +12,7 @@ from ndsm.mixture import GaussianMixture
 from ndsm.processes.base import Process
 from ndsm.processes.langevin import Langevin
 from ndsm.processes.linear import OU, VE, VP, SubVP
+from ndsm.processes.mixture_ou import MixtureOU
 
 
 def _variance_exploding(config: ProcessConfig, mixture: GaussianMixture) -> VE:
@@ -26,10 +27,11 @@ PROCESSES: dict[str, Callable[[ProcessConfig, GaussianMixture], Process]] = {
     "subvp": lambda p, mixture: SubVP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension),
     "ve": _variance_exploding,
     "ou": lambda p, mixture: OU(p.horizon).for_dimension(mixture.dimension),
+    "mixture-ou": lambda p, mixture: MixtureOU(mixture, p.horizon),
 }
 """Maker of the process, given the `process` section and a mixture."""
 
 
 def make_process(config: Config, mixture: GaussianMixture) -> Process:
-    """The process of the `process` section; `mixture` is its stationary or terminal law."""
+    """The process of the `process` section; `mixture` is its stationary or terminal law, or the mixture of its components."""
     return PROCESSES[config.process.kind](config.process, mixture)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ndsm.core.rng import torch_stream
 from ndsm.core.types import Score
 from ndsm.errors import InputError
-from ndsm.processes import Process
+from ndsm.processes import Process, of_components
 from ndsm.samplers.base import Sampler, draw_prior, run
 from ndsm.samplers.registry import find_sampler
 
@@ -79,16 +79,25 @@ def generate(
         times, sampler: as `integrate`.
         first_chunk: where to begin; the chunks are those of a longer generation.
     """
+    components = process.components
     together: int | None = getattr(find_sampler(sampler), "rows_together", None)
     for chunk, size in enumerate(chunk_sizes(n), first_chunk):
         first = torch_stream(seed, "sample", chunk)
         # A whole chunk's numbers are drawn whatever `n` is: the first rows stay the same for a larger n.
         x = draw_prior(process, CHUNK, first).to(device)
         generator = first if x.device.type == "cpu" else torch_stream(seed, "sample", chunk, device=device)
-        groups = [x[:size]]
+        groups = [slice(size)]
         if together is not None:
-            groups = [x[begin : begin + together] for begin in range(0, size, together)]
-        carried = [integrate(process, score, times, y, generator, CHUNK, sampler) for y in groups]
+            groups = [slice(begin, begin + together) for begin in range(0, size, together)]
+        if components is None:
+            carried = [integrate(process, score, times, x[g], generator, CHUNK, sampler) for g in groups]
+        else:
+            k = components.draw_prior(CHUNK, torch_stream(seed, "components", chunk)).to(device)
+            scores = [of_components(score, k[g]) for g in groups]
+            carried = [
+                components.leave(integrate(process, s, times, x[g], generator, CHUNK, sampler), k[g])
+                for s, g in zip(scores, groups, strict=True)
+            ]
         yield torch.cat(carried)[:size]
 
 
@@ -99,4 +108,8 @@ def chunk_sizes(n: int) -> list[int]:
 
 def sample_prior(process: Process, n: int, seed: int) -> Tensor:
     """n rows of the prior alone, (n, d): the baseline of a model."""
-    return draw_prior(process, n, torch_stream(seed, "prior"))
+    generator = torch_stream(seed, "prior")
+    if (components := process.to("cpu").components) is None:
+        return draw_prior(process, n, generator)
+    k = components.draw_prior(n, generator)
+    return components.leave(draw_prior(process, n, generator), k)

@@ -5,6 +5,7 @@ Not here: who runs it and where blocks go (`ndsm.training`, `pipelines`), and th
 
 from ndsm.simulation.batches import one_step_batches
 from ndsm.simulation.records import (
+    COMPONENT,
     LABEL,
     ONE_STEP,
     ONE_STEP_AND_PROBE,
@@ -15,6 +16,7 @@ from ndsm.simulation.records import (
 from ndsm.simulation.rollout import RolloutSpec, rollout
 
 __all__ = [
+    "COMPONENT",
     "LABEL",
     "ONE_STEP",
     "ONE_STEP_AND_PROBE",

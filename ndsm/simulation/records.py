@@ -11,9 +11,11 @@ WHOLE_PATH = ("state", "mirror", "path_weight", "probe", "tangent", "mirror_tang
 u, D_n u on either path, t_n, sqrt(V_n), and a number that is uniform in [0, 1) and independent of all else."""
 ONE_STEP_AND_PROBE = (*ONE_STEP, "probe")
 """`ONE_STEP` and a standard normal vector that is independent of all else."""
+COMPONENT = "component"
+"""Record of a process with components, before any label: the component whose coordinates the row is in."""
 LABEL = "label"
 """Last record of a model with labels: the label of the start, or -1 where it is dropped."""
-SCALARS = ("t", "std", "chance", LABEL)
+SCALARS = ("t", "std", "chance", COMPONENT, LABEL)
 """Records with one number per row."""
 
 
@@ -22,7 +24,7 @@ class RowLayout:
     """Where each recorded quantity lies in a row.
 
     `ONE_STEP`: mean (d), noise (d), t (1), std (1), with Y_N = mean + std · noise. `WHOLE_PATH`: the first six
-    (d each), t (1), std (1), chance (1). Either may end in label (1).
+    (d each), t (1), std (1), chance (1). Either may end in component (1), in label (1), or in both.
     """
 
     records: tuple[str, ...]
@@ -30,7 +32,8 @@ class RowLayout:
 
     def __post_init__(self) -> None:
         layouts = (ONE_STEP, ONE_STEP_AND_PROBE, WHOLE_PATH)
-        if self.records not in layouts + tuple((*records, LABEL) for records in layouts):
+        endings: tuple[tuple[str, ...], ...] = ((), (COMPONENT,), (LABEL,), (COMPONENT, LABEL))
+        if self.records not in {(*records, *ending) for records in layouts for ending in endings}:
             raise ValueError(f"records: expected one of {layouts}, found {self.records}")
 
     @property

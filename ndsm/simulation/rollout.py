@@ -20,7 +20,7 @@ from ndsm.processes.base import Process
 from ndsm.processes.integrators import INTEGRATORS, EulerMaruyama, IntegratorName
 from ndsm.processes.modes import Modes
 from ndsm.simulation.path_tangents import MirroredPaths, make_chain
-from ndsm.simulation.records import LABEL, SCALARS, WHOLE_PATH, RowLayout
+from ndsm.simulation.records import COMPONENT, LABEL, SCALARS, WHOLE_PATH, RowLayout
 
 CPU = torch.device("cpu")
 
@@ -173,9 +173,13 @@ def _draw(spec: RolloutSpec, data: np.ndarray, index: int, draws: Draws) -> np.n
     least = spec.last_dt or float(spec.times[1])
     t = torch.from_numpy(np.maximum(np.interp(u * nodes[-1], nodes, spec.times), least)).float()
     t = t.to(spec.device)
-    mean, std = spec.process.kernel(torch.from_numpy(data[start]).to(spec.device), t)
+    y, named = torch.from_numpy(data[start]).to(spec.device), spec.layout.split(rows)
+    if (components := spec.process.components) is not None:
+        k = components.draw(y, torch.rand(spec.rows, generator=draws.choices).to(spec.device))
+        y = components.enter(y, k)
+        named[COMPONENT].copy_(k)
+    mean, std = spec.process.kernel(y, t)
     noise = torch.empty_like(mean).normal_(generator=draws.noise)
-    named = spec.layout.split(rows)
     _fill(named, {"mean": mean, "noise": noise, "t": t, "std": std}, draws)
     _record_labels(spec, start, named, draws)
     _check_finite(rows, spec, index)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ndsm.config import Config
+from ndsm.config.model_sections import WITH_MIXTURE
 from ndsm.core.hashing import fingerprint
 from ndsm.core.rng import numpy_stream, stream_seed
 from ndsm.core.symmetry import GROUPS
@@ -15,10 +16,11 @@ from ndsm.mixture import GaussianMixture
 from ndsm.networks import IMAGE_SIDE, Equivariant, ScoreModel, build_score_model
 from ndsm.objectives import Epsilon, Objective, make_epsilon, make_objective
 from ndsm.processes import Process, forward_grid, require
+from ndsm.processes.components import settled_weights
 from ndsm.processes.registry import make_process
 from ndsm.samplers import configured_sampler, reverse_times
 from ndsm.samplers.base import draw_prior
-from ndsm.simulation import LABEL, RolloutSpec, RowLayout, paths_per_block
+from ndsm.simulation import COMPONENT, LABEL, RolloutSpec, RowLayout, paths_per_block
 from ndsm.training.limiter import SamplesPerInsert
 from ndsm.training.weighting import Weight, time_weight
 
@@ -86,7 +88,7 @@ def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
 
     A linear process ends in its own Gaussian whatever the data are. `data.symmetry` multiplies the components.
     """
-    if config.process.kind != "langevin":
+    if config.process.kind not in WITH_MIXTURE:
         variance = 1.0
         if config.process.kind == "ve" and config.process.sigma_max is None:
             variance += _largest_scale(config, data) ** 2 - config.process.sigma_min**2
@@ -109,6 +111,9 @@ def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
         # scikit-learn takes 32 bits.
         seed=stream_seed(config.train.seed, "mixture") % 2**32,
     )
+    if config.process.kind == "mixture-ou":
+        # Generation draws components in the shares that training does.
+        return settled_weights(mixture, torch.from_numpy(data))
     symmetry = config.data.symmetry
     return mixture if symmetry == "none" else mixture.symmetrised(GROUPS[symmetry])
 
@@ -159,8 +164,9 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     if config.objective.kind == "mixture-dsm":
         # Only some mixtures have the kernel that rows are drawn from.
         process.kernel(torch.zeros(1, dimension), torch.ones(1))
+    components = (COMPONENT,) if process.components is not None else ()
     labels = (LABEL,) if config.network.class_count else ()
-    layout = RowLayout((*objective.records, *labels), dimension)
+    layout = RowLayout((*objective.records, *components, *labels), dimension)
     k = config.train.times_per_path
     paths = paths_per_block(config.train.block_mb, layout, k)
     # The stamp has the record names of version 0.1.0, whose runs are resumed.

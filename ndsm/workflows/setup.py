@@ -303,7 +303,8 @@ def describe_labels(problem: TrainingSetup, rows: np.ndarray) -> dict[str, Any]:
     Where modes are far apart the noising never leaves them, and a label has to choose the mode that generation starts in:
     `component_shares` are the components' shares of each label's rows, `label_counts` the numbers of these.
     """
-    labels, mixture = problem.spec.labels, problem.process.mixture
+    labels, components = problem.spec.labels, problem.process.components
+    mixture = problem.process.mixture if components is None else components.mixture
     if labels is None:
         return {}
     classes = problem.config.network.class_count

@@ -1,0 +1,176 @@
+"""The components of a Gaussian mixture as coordinates, for noising that treats each component by itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ndsm.core.types import Score
+from ndsm.errors import InputError
+from ndsm.mixture import GaussianMixture
+
+SETTLED = 1e-6
+"""Change of a weight in a pass of `settled_weights` below which it ends."""
+MOST_PASSES = 200
+"""Passes of `settled_weights`."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """The components of a mixture as coordinates: u = L_k⁻¹ (y - μ_k), L_k the lower triangular factor of Σ_k.
+
+    Args:
+        mixture: gives responsibilities, factors and the shares π of generated rows.
+    """
+
+    mixture: GaussianMixture
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return self.mixture.n_components
+
+    @cached_property
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """μ (K, d); L, of the shape of the covariances but for a triangle where they are matrices; log det L (K,)."""
+        m = self.mixture
+        matrices = m.covariance_type in ("tied", "full")
+        factor = torch.linalg.cholesky(m.covariances) if matrices else m.covariances.sqrt()
+        diagonal = factor.diagonal(dim1=-2, dim2=-1) if matrices else factor
+        log_det = diagonal.log()
+        log_det = log_det * m.dimension if m.covariance_type == "spherical" else log_det.sum(-1)
+        means, factor = (x.to(m.device, m.dtype) for x in (m.means, factor))
+        return means, factor, log_det.expand(m.n_components).to(m.device)
+
+    def draw(self, y: Tensor, uniform: Tensor) -> Tensor:
+        """A component of each row by its responsibilities, (B, d) → (B,) int64.
+
+        Args:
+            uniform: in [0, 1), (B,).
+        """
+        return _draw(self.mixture.responsibilities(y), uniform)
+
+    def draw_prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Components by their shares π, (n,) int64 on the CPU.
+
+        Args:
+            generator: on the CPU.
+        """
+        return torch.multinomial(self.mixture.weights, n, replacement=True, generator=generator)
+
+    def enter(self, y: Tensor, k: Tensor) -> Tensor:
+        """u of rows y and their components, (B, d), (B,) → (B, d)."""
+        means, factor, _ = self._factors
+        return self._in_groups(
+            y - means[k],
+            k,
+            lambda x, root: torch.linalg.solve_triangular(root, x.T, upper=False).T,
+            1 / factor,
+        )
+
+    def leave(self, u: Tensor, k: Tensor) -> Tensor:
+        """y = μ_k + L_k u, (B, d), (B,) → (B, d)."""
+        means, factor, _ = self._factors
+        return self._in_groups(u, k, lambda x, root: x @ root.T, factor) + means[k]
+
+    def log_det(self, k: Tensor) -> Tensor:
+        """log det L_k, (B,) → (B,) float64."""
+        return self._factors[2][k]
+
+    def factor(self, k: int) -> Tensor:
+        """L_k, (d, d) float64 on the CPU."""
+        m = self.mixture
+        covariance = m.covariance(k)
+        return covariance.sqrt().diag() if covariance.ndim == 1 else torch.linalg.cholesky(covariance)
+
+    def _in_groups(
+        self, x: Tensor, k: Tensor, product: Callable[[Tensor, Tensor], Tensor], scale: Tensor
+    ) -> Tensor:
+        """A factor times each row: `product` with a matrix for the rows of each component at a time, else times its `scale`."""
+        factor = self._factors[1]
+        match self.mixture.covariance_type:
+            case "spherical":
+                return x * scale[k, None]
+            case "diag":
+                return x * scale[k]
+            case "tied":
+                return product(x, factor)
+        out = torch.empty_like(x)
+        order = k.argsort(stable=True)
+        counts = torch.bincount(k, minlength=self.count).tolist()
+        for root, rows in zip(factor, order.split(counts), strict=True):
+            if len(rows):
+                out[rows] = product(x[rows], root)
+        return out
+
+    def to(self, device: torch.device | str) -> "Components":
+        """The same on another device."""
+        return self if torch.device(device) == self.mixture.device else Components(self.mixture.to(device))
+
+    def with_weights(self, weights: Tensor) -> "Components":
+        """The same with other shares π of generated rows, (K,), of which some may be 0.
+
+        Raises:
+            InputError: another number of them, a negative one, or none above 0.
+        """
+        weights = torch.as_tensor(weights, dtype=torch.float64)
+        valid = (
+            bool(torch.isfinite(weights).all()) and bool((weights >= 0).all()) and float(weights.sum()) > 0
+        )
+        if weights.shape != (self.count,) or not valid:
+            raise InputError(
+                f"mode weights: expected {self.count} numbers of 0 or more, one for each component, not all 0, found "
+                f"{weights.tolist()}"
+            )
+        # A mixture's weights are positive.
+        tiny = torch.finfo(torch.float64).tiny
+        return Components(self.mixture.with_weights(weights.clamp(min=tiny * float(weights.sum()))))
+
+
+def _draw(weights: Tensor, uniform: Tensor) -> Tensor:
+    """An index of each row by its weights, (B, K), (B,) → (B,): the inverse of their distribution function."""
+    cumulative = weights.double().cumsum(1)
+    at = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, at, right=True)[:, 0].clamp(max=weights.shape[1] - 1)
+
+
+def of_components(score: Score, component: Tensor) -> Score:
+    """The score s(u, t, k) of a process with components, as a score of rows whose components are known.
+
+    Args:
+        component: (B,); a call with m times B rows has each row's evaluations B rows apart, as `torch.cat`.
+    """
+
+    def bound(y: Tensor, t: Tensor, *label: Tensor) -> Tensor:
+        given: Any = score
+        out: Tensor = given(y, t, *label, component=component.repeat(len(y) // len(component)))
+        return out
+
+    return bound
+
+
+def settled_weights(mixture: GaussianMixture, rows: Tensor) -> GaussianMixture:
+    """The mixture whose weights are the mean responsibilities of these rows, (N, d): a fixed point of EM's step for the weights.
+
+    Raises:
+        InputError: a component is left with less than one row.
+    """
+    for _ in range(MOST_PASSES):
+        total = sum(
+            mixture.responsibilities(part.to(mixture.dtype)).double().sum(0) for part in rows.split(4096)
+        )
+        assert isinstance(total, Tensor)
+        if float(total.min()) < 1:
+            raise InputError(
+                f"reference.n_components: expected components that hold at least one of the {len(rows)} rows each, found "
+                f"{float(total.min()):.2g} in component {int(total.argmin())}; use fewer components, or reference.bayesian"
+            )
+        weights = (total / len(rows)).cpu()
+        change = float((weights - mixture.weights).abs().max())
+        mixture = mixture.with_weights(weights)
+        if change < SETTLED:
+            break
+    return mixture
