@@ -43,7 +43,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
     while a network learns the score, and generates by the reverse process from the mixture.
 
     Args:
-        n_components: mixture components.
+        n_components: mixture components, or "auto" (`reference.n_components`).
         covariance_type: `spherical`, `tied`, `diag` or `full`.
         objective: the loss: a name of `objective.kind`, or an object of `ndsm.objectives`, e.g.
             `ndsm.objectives.NDSM(control_variate="learned")`.
@@ -71,7 +71,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_components: int = 10,
+        n_components: int | Literal["auto"] = 10,
         *,
         covariance_type: str = "spherical",
         objective: str | Objective = "ndsm",

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ndsm.config import WITH_EPSILON, Config, Epsilon, build_config, flatten, merge
+from ndsm.config.model_sections import Reference
 from ndsm.config.roles import leaf_fields, names_of
 from ndsm.errors import InputError
 from ndsm.networks import IMAGE_SIDE
@@ -270,6 +271,9 @@ def default_parameters(base: Config, rows: int, dimension: int) -> Iterator[Para
 
     if nonlinear:
         k = base.reference.n_components
+        if k == "auto":
+            k = Reference().n_components
+        assert isinstance(k, int)
         most = max(4, min(3 * k, rows // 10))
         yield Range("reference.n_components", max(1, min(k, most) // 2), most, log=True, integer=True)
         types = ("spherical", "tied", "diag", "full") if dimension <= 16 else ("spherical", "diag")

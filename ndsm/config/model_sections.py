@@ -12,12 +12,13 @@ from ndsm.errors import InputError
 class Reference(Section):
     """The Gaussian mixture that is prior of the generator and stationary law of the noising."""
 
-    n_components: int = setting("training", 10, ge=1, basic=True)
-    """Mixture components K (the most it may use, if reference.bayesian)."""
-    covariance_type: Literal["spherical", "tied", "diag", "full"] = setting(
+    n_components: Annotated[int, Field(ge=1)] | Literal["auto"] = setting("training", 10, basic=True)
+    """Mixture components K (the most it may use, if reference.bayesian); auto: as many as make rows likeliest that the fit has
+    not seen, up to 80."""
+    covariance_type: Literal["spherical", "tied", "diag", "full", "auto"] = setting(
         "training", "spherical", basic=True
     )
-    """Shape of the component covariances."""
+    """Shape of the component covariances; auto: the one that makes rows likeliest that the fit has not seen."""
     bayesian: bool = setting("training", False)
     """Infer how many components are needed (BayesianGaussianMixture)."""
     fit_samples: int = setting("training", 10_000, ge=2)

@@ -323,6 +323,14 @@ class GaussianMixture:
             weights, self.means, self.covariances, self.covariance_type, device=self.device, dtype=self.dtype
         )
 
+    def with_components(self, kept: Tensor) -> "GaussianMixture":
+        """The mixture of some of the components, (K,) bool, in their proportions."""
+        shared = self.covariance_type == "tied"
+        return GaussianMixture(
+            self.weights[kept], self.means[kept], self.covariances if shared else self.covariances[kept],
+            self.covariance_type, device=self.device, dtype=self.dtype,
+        )  # fmt: skip
+
     @cached_property
     def axes(self) -> tuple[Tensor, Tensor] | None:
         """Variances along the axes of the component covariances and these axes in columns, float64: tied (d,) and (d, d), full

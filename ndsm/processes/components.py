@@ -1,5 +1,6 @@
 """The components of a Gaussian mixture as coordinates, for noising that treats each component by itself."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,22 +156,29 @@ def of_components(score: Score, component: Tensor) -> Score:
 def settled_weights(mixture: GaussianMixture, rows: Tensor) -> GaussianMixture:
     """The mixture whose weights are the mean responsibilities of these rows, (N, d): a fixed point of EM's step for the weights.
 
-    Raises:
-        InputError: a component is left with less than one row.
+    Components that are left with less than one row are dropped.
+
+    Warns:
+        UserWarning: some are.
     """
+    components = mixture.n_components
     for _ in range(MOST_PASSES):
-        total = sum(
-            mixture.responsibilities(part.to(mixture.dtype)).double().sum(0) for part in rows.split(4096)
-        )
-        assert isinstance(total, Tensor)
-        if float(total.min()) < 1:
-            raise InputError(
-                f"reference.n_components: expected components that hold at least one of the {len(rows)} rows each, found "
-                f"{float(total.min()):.2g} in component {int(total.argmin())}; use fewer components, or reference.bayesian"
-            )
-        weights = (total / len(rows)).cpu()
+        held = torch.zeros(mixture.n_components, dtype=torch.float64)
+        for part in rows.split(4096):
+            held += mixture.responsibilities(part.to(mixture.dtype)).sum(0, dtype=torch.float64)
+        kept = held >= 1
+        if not kept.all():
+            mixture = mixture.with_components(kept)
+            continue
+        weights = held / len(rows)
         change = float((weights - mixture.weights).abs().max())
         mixture = mixture.with_weights(weights)
         if change < SETTLED:
             break
+    if mixture.n_components < components:
+        warnings.warn(
+            f"{components - mixture.n_components} of {components} components of the mixture hold less than one of the {len(rows)} "
+            "rows each and are left out",
+            stacklevel=2,
+        )
     return mixture

@@ -13,6 +13,8 @@ from ndsm.core.rng import numpy_stream, stream_seed
 from ndsm.core.symmetry import GROUPS
 from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
+from ndsm.mixture.gaussian_mixture import CovarianceType
+from ndsm.mixture.selection import COUNTS, KINDS, select
 from ndsm.networks import IMAGE_SIDE, Equivariant, ScoreModel, build_score_model
 from ndsm.objectives import Epsilon, Objective, make_epsilon, make_objective
 from ndsm.processes import Process, forward_grid, require
@@ -99,18 +101,29 @@ def fit_mixture(config: Config, data: np.ndarray) -> GaussianMixture:
         assert prior is not None
         return prior
     reference = config.reference
-    mixture = GaussianMixture.fit(
-        data,
-        reference.n_components,
-        covariance_type=reference.covariance_type,
-        bayesian=reference.bayesian,
-        fit_samples=reference.fit_samples,
-        reg_covar=reference.reg_covar,
-        init_params=reference.init_params,
-        n_init=reference.n_init,
-        # scikit-learn takes 32 bits.
-        seed=stream_seed(config.train.seed, "mixture") % 2**32,
-    )
+    # scikit-learn takes 32 bits.
+    seed = stream_seed(config.train.seed, "mixture") % 2**32
+
+    def fit(rows: np.ndarray, n_components: int, kind: CovarianceType) -> GaussianMixture:
+        return GaussianMixture.fit(
+            rows,
+            n_components,
+            covariance_type=kind,
+            bayesian=reference.bayesian,
+            fit_samples=reference.fit_samples,
+            reg_covar=reference.reg_covar,
+            init_params=reference.init_params,
+            n_init=reference.n_init,
+            seed=seed,
+        )
+
+    n_components, kind = reference.n_components, reference.covariance_type
+    counts = COUNTS if n_components == "auto" else (n_components,)
+    kinds = KINDS if kind == "auto" else (kind,)
+    n_components, kind = counts[0], kinds[0]
+    if len(counts) * len(kinds) > 1:
+        n_components, kind = select(data, counts, kinds, fit, seed)
+    mixture = fit(data, n_components, kind)
     if config.process.kind == "mixture-ou":
         # Generation draws components in the shares that training does.
         return settled_weights(mixture, torch.from_numpy(data))
