@@ -1,6 +1,7 @@
 """The front door in Python: a scikit-learn estimator that trains in this process, without Ray."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from copy import copy
 from numbers import Integral
 from pathlib import Path
@@ -160,6 +161,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         guidance: float = 1.0,
         final: Literal["mean", "draw"] = "mean",
         return_labels: bool = False,
+        mode_weights: Sequence[float] | None = None,
+        class_weights: Mapping[Any, float] | None = None,
     ) -> Any:
         """Generate n_samples rows in the units of X: an array (n_samples, d) of X's precision, or a data frame if X was one.
 
@@ -170,6 +173,10 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             guidance: strength of the label, 1 for the law of its rows.
             return_labels: whether to return the pair (rows, labels), with an array (n_samples,) of labels. Without `label` they
                 are drawn with their shares among the training rows, and come in order. Not with `given`.
+            mode_weights: shares of the mixture's components among the rows, (K,), in place of those of the training rows; for
+                process.kind mixture-ou.
+            class_weights: shares of the labels in place of those of the training rows, with `return_labels`; a label that is not
+                named has none.
             final: the last step: the mean of the clean row given the noisy one, or a normal draw with its covariance.
 
         With a whole number as random state the first rows are the same for a larger n_samples, and the same as those of
@@ -184,18 +191,26 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             raise InputError(f"return_labels: expected rows that have labels, found {found}")
         if final not in ("mean", "draw"):
             raise InputError(f"final: expected 'mean' or 'draw', found {final!r}")
+        if class_weights is not None and not return_labels:
+            raise InputError("class_weights: expected return_labels beside it, found none")
         if given:
-            if label is not None or final == "draw":
-                raise InputError(
-                    f"sample: expected given alone, found {'label' if label is not None else 'a final draw'} beside it"
+            if label is not None or final == "draw" or mode_weights is not None:
+                beside = (
+                    "label" if label is not None else "a final draw" if final == "draw" else "mode_weights"
                 )
+                raise InputError(f"sample: expected given alone, found {beside} beside it")
             seed = self._seed(random_state)
             return self._rows_out(self._model.sample_given(given, int(n_samples), seed, self.sample_steps))
         way = configured_sampler(self.config_.sample)
         # A second-order score is trained without labels.
         second_order = self._model.second_order if label is None and not return_labels else None
+        weights = None
+        if class_weights is not None:
+            numbered = {self._labels.number(name): weight for name, weight in class_weights.items()}
+            weights = [numbered.get(number, 0.0) for number in range(len(self.classes_))]
         pairs = self._model.sample(
             int(n_samples), self._seed(random_state), self.sample_steps, label=number, with_labels=return_labels,
+            class_weights=weights, mode_weights=mode_weights,
             guidance=guidance, sampler=FinalDraw(way, second_order) if final == "draw" else None,
         )  # fmt: skip
         rows, numbers = (np.concatenate(parts) for parts in zip(*pairs, strict=True))

@@ -73,6 +73,12 @@ class SampleOptions(Output):
     its own, but not to .npy."""
     with_labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Draw the label of each row, too, with the shares of the training rows, and write them in their column."""
+    class_weights: str | None = None
+    """Shares of the labels among the rows in place of those of the training rows, LABEL=0.5,OTHER=0.5; a label that is not named
+    has none. As --with-labels, with other shares."""
+    mode_weights: str | None = None
+    """Shares of the mixture's components among the rows in place of those of the training rows, such as 0.2,0.3,0.5; for a run
+    with process.kind mixture-ou."""
     guidance: float = 1.0
     """How far rows lean towards the label; 1 for the label's own law."""
 

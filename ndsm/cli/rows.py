@@ -9,6 +9,7 @@ from ndsm.errors import InputError
 
 if TYPE_CHECKING:
     from ndsm.data import TableSchema
+    from ndsm.data.labels import Labels
     from ndsm.runs import Run
 
 
@@ -35,15 +36,21 @@ def sample_command(args: Sequence[str]) -> None:
         raise InputError(
             "--given: expected none of --label, --guidance, --sampler and --noise beside it, found one"
         )
-    if options.with_labels and (options.given or labelled):
-        raise InputError("--with-labels: expected neither --given nor --label beside it, found one")
-    if options.guidance != 1 and not (labelled or options.with_labels):
+    with_labels = options.with_labels or options.class_weights is not None
+    if with_labels and (options.given or labelled):
+        raise InputError(
+            "--with-labels, --class-weights: expected neither --given nor --label beside it, found one"
+        )
+    if options.mode_weights is not None and options.given:
+        raise InputError("--mode-weights: expected no --given beside it, found one")
+    if options.guidance != 1 and not (labelled or with_labels):
         raise InputError("--guidance: expected a --label for rows to lean towards, found none")
     run = Run.open(options.run)
     if not options.out.suffix:
-        if options.given or labelled or options.with_labels:
+        if options.given or labelled or with_labels or options.mode_weights is not None:
             raise InputError(
-                f"--given, --label, --with-labels: expected a file as --out, found the folder {options.out}"
+                "--given, --label, --with-labels, --class-weights, --mode-weights: expected a file as --out, found the folder "
+                f"{options.out}"
             )
         sample_to_folder(run, options)
         return
@@ -59,9 +66,11 @@ def sample_command(args: Sequence[str]) -> None:
     number = None if options.label is None else labels.number_of_text(options.label)
     # A .npy file has one type for all numbers, and no names.
     nameless = options.out.suffix.lower() == ".npy"
-    if options.with_labels and nameless:
+    if with_labels and nameless:
         raise InputError(f"--with-labels: expected a file with named columns as --out, found {options.out}")
-    extra = [labels.field] if (labelled and not nameless) or options.with_labels else []
+    extra = [labels.field] if (labelled and not nameless) or with_labels else []
+    modes = None if options.mode_weights is None else numbers_of("--mode-weights", options.mode_weights)
+    classes = None if options.class_weights is None else class_weights(options.class_weights, labels)
     with TableWriter(options.out, run.schema(), extra=extra) as out:
         if options.given:
             given = given_values(options.given, model.schema)
@@ -69,8 +78,9 @@ def sample_command(args: Sequence[str]) -> None:
                 out.write(model.sample_given(given, options.n, options.seed, options.steps, advance))
         else:
             generated = model.sample(
-                options.n, options.seed, options.steps, label=number, with_labels=options.with_labels,
-                sampler=options.sampler, guidance=options.guidance, noise=options.noise,
+                options.n, options.seed, options.steps, label=number, with_labels=with_labels,
+                class_weights=classes, sampler=options.sampler, guidance=options.guidance, noise=options.noise,
+                mode_weights=modes,
             )  # fmt: skip
             with stage(*named) as advance:
                 for rows, numbers in generated:
@@ -126,6 +136,34 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
         options.json,
         lambda: print(f"{options.n} rows in {options.out}: {total} files and _generation.json"),
     )
+
+
+def numbers_of(option: str, text: str) -> list[float]:
+    """Parse numbers with commas between them.
+
+    Raises:
+        InputError: a part is no number.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option}: expected numbers with commas between them, found {text!r}") from None
+
+
+def class_weights(text: str, labels: "Labels") -> list[float]:
+    """Parse LABEL=WEIGHT,...: the weight of each label, 0 for those that are not named.
+
+    Raises:
+        InputError: a label is unknown or named twice, or a weight is no number.
+    """
+    found: dict[int, float] = {}
+    for word in text.split(","):
+        name, _, value = word.rpartition("=")
+        number = labels.number_of_text(name)
+        if number in found:
+            raise InputError(f"--class-weights: expected each label once, found {name!r} again")
+        found[number] = numbers_of("--class-weights", value)[0]
+    return [found.get(number, 0.0) for number in range(len(labels.values))]
 
 
 def given_values(given: Sequence[str], schema: "TableSchema") -> dict[str, float]:

@@ -82,18 +82,18 @@ def draw_given(
         particles: completions of each row, one of which is drawn by its weight. A single one has no weights: its mode is as
             likely as the prior has it.
     """
-    streams = _Streams([generator], [len(rows)], len(rows))
-    return _populations(process, score, rows, steps, end_dt, streams, particles)[0][:, 0]
+    streams = Streams([generator], [len(rows)], len(rows))
+    return populations(process, score, rows, steps, end_dt, streams, particles)[0][:, 0]
 
 
 @torch.no_grad()
-def _populations(
+def populations(
     process: Process,
     score: Score,
     rows: Tensor,
     steps: int,
     end_dt: float,
-    streams: "_Streams",
+    streams: "Streams",
     particles: int,
 ) -> tuple[Tensor, Tensor]:
     """As many draws of each row as particles, (B, P, d), and the effective share of each population, (B,): the product
@@ -213,7 +213,7 @@ def _of_populations(x: Tensor, taken: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Streams:
+class Streams:
     """A random stream for each block of consecutive rows; what a row gets does not depend on how many its block has."""
 
     generators: Sequence[torch.Generator]
@@ -299,22 +299,31 @@ def impute(
         part = blocks[i : i + at_once]
         taken = [rows[begin : begin + BLOCK] for _, begin in part]
         counts = [len(block) for block in taken]
-        streams = _Streams(
+        streams = Streams(
             [torch_stream(seed, "impute", first // particles, begin // BLOCK) for first, begin in part],
             counts,
             BLOCK,
         )
         x = torch.from_numpy(np.concatenate(taken).astype(np.float32)).to(device)
-        completed, share = _populations(process, score, x, steps, end_dt, streams, particles)
+        completed, share = populations(process, score, x, steps, end_dt, streams, particles)
         shares.append(share.cpu())
         for (first, begin), drawn in zip(part, completed.cpu().split(counts), strict=True):
             wanted = min(particles, draws - first)
             out[first : first + wanted, begin : begin + len(drawn)] = drawn[:, :wanted].transpose(0, 1)
             advance(wanted * len(drawn))
-    if (left := float(torch.cat(shares).mean())) < FEW:
+    warn_of_few(torch.cat(shares), particles)
+    return out
+
+
+def warn_of_few(shares: Tensor, particles: int) -> None:
+    """Warn if the weights of populations leave little of them.
+
+    Args:
+        shares: effective share of each population, (B,).
+    """
+    if (left := float(shares.mean())) < FEW:
         warnings.warn(
             f"missing numbers: the weights leave {left * particles:.1f} of {particles} completions of a row on average, so that the "
             "model and its prior disagree about the rows; more particles or a mixture with more components would do better",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return out

@@ -27,14 +27,7 @@ def sample_given(
     z = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     # Factors belong to a pattern of known numbers, of which there may be far fewer than rows.
     patterns, of_row = known_.unique(dim=0, return_inverse=True)
-    log_p = torch.stack(
-        [
-            _log_prob_of_known(mean, covariance, x, known_, patterns, of_row)
-            for mean, covariance in zip(means, covariances, strict=True)
-        ],
-        1,
-    )
-    posterior = (log_p + weights.log()).softmax(1)
+    posterior = _posterior(weights, means, covariances, x, known_, patterns, of_row)
     component = torch.multinomial(posterior, 1, generator=generator)[:, 0]
     drawn = torch.empty_like(x)
     for i in component.unique().tolist():
@@ -51,6 +44,32 @@ def sample_given(
             free[pattern == u] += off[pattern == u] @ matrix.T
         drawn[rows] = mean + free
     return torch.where(known, y, drawn.to(y))
+
+
+def responsibilities_given(
+    weights: Tensor, means: Tensor, covariances: Sequence[Tensor], y: Tensor, known: Tensor
+) -> Tensor:
+    """Probabilities of the components given the known numbers of each row, (B, K) float64; arguments as of `sample_given`."""
+    known_, x = known.cpu(), torch.where(known, y, 0.0).cpu().double()
+    patterns, of_row = known_.unique(dim=0, return_inverse=True)
+    return _posterior(weights, means, covariances, x, known_, patterns, of_row)
+
+
+def _posterior(
+    weights: Tensor,
+    means: Tensor,
+    covariances: Sequence[Tensor],
+    x: Tensor,
+    known: Tensor,
+    patterns: Tensor,
+    of_row: Tensor,
+) -> Tensor:
+    """(B, K); arguments as of `sample_given` and `_log_prob_of_known`."""
+    log_p = [
+        _log_prob_of_known(mean, covariance, x, known, patterns, of_row)
+        for mean, covariance in zip(means, covariances, strict=True)
+    ]
+    return (torch.stack(log_p, 1) + weights.log()).softmax(1)
 
 
 def _log_prob_of_known(

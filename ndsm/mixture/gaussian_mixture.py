@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ndsm.core.symmetry import Symmetry
 from ndsm.errors import InputError
-from ndsm.mixture.conditional import sample_given
+from ndsm.mixture.conditional import responsibilities_given, sample_given
 from ndsm.mixture.covariances import Components, Diagonal, Full, Spherical, Tied
 from ndsm.mixture.fit import fit_parameters
 
@@ -302,6 +302,16 @@ class GaussianMixture:
         """
         covariances = [self.covariance(i) for i in range(self.n_components)]
         return sample_given(self.weights, self.means, covariances, y, known, generator)
+
+    def responsibilities_given(self, y: Tensor, known: Tensor) -> Tensor:
+        """Posterior probability of each component given the known numbers of rows, (B, K) float64 on the CPU.
+
+        Args:
+            y: (B, d); what is not known may be anything.
+            known: (B, d) bool.
+        """
+        covariances = [self.covariance(i) for i in range(self.n_components)]
+        return responsibilities_given(self.weights, self.means, covariances, y, known)
 
     def shares_of_classes(self, rows: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
         """Mean responsibilities over the rows of each class, (classes, K), positive and of sum 1.

@@ -151,6 +151,7 @@ class Process(Protocol):
 
 NEEDED = {
     "transition": "a process whose transition law is known (vp, subvp, ve, ou or mixture-ou)",
+    "rows": "a process whose states are the rows themselves",
     "modes": "the Langevin process of a mixture",
     "components": "a process with components (mixture-ou)",
     "noise_scales": "a process of noise scales (ve)",
@@ -162,6 +163,8 @@ NEEDED = {
 def require(process: Process, what: Literal["transition"], user: str) -> Transition: ...
 @overload
 def require(process: Process, what: Literal["modes"], user: str) -> GaussianMixture: ...
+@overload
+def require(process: Process, what: Literal["rows"], user: str) -> Process: ...
 @overload
 def require(process: Process, what: Literal["components"], user: str) -> Components: ...
 @overload
@@ -176,6 +179,8 @@ def require(process: Process, what: str, user: str) -> Any:
         InputError: the process has not got it.
     """
     value = getattr(process, what, None)
+    if what == "rows":
+        value = None if process.components is not None else process
     if value is not None:
         return value
     if what == "modes" and process.transition is None:

@@ -52,7 +52,7 @@ class Components:
         Args:
             uniform: in [0, 1), (B,).
         """
-        return _draw(self.mixture.responsibilities(y), uniform)
+        return draw_by_weight(self.mixture.responsibilities(y), uniform)
 
     def draw_prior(self, n: int, generator: torch.Generator) -> Tensor:
         """Components by their shares π, (n,) int64 on the CPU.
@@ -131,7 +131,7 @@ class Components:
         return Components(self.mixture.with_weights(weights.clamp(min=tiny * float(weights.sum()))))
 
 
-def _draw(weights: Tensor, uniform: Tensor) -> Tensor:
+def draw_by_weight(weights: Tensor, uniform: Tensor) -> Tensor:
     """An index of each row by its weights, (B, K), (B,) → (B,): the inverse of their distribution function."""
     cumulative = weights.double().cumsum(1)
     at = uniform.to(cumulative)[:, None] * cumulative[:, -1:]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ndsm.mixture import GaussianMixture
+from ndsm.processes.base import Process, require
 from ndsm.processes.components import Components
 from ndsm.processes.linear import OU
 
@@ -53,8 +54,12 @@ class MixtureOU(OU):
             moved._components = self._components.to(device)
         return moved
 
-    def with_mode_weights(self, weights: Tensor) -> Self:
-        """The same process with other shares of the components in generation, see `Components.with_weights`."""
-        changed = self.starting_from(self.prior)
-        changed._components = self._components.with_weights(weights)
-        return changed
+
+def with_mode_weights(process: Process, weights: Tensor) -> MixtureOU:
+    """The process whose generated rows have these shares of the components, (K,).
+
+    Raises:
+        InputError: it has no components, or the weights are not such numbers, see `Components.with_weights`.
+    """
+    components = require(process, "components", "mode weights")
+    return MixtureOU(components.with_weights(weights), process.horizon)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ndsm.core.rng import torch_stream
 from ndsm.errors import InputError
-from ndsm.processes.base import Process
+from ndsm.processes.base import Process, require
 from ndsm.processes.grids import ACCURATE, geometric_grid
 from ndsm.processes.integrators import IntegratorName
 from ndsm.simulation.records import LABEL, ONE_STEP, RowLayout
@@ -49,6 +49,7 @@ def one_step_batches(
     Raises:
         InputError: the mixture's smallest variance asks for too many steps.
     """
+    require(process, "rows", "training beside the score")
     mixture, horizon = process.mixture, process.horizon
     linear = process.transition is not None
     exact = not linear and mixture is not None and mixture.covariance_type == "spherical"

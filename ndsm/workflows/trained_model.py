@@ -1,6 +1,6 @@
 """A trained model in the units of its data: sampling, log-densities, imputation, reconstruction and denoising."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, cast
@@ -13,6 +13,7 @@ from ndsm.core.rng import numpy_stream, stream_seed
 from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.data.dequantising import quantised
 from ndsm.errors import InputError
+from ndsm.inference.component_imputation import impute_in_components
 from ndsm.inference.guidance import Labelled, Operator
 from ndsm.inference.imputation import STEPS, impute
 from ndsm.inference.likelihood import LogDensity, log_density_of_rows
@@ -20,7 +21,8 @@ from ndsm.inference.posterior import Posterior
 from ndsm.inference.reconstruction import Method, reconstruct
 from ndsm.inference.second_order import SecondOrderScore, fit_second_order
 from ndsm.objectives import Score
-from ndsm.processes import Langevin, Process
+from ndsm.processes import Langevin, Process, require
+from ndsm.processes.mixture_ou import with_mode_weights
 from ndsm.runs import Run
 from ndsm.samplers import (
     Sampler,
@@ -122,6 +124,7 @@ class TrainedModel:
         label: int | None = None,
         guidance: float = 1.0,
         noise: float | None = None,
+        mode_weights: Sequence[float] | None = None,
     ) -> Iterator[np.ndarray]:
         """Generate n rows in model units, (m, d) float32 at a time.
 
@@ -131,9 +134,11 @@ class TrainedModel:
             label: number of the label of all rows; rows of any label if not given.
             noise: as `sample.noise`; the run's, for the run's sampler, if not given.
             guidance: strength of `ndsm.inference.guidance.Labelled`.
+            mode_weights: shares of the components among the rows, (K,), in place of those of the training rows; for a process with
+                components.
 
         Raises:
-            InputError: the run does not know the label.
+            InputError: the run does not know the label, its process has no components, or the weights are not such numbers.
         """
         problem, score = self.problem, cast(Score, self.network)
         if label is not None:
@@ -147,10 +152,14 @@ class TrainedModel:
                 raise InputError(f"label: expected {known}, found {label}")
             score = Labelled(score, label, guidance)
         process = self.process
-        if label is not None and self.component_shares and process.modes is not None:
-            process = process.starting_from(
-                process.modes.with_weights(torch.tensor(self.component_shares[label]))
-            )
+        if label is not None and self.component_shares:
+            shares = torch.tensor(self.component_shares[label])
+            if process.components is not None:
+                process = with_mode_weights(process, shares)
+            elif process.modes is not None:
+                process = process.starting_from(process.modes.with_weights(shares))
+        if mode_weights is not None:
+            process = with_mode_weights(process, torch.tensor(mode_weights))
         if sampler is None or isinstance(sampler, str):
             chosen = configured_sampler(requested_sample(problem.config.sample, sampler, noise=noise))
         else:
@@ -163,23 +172,37 @@ class TrainedModel:
         return (x.cpu().numpy() for x in generated)
 
     def labelled_rows(
-        self, n: int, seed: int, steps: int | None = None, **settings: Any
+        self,
+        n: int,
+        seed: int,
+        steps: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        **settings: Any,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Generate n rows in model units with the numbers of their labels, (m, d) float32 and (m,), label after label.
 
-        Labels have their shares among the training rows.
-
         Args:
+            class_weights: shares of the labels, one for each; those among the training rows if not given.
             settings: as of `rows`.
 
         Raises:
-            InputError: the run was trained without labels, or by a version that did not count them.
+            InputError: the run was trained without labels, or by a version that did not count them, or the weights are not one
+                number of 0 or more for each label, not all 0.
         """
         if not self.label_counts:
             raise InputError(
                 "labels: expected a run trained with labels (network.classes) that counted them, found none"
             )
-        counts = np.array(self.label_counts, dtype=np.float64)
+        counts = np.array(self.label_counts if class_weights is None else class_weights, dtype=np.float64)
+        if (
+            counts.shape != (len(self.label_counts),)
+            or not (np.isfinite(counts) & (counts >= 0)).all()
+            or not counts.sum()
+        ):
+            raise InputError(
+                f"class weights: expected {len(self.label_counts)} numbers of 0 or more, one for each label, not all 0, found "
+                f"{counts.tolist()}"
+            )
         wanted = numpy_stream(seed, "labels").multinomial(n, counts / counts.sum())
         for label, m in enumerate(wanted):
             if m:
@@ -196,20 +219,21 @@ class TrainedModel:
         *,
         label: int | None = None,
         with_labels: bool = False,
+        class_weights: Sequence[float] | None = None,
         **settings: Any,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Generate n rows with the numbers of their labels, (m, d) float64 and (m,) at a time.
 
         Args:
             label: as of `rows`; without one the numbers are 0 if not `with_labels`.
-            with_labels: whether labels are drawn, see `labelled_rows`.
+            with_labels, class_weights: whether labels are drawn, and by which weights, see `labelled_rows`.
             settings: as of `rows`.
 
         Raises:
             InputError: as `rows` and `labelled_rows`.
         """
         if with_labels and label is None:
-            pairs = self.labelled_rows(n, seed, steps, **settings)
+            pairs = self.labelled_rows(n, seed, steps, class_weights, **settings)
         else:
             made = self.rows(n, seed, steps, label=label, **settings)
             pairs = ((rows, np.full(len(rows), label or 0)) for rows in made)
@@ -282,7 +306,8 @@ class TrainedModel:
             # Known numbers of a run with data.dequantize: the middle of where its noise may have put them.
             noise = (problem.config.data.dequantize or 0.0) / 2
             model_rows = self.scaling.apply(rows[incomplete] + noise)
-            completed = impute(
+            complete = impute if self.process.components is None else impute_in_components
+            completed = complete(
                 self.process, self.network, model_rows, draws,
                 checked_evaluations(STEPS if steps is None else steps), problem.end_dt, seed, self.device,
                 problem.config.sample.particles if particles is None else particles, advance,
@@ -313,6 +338,7 @@ class TrainedModel:
         Raises:
             InputError: A fits neither the run's rows nor y, or the noise is negative or of another length.
         """
+        require(self.process, "rows", "reconstruction")
         (n, m), scaling = y.shape, self.scaling
         operator.check(scaling.dimensions, torch.from_numpy(y))
         std = np.asarray(noise, dtype=np.float64)
@@ -350,6 +376,7 @@ class TrainedModel:
             InputError: t is not a time of the process, the process is a drift of your own, or the columns are not the model's.
         """
         self._check_columns(rows)
+        require(self.process, "rows", "denoising")
         problem, scaling, d = self.problem, self.scaling, rows.shape[1]
         if not 0 < t <= problem.process.horizon:
             raise InputError(f"t: expected above 0 and at most {problem.process.horizon:g}, found {t:g}")
@@ -376,6 +403,7 @@ class TrainedModel:
             InputError: the rank is negative.
         """
         problem = self.problem
+        require(problem.process, "rows", "second-order score")
         network = problem.model(torch.device("cpu"))
         network.load_state_dict(self.network.state_dict())
         self.second_order = fit_second_order(

@@ -158,6 +158,25 @@ def fits() -> Iterator[Case]:
     yield fit(
         "process ve, largest distance", process__kind="ve", objective__kind="dsm", process__sigma_max=None
     )
+    for covariance in ("spherical", "tied", "diag", "full", "auto"):
+        yield fit(
+            f"process mixture-ou, {covariance}",
+            *map(sample, LINEAR["ou"]),
+            SCORE,
+            f"{SCORE.replace('logp', 'bound')} --bound 4",
+            IMPUTE,
+            GIVEN,
+            "sample run --n 20 --mode-weights 0,1,3 --out modes.parquet" if covariance != "auto" else PLAIN,
+            process__kind="mixture-ou",
+            process__horizon=3.0,
+            objective__kind="dsm",
+            objective__weighting="velocity",
+            network__output_scale="velocity",
+            reference__covariance_type=covariance,
+            **({"reference__n_components": "auto"} if covariance == "auto" else {}),
+        )
+    yield fit("mirrored noise, vp", process__kind="vp", objective__kind="dsm", objective__mirrored=True)
+    yield fit("mirrored noise, mixture-dsm", objective__kind="mixture-dsm", objective__mirrored=True)
     for covariance in ("spherical", "tied", "diag", "full"):
         yield fit(
             f"process langevin, {covariance}",
@@ -221,7 +240,7 @@ def fits() -> Iterator[Case]:
     yield fit("not standardised", data__standardize=False)
     yield fit("seed", train__seed=7)
     # Labels.
-    for kind in ("langevin", "vp"):
+    for kind in ("langevin", "vp", "mixture-ou"):
         yield fit(
             f"labels, {kind}",
             PLAIN,
@@ -251,6 +270,18 @@ def trainings() -> Iterator[Case]:
         "vectors",
         PLAIN,
         "sample run --n 20 --label b --guidance 2 --out label.csv",
+        "score run {inputs}/table.parquet --out logp.parquet",
+        "impute run {inputs}/table-holes.parquet --draws 2 --steps 5 --out imputed.parquet",
+        data__path="{inputs}/table.parquet",
+        data__labels="kind",
+        network__classes="auto",
+    )
+    yield train(
+        "preset table",
+        "table",
+        PLAIN,
+        "sample run --n 20 --label b --guidance 2 --out label.csv",
+        "sample run --n 20 --class-weights a=1,b=3 --out classes.csv",
         "score run {inputs}/table.parquet --out logp.parquet",
         "impute run {inputs}/table-holes.parquet --draws 2 --steps 5 --out imputed.parquet",
         data__path="{inputs}/table.parquet",

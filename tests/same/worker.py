@@ -226,7 +226,7 @@ def has_parts_of(case: Case, known: dict[str, set[Any] | None]) -> bool:
 
     if case.door != "python":
         try:
-            ndsm.load_config(case.preset, {"data.path": "X"} if case.preset == "vectors" else {})
+            ndsm.load_config(case.preset, {"data.path": "X"} if case.preset in ("table", "vectors") else {})
         except ndsm.InputError:
             return False
     for name, value in case.fields.items():

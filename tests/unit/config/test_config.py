@@ -14,9 +14,9 @@ from ndsm.runs.identity import training_hash
 
 
 def test_every_preset_is_a_valid_configuration():
-    assert preset_names() == ["c2-mnist", "digits", "mnist", "mnist-latent", "toy-arcs", "vectors"]
+    assert preset_names() == ["c2-mnist", "digits", "mnist", "mnist-latent", "table", "toy-arcs", "vectors"]
     for name in preset_names():
-        overrides = {"data.path": "table.csv"} if name == "vectors" else {}
+        overrides = {"data.path": "table.csv"} if name in ("table", "vectors") else {}
         fields = flatten(load_config(name, overrides))
         stated = [
             (f"{section}.{k}", v) for section, node in read_preset(name).items() for k, v in node.items()

@@ -60,7 +60,7 @@ def test_every_choice_of_the_configuration_has_a_case(same):
         config = ndsm.load_config(
             case.preset,
             {**fields, "data.path": "X"}
-            if "data.path" in case.fields or case.preset == "vectors"
+            if "data.path" in case.fields or case.preset in ("table", "vectors")
             else fields,
         )
         for name, _ in same["choices"](ndsm.Config):

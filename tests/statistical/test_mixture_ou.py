@@ -1,0 +1,169 @@
+"""Component-wise noising against laws that are known: its score by quadrature for data that no mixture of the noising has."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from ndsm.data import Scaling
+from ndsm.inference.component_imputation import impute_in_components
+from ndsm.inference.likelihood import log_density_of_rows
+from ndsm.mixture import GaussianMixture
+from ndsm.processes import MixtureOU
+from ndsm.processes.components import settled_weights
+from ndsm.samplers import generate, reverse_times
+
+pytestmark = pytest.mark.statistical
+N = 20_000
+KS = math.sqrt(-math.log(6.3e-5 / 2) / 2)
+"""Kolmogorov's bound on sqrt(n) D at the probability of four standard errors."""
+
+WEIGHTS, MEANS, STDS = np.array([0.25, 0.75]), np.array([-1.0, 0.9]), np.array([0.25, 0.5])
+"""The data: two normal laws on the line."""
+NODES = torch.linspace(-8, 8, 601, dtype=torch.float64)
+
+
+def density(y):
+    return (WEIGHTS * norm.pdf(np.asarray(y)[..., None], MEANS, STDS)).sum(-1)
+
+
+def distribution(y):
+    return (WEIGHTS * norm.cdf(np.asarray(y)[..., None], MEANS, STDS)).sum(-1)
+
+
+@pytest.fixture(scope="module")
+def process():
+    """Three components that overlap and are not the data's, with the shares that the data give them."""
+    mixture = GaussianMixture(
+        torch.tensor([0.3, 0.4, 0.3]), torch.tensor([[-1.2], [0.2], [1.3]]), torch.tensor([0.3, 0.4, 0.3])
+    )
+    grid = np.linspace(-4, 4, 4001)
+    shares = torch.ones(3, dtype=torch.float64) / 3
+    for _ in range(500):
+        mixture = mixture.with_weights(shares)
+        r = mixture.to(dtype=torch.float64).responsibilities(torch.from_numpy(grid)[:, None])
+        shares = (r * torch.from_numpy(density(grid))[:, None]).sum(0)
+        shares = shares / shares.sum()
+    return MixtureOU(mixture, 5.0)
+
+
+@pytest.fixture(scope="module")
+def score(process):
+    """s(u, t, k) = ∂ log ∫ p(v | k) N(u; αv, σ²) dv, p(v | k) ∝ p(μ + L v) r_k(μ + L v); interpolated between `NODES`."""
+    components = process.components
+    every = torch.arange(components.count).repeat_interleave(len(NODES))
+    at = components.leave(NODES[:, None].float().repeat(components.count, 1), every)
+    r = components.mixture.responsibilities(at).double().gather(1, every[:, None])[:, 0]
+    law = torch.from_numpy(density(at[:, 0].double().numpy())) * r
+    log_law = law.reshape(components.count, 1, -1).clamp(min=1e-300).log()
+    step = float(NODES[1] - NODES[0])
+
+    @functools.cache
+    def table(t):
+        time = torch.tensor([t], dtype=torch.float64)
+        alpha, std = process.transition.log_alpha(time).exp(), process.transition.std(time)
+        z = (NODES[:, None] - alpha * NODES) / std
+        w = torch.softmax(log_law - 0.5 * z * z, 2)
+        return -(w * z).sum(2) / std
+
+    def exact(u, t, label=None, component=None):
+        values, place = table(float(t[0])), (u[:, 0].double() - NODES[0]) / step
+        below = place.detach().long().clamp(0, len(NODES) - 2)
+        k, share = component.long(), place - below
+        return (values[k, below] * (1 - share) + values[k, below + 1] * share)[:, None].to(u.dtype)
+
+    return exact
+
+
+@pytest.mark.parametrize("sampler", ["em", "reverse-diffusion", "ancestral", "pc", "ode", "ddim", "dpmpp-2m"])
+def test_with_the_exact_score_generated_rows_have_the_law_of_the_data(process, score, sampler):
+    """Kolmogorov's theorem: sqrt(n) sup|F_n - F| exceeds `KS` with probability 6.3e-5; steps add at most 0.005 to sup|F_n - F|."""
+    times = reverse_times(process, sampler, 100, 1e-3)
+    rows = torch.cat(list(generate(process, score, times, N, 0, sampler=sampler)))[:, 0].double().numpy()
+    rows.sort()
+    distance = np.abs(distribution(rows) - (np.arange(N) + 0.5) / N).max()
+    assert distance < KS / math.sqrt(N) + 0.005
+
+
+def test_rows_in_a_components_coordinates_have_its_law(process):
+    """E u and E u² of rows whose component is drawn softly, within 4 standard errors of the integrals over p(y) r_k(y)/π_k."""
+    rng = np.random.default_rng(0)
+    which = rng.choice(2, N, p=WEIGHTS)
+    y = torch.from_numpy(MEANS[which] + STDS[which] * rng.standard_normal(N)).float()[:, None]
+    components = process.components
+    k = components.draw(y, torch.from_numpy(rng.random(N)))
+    u = components.enter(y, k)[:, 0].double()
+    for i in range(components.count):
+        grid = components.leave(NODES[:, None].float(), torch.full((len(NODES),), i)).double()
+        law = torch.from_numpy(density(grid[:, 0].numpy()))
+        law = law * components.mixture.to(dtype=torch.float64).responsibilities(grid)[:, i]
+        for power in (1, 2):
+            expected = float((law * NODES**power).sum() / law.sum())
+            values = u[k == i] ** power
+            assert abs(float(values.mean()) - expected) < 4 * float(values.std()) / math.sqrt(len(values))
+
+
+def test_the_density_is_that_of_the_data_and_has_integral_one(process, score):
+    """With the exact score Σ π_k q_k(u_k)/det L_k is the density of the data, but for the noise of the time at which it is taken
+    and the components below the smallest share."""
+    rows = np.linspace(-2.6, 3.2, 40)[:, None]
+    found = log_density_of_rows(process, score, rows, Scaling.identity(1), 1e-3).log_prob
+    np.testing.assert_allclose(np.exp(found), density(rows[:, 0]), atol=4e-3)
+    assert abs(np.trapezoid(np.exp(found), rows[:, 0]) - 1) < 0.01
+
+
+@pytest.mark.parametrize("kind", ["spherical", "tied", "diag", "full"])
+def test_imputed_numbers_have_the_conditional_law_of_the_mixture(kind):
+    """With rows that have the mixture's own law, s(u, t, k) = -u, and x₁ given x₀ and x₂ is a mixture in closed form
+    (Kolmogorov's theorem as above)."""
+    a = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    full = a @ a.mT + 0.3 * torch.eye(3, dtype=torch.float64)
+    covariance = {
+        "spherical": torch.tensor([0.5, 1.5]),
+        "tied": full[0],
+        "diag": full.diagonal(dim1=1, dim2=2),
+        "full": full,
+    }
+    mixture = GaussianMixture(
+        torch.tensor([0.4, 0.6]), torch.tensor([[0.0, -2.0, 0.0], [0.5, 2.0, -0.5]]), covariance[kind], kind
+    )
+    n, known = 4000, np.array([0.4, np.nan, -0.3], dtype=np.float32)
+    rows = impute_in_components(
+        MixtureOU(mixture), lambda y, t, component=None: -y, np.tile(known, (n // 20, 1)), 20, 12, 1e-4, 0, particles=4
+    )  # fmt: skip
+    assert (rows[..., [0, 2]] == known[[0, 2]]).all()
+    drawn = np.sort(rows[..., 1].reshape(-1))
+    law, index = np.zeros(n), [0, 2]
+    weights = []
+    for k in range(2):
+        c = mixture.covariance(k)
+        c = (c.diag() if c.ndim == 1 else c).numpy()
+        off = known[index] - mixture.means[k].numpy()[index]
+        block = c[np.ix_(index, index)]
+        gain = np.linalg.solve(block, c[index, 1])
+        weights.append(
+            float(mixture.weights[k])
+            * math.exp(-0.5 * off @ np.linalg.solve(block, off))
+            / math.sqrt(np.linalg.det(block))
+        )
+        mean, variance = float(mixture.means[k, 1]) + gain @ off, c[1, 1] - gain @ c[index, 1]
+        law += weights[-1] * norm.cdf(drawn, mean, math.sqrt(variance))
+    law /= sum(weights)
+    # Draws of one row share their population's component, but not their numbers.
+    assert np.abs(law - (np.arange(n) + 0.5) / n).max() < KS / math.sqrt(n)
+
+
+def test_settled_weights_are_the_mean_responsibilities_of_the_rows():
+    rng = np.random.default_rng(2)
+    parts = [rng.normal(-1, 1, (900, 2)), rng.normal(1, 0.6, (2100, 2)), rng.normal(3, 0.5, (500, 2))]
+    rows = torch.from_numpy(np.concatenate(parts)).float()
+    means = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [3.0, 3.0]])
+    mixture = GaussianMixture(torch.ones(3) / 3, means, torch.tensor([0.8, 0.4, 0.5]))
+    settled = settled_weights(mixture, rows)
+    assert settled.n_components == 3
+    torch.testing.assert_close(
+        settled.responsibilities(rows).double().mean(0), settled.weights, atol=2e-6, rtol=0
+    )
