@@ -12,6 +12,8 @@ from ndsm.errors import InputError
 from ndsm.workflows.sample_shards import Shard, ShardFolder
 from ndsm.workflows.trained_model import TrainedModel
 from pipelines.cluster import cluster
+from pipelines.growth import grown, let_go
+from pipelines.resources import Cluster
 from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
 from pipelines.versions import check_software, software
@@ -60,10 +62,9 @@ def generate_on_ray(folder: ShardFolder, on_part: Callable[[Shard], None]) -> No
     """
     missing = folder.missing()
     with cluster() as found:
-        if found.cpus < 1:
-            raise InputError(
-                f"the cluster has {found.cpus:g} CPUs, but sampling needs at least 1; add nodes, or use --local"
-            )
+        seconds = folder.run.config().train.start_seconds
+        before = found
+        found = grown(found, [{"CPU": 1}], _check, seconds, say)
         run = folder.run.path
         try:
             check_seen(written=[folder.path], read=[run / "config.yaml", run / "model.safetensors"])
@@ -71,7 +72,9 @@ def generate_on_ray(folder: ShardFolder, on_part: Callable[[Shard], None]) -> No
             folder.forget()
             raise
         gpus = int(found.gpus)
-        wait_for_room({"CPU": 1.0, "GPU": float(bool(gpus))}, 1, folder.run.config().train.start_seconds, say)
+        wait_for_room({"CPU": 1.0, "GPU": float(bool(gpus))}, 1, seconds, say)
+        if found is not before:
+            let_go()
         count = min(len(missing), gpus or int(found.cpus))
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
@@ -90,3 +93,10 @@ def generate_on_ray(folder: ShardFolder, on_part: Callable[[Shard], None]) -> No
             if error := row.pop("error"):
                 raise pickle.loads(error)
             on_part(Shard(**row))
+
+
+def _check(found: Cluster) -> None:
+    if found.cpus < 1:
+        raise InputError(
+            f"the cluster has {found.cpus:g} CPUs, but sampling needs at least 1; add nodes, or use --local"
+        )

@@ -22,6 +22,7 @@ from ndsm.inference.likelihood import COLUMNS
 from ndsm.runs import Run
 from ndsm.workflows.score_table import RowScorer, open_rows
 from pipelines.cluster import cluster
+from pipelines.growth import grown, let_go
 from pipelines.resources import Cluster, gpu_of_each
 from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
@@ -73,7 +74,9 @@ def score_on_ray(run: Run, data: str | Path, out: Path, workers: int, settings: 
     for _ in table.batches():
         pass
     with cluster() as found:
-        check_workers(found, workers)
+        seconds = run.config().train.start_seconds
+        before, bundles = found, [{"CPU": 1}] * (workers + 1)
+        found = grown(found, bundles, lambda there: check_workers(there, workers), seconds, say)
         check_seen(
             written=[out.parent],
             read=[*local_paths(table.reader), run.path / "config.yaml", run.path / "model.safetensors"],
@@ -87,7 +90,9 @@ def score_on_ray(run: Run, data: str | Path, out: Path, workers: int, settings: 
         # Said, not left to what they see: Ray hides no GPU from an actor that reserved none.
         settings = {**settings, "device": "auto" if gpus else "cpu"}
         # One of them and the reader.
-        wait_for_room({"CPU": 1.0, "GPU": float(gpus)}, 2, run.config().train.start_seconds, say)
+        wait_for_room({"CPU": 1.0, "GPU": float(gpus)}, 2, seconds, say)
+        if found is not before:
+            let_go()
         rows = read_files(table)
         scored = rows.map_batches(
             _Worker,

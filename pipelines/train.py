@@ -30,6 +30,7 @@ from pipelines.cluster import cluster, find_nodes
 from pipelines.controller_callback import AnnounceController
 from pipelines.coordinator import Group
 from pipelines.evaluate import Evaluations
+from pipelines.growth import grown, let_go
 from pipelines.journal import LOSSES, Journal
 from pipelines.resources import TRAINER, Cluster, Waiting, check_budget
 from pipelines.room import Room, remove_groups_of
@@ -121,12 +122,20 @@ def run_on_ray(
     """
     problem, config, run = experiment.problem, experiment.config.train, experiment.run
     with cluster(say) as found:
-        use_gpu, simulators = uses_gpu(config, found), config.first_simulators
-        data_bytes = experiment.dataset.train.nbytes
-        check_budget(found, config, simulators, problem.spec.block_bytes, data_bytes, use_gpu)
+        simulators, data_bytes = config.first_simulators, experiment.dataset.train.nbytes
+
+        def check(there: Cluster) -> None:
+            gpu = uses_gpu(config, there)
+            check_budget(there, config, simulators, problem.spec.block_bytes, data_bytes, gpu)
+
+        before = found
+        found = grown(found, machines_for(config, simulators), check, config.start_seconds, say)
+        use_gpu = uses_gpu(config, found)
         with room_for(problem, found, data_bytes, use_gpu, say) as room:
             # Before anything is written, or an older run removed.
             room.wait(simulators)
+            if found is not before:
+                let_go()
             with run.hold():
                 begin(experiment)
                 data = ray.put(experiment.dataset.train)
@@ -134,6 +143,14 @@ def run_on_ray(
                     simulators = calibrated(problem, data, room, use_gpu, say)
                 on_start()
                 train_on_ray(problem, run, data, on_metrics, room, simulators, use_gpu, say)
+
+
+def machines_for(config: Train, simulators: int) -> list[dict[str, float]]:
+    """Return what an autoscaler is to be asked for: a bundle for each of the least number of workers, and for each simulator."""
+    least, _ = config.worker_range
+    any_kind = Cluster(0, 0, 0, trainers=1, simulators=1)
+    worker = any_kind.worker_resources(config.device == "cuda", config.cpus_per_worker)
+    return [worker] * least + [any_kind.simulator_resources()] * simulators
 
 
 def room_for(

@@ -17,10 +17,11 @@ from ndsm.errors import InputError, Unfinished
 from ndsm.training import fit_mixture
 from ndsm.workflows.setup import training_problem, with_counted_labels
 from pipelines.cluster import cluster
+from pipelines.growth import grown, let_go
 from pipelines.resources import SIMULATOR, TRAINER, Cluster, check_budget
 from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
-from pipelines.train import uses_gpu
+from pipelines.train import machines_for, uses_gpu
 from tuning.finalists import run_finalists
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
 from tuning.population import changeable, run_population
@@ -109,15 +110,26 @@ def tune(options: SearchOptions) -> bool:
         nested=options.trial_kind == "train",
     )
     with environment(**TUNE_ENVIRONMENT), cluster() as connected:
-        if setting.nested:
-            use_gpu, simulators = uses_gpu(base.train, connected), base.train.first_simulators
-            data_bytes = split.train.nbytes
-            check_budget(connected, base.train, simulators, preset.spec.block_bytes, data_bytes, use_gpu)
+        simulators, data_bytes = base.train.first_simulators, split.train.nbytes
+
+        def check(there: Cluster) -> None:
+            if setting.nested:
+                gpu = uses_gpu(base.train, there)
+                check_budget(there, base.train, simulators, preset.spec.block_bytes, data_bytes, gpu)
+            trials_at_once(there, base, options.trial_kind, options.concurrent)
+
+        of_trial = machines_for(base.train, simulators) if setting.nested else [{"CPU": 1.0}]
+        before = connected
+        connected = grown(
+            connected, of_trial * (options.concurrent or 1), check, base.train.start_seconds, say
+        )
         concurrent = trials_at_once(connected, base, options.trial_kind, options.concurrent)
         resources = trial_resources(connected, base, options.trial_kind, concurrent)
         check_seen(written=[folder.path])
         if not setting.nested:
             wait_for_room(resources, 1, base.train.start_seconds, say)
+        if connected is not before:
+            let_go()
         with folder.owner.hold(), gently_interrupted(folder) as interrupted:
             if options.fresh:
                 folder.remove()
