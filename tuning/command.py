@@ -213,6 +213,10 @@ def trials_at_once(connected: Cluster, config: Config, kind: TrialKind, asked: i
             takes[f"of the resource '{TRAINER}'"] = connected.trainers, workers
         if connected.simulators is not None and simulators:
             takes[f"of the resource '{SIMULATOR}'"] = connected.simulators, simulators
+    elif connected.gpus and config.train.device != "cpu" and connected.nodes:
+        # Each has a share of a GPU, and a CPU beside it.
+        there = sum(node.total.get("CPU", 0.0) for node in connected.nodes if node.total.get("GPU"))
+        takes = {"CPUs on nodes with a GPU": (there, 1.0)}
     what, (there, each) = min(takes.items(), key=lambda item: item[1][0] / item[1][1])
     room = int(there / each)
     if (asked or 1) > room:
@@ -224,7 +228,9 @@ def trials_at_once(connected: Cluster, config: Config, kind: TrialKind, asked: i
 
 
 def trial_resources(connected: Cluster, config: Config, kind: TrialKind, concurrent: int) -> dict[str, float]:
-    """What Ray reserves for a trial's own process.
+    """What Ray reserves for a trial's own process; of a GPU 1/k of it, with the least k for which so many trials find room.
+
+    Another share would leave a part of each GPU that no trial can take, and trials that wait for it.
 
     Raises:
         InputError: trials are to train on GPUs, and the cluster has none.
@@ -233,8 +239,15 @@ def trial_resources(connected: Cluster, config: Config, kind: TrialKind, concurr
         return {"CPU": NESTED_TRIAL_CPUS}
     if config.train.device == "cuda" and not connected.gpus:
         raise InputError("train.device: expected a cluster with GPUs for 'cuda', found none; use auto or cpu")
-    shares_gpus = connected.gpus and config.train.device != "cpu"
-    return {"CPU": 1, **({"GPU": min(1.0, connected.gpus / concurrent)} if shares_gpus else {})}
+    if not connected.gpus or config.train.device == "cpu":
+        return {"CPU": 1}
+    totals = [node.total for node in connected.nodes] or [{"CPU": connected.cpus, "GPU": connected.gpus}]
+    for k in range(1, concurrent + 1):
+        # A share of one GPU: shares do not add up over several.
+        room = (min(int(t.get("CPU", 0.0)), k * int(t.get("GPU", 0.0))) for t in totals)
+        if sum(room) >= concurrent:
+            break
+    return {"CPU": 1, "GPU": 1 / k}
 
 
 def announce(

@@ -7,6 +7,7 @@ import torch
 from ndsm.config import load_config
 from ndsm.runs import Run
 from ndsm.simulation import rollout
+from ndsm.training import Ring
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally
 from ndsm.workflows.trained_model import TrainedModel
@@ -71,6 +72,18 @@ def test_the_first_steps_agree_with_the_processors(tmp_path):
         )
         losses[device] = [record.metrics["loss"] for record in records][-1]
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
+
+
+def test_blocks_reach_the_ring_through_pinned_memory_each_to_its_place():
+    ring = Ring(5, 1000, 300, "cuda")
+    assert ring._staging is not None
+    assert all(buffer.is_pinned() for buffer in ring._staging._buffers)
+    block = np.empty((1000, 300), dtype=np.float32)
+    for number in range(12):
+        block.fill(number)
+        ring.insert(block)
+    held = ring.draw(torch.arange(5000, dtype=torch.float64, device="cuda") / 5000).reshape(5, -1)
+    assert [rows.unique().tolist() for rows in held] == [[10], [11], [7], [8], [9]]
 
 
 @pytest.mark.parametrize("kind", ["path", "ndsm", "mixture-dsm"])

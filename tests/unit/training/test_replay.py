@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ndsm.training import Replay, Ring, SamplesPerInsert, ThreadSource
+from ndsm.training.ring_buffer import Staging
 
 R = 6
 
@@ -167,3 +168,38 @@ def test_closing_stops_the_thread():
     time.sleep(0.05)
     assert source.counters()["blocks_received"] == made
     assert "rollouts" not in {t.name for t in threading.enumerate() if t.is_alive() and t is source._thread}
+
+
+def test_blocks_on_their_way_to_a_gpu_are_not_written_over():
+    """With stand-ins for CUDA's events, and a target whose copies are late: as the hardware does when it is behind."""
+    log, late = [], []
+
+    class Event:
+        def record(self):
+            log.append(("record", len(late)))
+            self.copy = len(late) - 1
+
+        def synchronize(self):
+            log.append(("wait", self.copy))
+            late[self.copy]()
+
+    class Target:
+        """Reads its source only when the copy runs."""
+
+        def __init__(self):
+            self.rows = None
+
+        def copy_(self, source, non_blocking):
+            assert non_blocking
+            late.append(lambda: setattr(self, "rows", source.clone()))
+
+    staging = Staging(2, 3, pinned=False, make_event=Event)
+    targets, blocks = [Target() for _ in range(4)], [np.full((2, 3), i, dtype=np.float32) for i in range(4)]
+    for target, block in zip(targets, blocks, strict=True):
+        staging.copy(block, target)
+        # As a view of shared memory that is freed.
+        block[:] = -1
+    for copy in late[2:]:
+        copy()
+    assert [target.rows.unique().tolist() for target in targets] == [[0], [1], [2], [3]]
+    assert log == [("record", 1), ("record", 2), ("wait", 0), ("record", 3), ("wait", 1), ("record", 4)]

@@ -14,7 +14,7 @@ from ndsm.cli import main
 from ndsm.config import load_config, merge
 from ndsm.core.interrupt import Terminated, terminable
 from ndsm.errors import InputError
-from pipelines.resources import Cluster
+from pipelines.resources import Cluster, Node
 from tuning.command import trial_resources, trials_at_once
 from tuning.folder import FINISHED, Score, SearchFolder, TrialRecord
 from tuning.proposals import Plan, Proposals, outcome
@@ -409,6 +409,34 @@ def test_trials_share_the_gpus_that_they_use():
     ):
         trial_resources(replace(there, gpus=0), on["cuda"], "in-process", 8)
     assert "GPU" not in trial_resources(there, on["auto"], "train", 8)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "trials", "k"), [(2, 1, 1), (2, 2, 1), (2, 3, 2), (2, 5, 3), (3, 8, 3), (8, 3, 1)]
+)
+def test_a_trials_share_of_a_gpu_divides_one(gpus, trials, k):
+    """Of three trials with two thirds of a GPU each only two would find room on two GPUs."""
+    there, config = Cluster(cpus=16, gpus=gpus, object_store=2**30), load_config("toy-arcs")
+    share = trial_resources(there, config, "in-process", trials)["GPU"]
+    assert share == 1 / k
+    assert gpus * int(1 / share + 1e-9) >= trials
+
+
+def test_trials_that_share_gpus_are_no_more_than_have_a_cpu_beside_one():
+    nodes = [
+        Node(name, name, {"CPU": cpus, "GPU": gpus}, {})
+        for name, cpus, gpus in (("a", 64, 0), ("b", 3, 1), ("c", 9, 2))
+    ]
+    there, config = Cluster(76, 3, 2**30, nodes=tuple(nodes)), load_config("toy-arcs")
+    assert trials_at_once(there, config, "in-process", None) == 12
+    assert trials_at_once(there, load_config("toy-arcs", {"train.device": "cpu"}), "in-process", None) == 76
+    with pytest.raises(
+        InputError, match="expected at most 12, found 13: the cluster has 12 CPUs on nodes with a GPU"
+    ):
+        trials_at_once(there, config, "in-process", 13)
+    # Three on the small node and nine on the two GPUs of the other: five shares of each are more than four and a half.
+    assert trial_resources(there, config, "in-process", 12) == {"CPU": 1, "GPU": 1 / 5}
+    assert trial_resources(there, config, "in-process", 7) == {"CPU": 1, "GPU": 1 / 3}
 
 
 def test_a_written_preset_is_the_configuration(tmp_path):
