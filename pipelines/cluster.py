@@ -3,15 +3,13 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
 
 import ray
 from ray._private.state import available_resources_per_node
 
-from ndsm.core.cores import usable_cores
-from ndsm.core.interrupt import handlers, keep
 from ndsm.core.progress import say
+from pipelines.joining import connected
 from pipelines.resources import Cluster, Node
 
 
@@ -20,44 +18,22 @@ def cluster(tell: Callable[[str], None] = say) -> Iterator[Cluster]:
     """The cluster at RAY_ADDRESS, or a local one that is stopped at the end.
 
     Args:
-        tell: told where it can be watched.
+        tell: told where it can be watched, and which one was joined where there is a choice.
+
+    Raises:
+        InputError: there is no cluster at RAY_ADDRESS, or none that this process may join.
     """
     # Ray Train's log lines and Ray's own belong into Ray's log files, not between our lines.
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONSOLE_LOGGING", "0")
-    started, dashboard, metrics = not ray.is_initialized(), None, None
-    before = handlers()
-    if started:
-        options: dict[str, Any] = {
-            "log_to_driver": False,
-            "logging_level": logging.ERROR,
-            "configure_logging": True,
-        }
-        if os.environ.get("RAY_ADDRESS"):
-            context = ray.init(**options)
-        else:
-            # "local" always starts one: without it Ray would join what `ray start` last noted on this machine,
-            # and wait minutes for it if it has died since.
-            context = ray.init(
-                address="local",
-                # Ray knows of containers' limits, and not of the cores that a batch system binds a job to.
-                num_cpus=usable_cores(),
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                **options,
-            )
-        dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
-        metrics = metrics_address()
-        # Ray's own ends the process with a stack of C++ before anything is saved.
-        keep(before)
-    for name in ("ray.train", "ray.data", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        found = find_cluster(dashboard, metrics)
+    with nullcontext() if ray.is_initialized() else connected(tell) as context:
+        for name in ("ray.train", "ray.data", "ray.tune"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        dashboard = (
+            f"http://{context.dashboard_url}" if context is not None and context.dashboard_url else None
+        )
+        found = find_cluster(dashboard, metrics_address() if context is not None else None)
         found.tell(tell)
         yield found
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def find_cluster(dashboard: str | None = None, metrics: str | None = None) -> Cluster:

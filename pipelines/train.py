@@ -26,6 +26,7 @@ from ndsm.training import TrainingSetup
 from ndsm.workflows.prior_match import prior_match, prior_warning
 from ndsm.workflows.resuming import restarts_of
 from ndsm.workflows.setup import RunContext, begin, prepare
+from pipelines.address import check_address
 from pipelines.cluster import cluster, find_nodes
 from pipelines.controller_callback import AnnounceController
 from pipelines.coordinator import Group
@@ -88,6 +89,7 @@ def train(
         InputError: bad data or settings, or the run does not fit the cluster; nothing is written.
         Exception: what ended the training.
     """
+    check_address()
     path, storage = Path(path), config.train.storage
     # A path as `train.storage` is a folder of runs, in place of which there is `path` here.
     run = Run.at(path.parent, storage, path.name, fresh) if storage and is_uri(storage) else Run(path)

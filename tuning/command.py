@@ -16,6 +16,7 @@ from ndsm.data import Dataset, load
 from ndsm.errors import InputError, Unfinished
 from ndsm.training import fit_mixture
 from ndsm.workflows.setup import training_problem, with_counted_labels
+from pipelines.address import check_address
 from pipelines.cluster import cluster
 from pipelines.growth import grown, let_go
 from pipelines.resources import SIMULATOR, TRAINER, Cluster, check_budget
@@ -73,6 +74,7 @@ def tune(options: SearchOptions) -> bool:
         Unfinished: no trial was trained to its end.
     """
     _check_numbers(options)
+    check_address()
     # Ray's workers may have another working directory.
     root = options.config.data.root.resolve()
     base = options.config.model_copy(update={"data": options.config.data.model_copy(update={"root": root})})

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TextIO
 
 from ndsm.cli.about import completion_command, doctor_command, presets_command
@@ -49,6 +51,24 @@ def usage() -> str:
     return "\n".join(
         ["usage: ndsm COMMAND [options]", "", *lines, "", "ndsm COMMAND --help tells each one's options"]
     )
+
+
+def check_packages() -> None:
+    """Raise if Python finds others than this installation's `pipelines` and `tuning`, as in the working directory of a Ray job.
+
+    Raises:
+        InputError: it does; says where.
+    """
+    here = Path(__file__).resolve().parents[2]
+    for name in ("pipelines", "tuning"):
+        spec = find_spec(name)
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
+        if found and not found.is_relative_to(here):
+            what = found.parent if found.name == "__init__.py" else found
+            raise InputError(
+                f"expected the package {name!r} in {here}, beside ndsm, found {what}, which comes first on Python's path; rename it, "
+                "or start the command, or submit the job, with another working directory"
+            )
 
 
 def nobody_reads() -> bool:
@@ -97,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise InputError(f"no command {args[0]!r}: expected one of {', '.join(COMMANDS)}")
+        check_packages()
         with terminable(), limited_threads(), warnings.catch_warnings():
             warnings.showwarning = show_warning
             # torch's own, on the first directional derivative.

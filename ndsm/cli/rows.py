@@ -47,6 +47,10 @@ def sample_command(args: Sequence[str]) -> None:
         raise InputError("--guidance: expected a --label for rows to lean towards, found none")
     run = Run.open(options.run)
     if not options.out.suffix:
+        if not options.local:
+            from pipelines.address import check_address
+
+            check_address()
         if options.given or labelled or with_labels or options.mode_weights is not None:
             raise InputError(
                 "--given, --label, --with-labels, --class-weights, --mode-weights: expected a file as --out, found the folder "
@@ -194,6 +198,10 @@ def score_command(args: Sequence[str]) -> None:
             raise InputError(f"--{name}: expected 0 or more, found {value}")
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers: expected at least 1, found {options.workers}")
+    if options.workers is not None:
+        from pipelines.address import check_address
+
+        check_address()
     run = Run.open(options.run)
     csv = options.csv.over(run.config().data.csv)
     table = open_rows(run, options.data, csv)

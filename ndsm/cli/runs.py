@@ -37,6 +37,11 @@ def train(options: TrainOptions) -> None:
     from ndsm.workflows.setup import begin, prepare
     from ndsm.workflows.train import train_locally
 
+    if not options.local:
+        # Before the data are read.
+        from pipelines.address import check_address
+
+        check_address()
     config = options.config
     name = options.name or Path(options.preset).stem
     run = Run.at(options.out, config.train.storage, name, options.fresh)

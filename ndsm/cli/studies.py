@@ -55,6 +55,10 @@ def reproduce_command(args: Sequence[str]) -> None:
 
     if not 0 < options.scale <= 1:
         raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
+    if not options.local:
+        from pipelines.address import check_address
+
+        check_address()
     path = options.out / options.name
     study = STUDIES[options.name]
     data = study.data_fields(options.data.root.resolve())

@@ -40,7 +40,7 @@ mount -o remount,bind,ro /
 for folder in $HIDDEN; do mount -t tmpfs host "$folder"; chmod 1777 "$folder"; done
 for pair in "${kept[@]}"; do
     folder=${pair#*:}; fd=${pair%%:*}
-    [ -e "$folder" ] || { mkdir -p "$folder"; mount --bind "/proc/self/fd/$fd" "$folder"; mount -o remount,bind,ro "$folder"; }
+    [ -e "$folder" ] || { mkdir -p "$folder"; mount --no-canonicalize --bind "/proc/self/fd/$fd" "$folder"; mount -o remount,bind,ro "$folder"; }
     exec {fd}<&-
 done
 mkdir -p "$HOME"
@@ -289,7 +289,7 @@ def hosts(count: int) -> Iterator[list[Host]]:
                 NAME=name,
                 NAMES=" ".join(names),
                 HIDDEN=" ".join(HIDDEN),
-                KEEP=" ".join(str(p) for p in keep if str(p).startswith(HIDDEN)),
+                KEEP=" ".join(str(p) for p in dict.fromkeys(keep) if str(p).startswith(HIDDEN)),
                 PYTHON=sys.executable,
             )
             outer = stack.enter_context(_process(["unshare", *namespaces, "bash", "-c", HOST], env))

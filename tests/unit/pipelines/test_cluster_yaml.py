@@ -103,6 +103,15 @@ def test_dashboard_and_metrics_are_where_the_documentation_says(cluster, on_prem
     assert "| 8080 | each node's metrics |" in page
 
 
+def test_every_node_uses_the_token_that_it_is_given(cluster, on_premise, rayjob, rayjob_gpu):
+    for config in (cluster, on_premise):
+        assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+        assert config["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    for config in (rayjob, rayjob_gpu):
+        assert config["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    assert "\nENV RAY_AUTH_MODE=token\n" in (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+
+
 def test_aws_profiles_exist_once_the_script_has_run_and_reach_the_bucket(cluster, monkeypatch):
     """Under moto, which keeps what is created but does not decide what a policy allows: that is read here."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
