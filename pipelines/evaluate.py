@@ -9,7 +9,7 @@ import torch
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ndsm.data import load
+from ndsm.data import Dataset, load
 from ndsm.runs import Run
 from ndsm.runs.event_files import EventFiles
 from ndsm.training import TrainingSetup
@@ -24,13 +24,21 @@ AGAIN_SECONDS = 10.0
 log = logging.getLogger("ndsm")
 
 
-def evaluate_newest(run: Run, problem: TrainingSetup) -> tuple[dict[str, Any], bytes] | None:
-    """The metrics of the newest checkpoint, and a picture of its samples."""
+def evaluate_newest(
+    run: Run, problem: TrainingSetup, dataset: Dataset | None = None
+) -> tuple[dict[str, Any], bytes] | None:
+    """The metrics of the newest checkpoint, and a picture of its samples.
+
+    Args:
+        dataset: the run's, as the driver read it, since this node may not see its files; read again if None.
+    """
     torch.set_num_threads(1)
     # It was given no GPU, which Ray does not hide.
     config, problem = problem.config, problem.with_device("cpu")
     with run.snapshot() as here:
-        return evaluate_checkpoint(here, problem, load(config.data, config.train.seed, here.scaling()))
+        if dataset is None:
+            dataset = load(config.data, config.train.seed, here.scaling())
+        return evaluate_checkpoint(here, problem, dataset)
 
 
 class Evaluations:
@@ -43,13 +51,15 @@ class Evaluations:
     Args:
         run: to evaluate.
         problem: with its configuration's `evaluate.seconds` and `evaluate.n`.
+        dataset: as `evaluate_newest`.
     """
 
-    def __init__(self, run: Run, problem: TrainingSetup) -> None:
+    def __init__(self, run: Run, problem: TrainingSetup, dataset: Dataset | None = None) -> None:
         self._run, self._problem = Run(run.path.resolve(), run.mirror), problem
         self._seconds = problem.config.evaluate.seconds
         self._events = EventFiles(run.tensorboard_evaluations) if self._seconds is not None else None
         self._task = ray.remote(num_cpus=1, max_retries=0)(evaluate_newest)
+        self._dataset, self._sent = dataset, None
         self._running: Any = None
         self._place: PlacementGroup | None = None
         self._due, self._seen, self._failed = time.monotonic() + (self._seconds or 0), 0, False
@@ -89,7 +99,9 @@ class Evaluations:
             return
         self._due = started + seconds
         there = self._task.options(scheduling_strategy=PlacementGroupSchedulingStrategy(self._place))
-        self._running = there.remote(self._run, self._problem)
+        if self._sent is None:
+            self._sent = ray.put(self._dataset)
+        self._running = there.remote(self._run, self._problem, self._sent)
 
     def _leave(self) -> None:
         """Give the CPU back."""

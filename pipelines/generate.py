@@ -15,6 +15,7 @@ from pipelines.cluster import cluster
 from pipelines.growth import grown, let_go
 from pipelines.resources import Cluster
 from pipelines.room import wait_for_room
+from pipelines.sent_run import SentRun
 from pipelines.shared_paths import check_seen
 from pipelines.versions import check_software, software
 
@@ -23,13 +24,14 @@ class PartMaker:
     """An actor that generates; rows go from its memory to the folder and never through Ray.
 
     Args:
-        folder: what to generate, and where; a path that all nodes see.
+        folder: what to generate, and where: a path that all nodes see, or a URI.
+        run: whose rows.
         driver: the driver's `software()`.
     """
 
-    def __init__(self, folder: ShardFolder, driver: dict[str, str]) -> None:
+    def __init__(self, folder: ShardFolder, run: SentRun, driver: dict[str, str]) -> None:
         torch.set_num_threads(1)
-        self._folder, self._driver = folder, driver
+        self._folder, self._run, self._driver = folder, run, driver
         self._model: TrainedModel | None = None
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +43,7 @@ class PartMaker:
             if self._model is None:
                 # Here and not in the constructor, whose errors Ray would answer by starting the actor again.
                 check_software(self._driver)
-                self._model = TrainedModel.of(self._folder.run)
+                self._model = TrainedModel.of(self._run.here())
             self._folder.make(self._model, Shard(**part))
         except Exception as error:
             return {**part, "error": pickle.dumps(error)}
@@ -57,7 +59,7 @@ def generate_on_ray(folder: ShardFolder, on_part: Callable[[Shard], None]) -> No
         on_part: called here with each part that was made.
 
     Raises:
-        InputError: the cluster has no CPU, as a head alone; or a node does not see the run or the folder.
+        InputError: the cluster has no CPU, as a head alone; or a node does not see the folder.
         Exception: what the first failing part raised; parts that were made stay.
     """
     missing = folder.missing()
@@ -65,9 +67,8 @@ def generate_on_ray(folder: ShardFolder, on_part: Callable[[Shard], None]) -> No
         seconds = folder.run.config().train.start_seconds
         before = found
         found = grown(found, [{"CPU": 1}], _check, seconds, say)
-        run = folder.run.path
         try:
-            check_seen(written=[folder.path], read=[run / "config.yaml", run / "model.safetensors"])
+            check_seen(written=[folder.path] if folder.path else [])
         except InputError:
             folder.forget()
             raise
@@ -84,7 +85,7 @@ def generate_on_ray(folder: ShardFolder, on_part: Callable[[Shard], None]) -> No
         parts = ray.data.from_items([vars(part) for part in missing], override_num_blocks=len(missing))
         made = parts.map(
             PartMaker,
-            fn_constructor_args=(folder, software()),
+            fn_constructor_args=(folder, SentRun(folder.run), software()),
             compute=ray.data.ActorPoolStrategy(size=count),
             num_cpus=1,
             num_gpus=1 if gpus else 0,

@@ -7,6 +7,7 @@ import ray
 
 from ndsm.core.interrupt import Interrupted
 from ndsm.core.progress import say
+from ndsm.core.uris import is_uri
 from ndsm.errors import Unfinished
 from ndsm.reproduce import Job, Result, run_job
 from pipelines.cluster import cluster
@@ -15,13 +16,13 @@ from pipelines.room import wait_for_room
 from pipelines.shared_paths import check_seen
 
 
-def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], None]) -> None:
+def run_on_ray(jobs: list[Job], runs: Path | str, on_done: Callable[[Job, Result], None]) -> None:
     """Run the jobs in parallel, as many as the cluster has CPUs, and of those that may use a GPU as many as it has GPUs.
 
     A task whose process dies is started again and resumes from its run's checkpoint.
 
     Args:
-        runs: absolute path of the run directories, the same for all nodes.
+        runs: absolute path of the run directories, the same for all nodes, or a URI.
         on_done: called here with each job's result, in the order they finish.
 
     Raises:
@@ -30,7 +31,7 @@ def run_on_ray(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], Non
         Interrupted: a stop was asked for.
     """
     with cluster() as found:
-        check_seen(written=[runs])
+        check_seen(written=[] if is_uri(runs) else [Path(runs)])
         # Without a GPU reserved they would all see the first one, and train on it together.
         gpus = [gpu_of_each(found, job.config.train.device, 1) for job in jobs]
         if any(gpus):

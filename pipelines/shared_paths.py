@@ -34,7 +34,7 @@ def check_seen(written: Sequence[Path] = (), read: Sequence[Path] = ()) -> None:
     """
     here = ray.get_runtime_context().get_node_id()
     others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != here and n["Resources"].get("CPU", 0)]
-    if not others:
+    if not others or not (written or read):
         return
     with ExitStack() as probes:
         files = [probes.enter_context(_probe(folder)) for folder in written] + [p.resolve() for p in read]
@@ -60,6 +60,15 @@ def check_seen(written: Sequence[Path] = (), read: Sequence[Path] = ()) -> None:
                 raise InputError(
                     f"node {tasks[ref]} does not see {shown}: expected a path that all nodes share, at the same place on each"
                 )
+
+
+def seen(read: Sequence[Path]) -> bool:
+    """Whether every node with CPUs sees existing files or folders as this process does."""
+    try:
+        check_seen(read=read)
+    except InputError:
+        return False
+    return True
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from ndsm.config import Config, Train
 from ndsm.core.global_state import environment
 from ndsm.core.interrupt import is_terminated
 from ndsm.core.uris import is_uri
+from ndsm.data import Dataset
 from ndsm.errors import LeaseLost, Unfinished
 from ndsm.processes import Langevin
 from ndsm.runs import Run
@@ -144,7 +145,9 @@ def run_on_ray(
                 if config.simulators == "auto":
                     simulators = calibrated(problem, data, room, use_gpu, say)
                 on_start()
-                train_on_ray(problem, run, data, on_metrics, room, simulators, use_gpu, say)
+                train_on_ray(
+                    problem, run, data, on_metrics, room, simulators, use_gpu, say, experiment.dataset
+                )
 
 
 def machines_for(config: Train, simulators: int) -> list[dict[str, float]]:
@@ -184,6 +187,7 @@ def train_on_ray(
     simulators: int,
     use_gpu: bool = False,
     say: Callable[[str], None] = print,
+    dataset: Dataset | None = None,
 ) -> None:
     """Train on the cluster this process is connected to; returns when the run is done or stopped.
 
@@ -197,6 +201,7 @@ def train_on_ray(
         simulators: to begin with; 0 lets each worker simulate by itself.
         use_gpu: one GPU for each worker.
         say: told what makes workers start again, and what is waited for.
+        dataset: for evaluations beside the training, on nodes that may not see its files; they read it again if None.
 
     Raises:
         Unfinished: workers that were to start again had no room for `train.start_seconds`.
@@ -215,7 +220,8 @@ def train_on_ray(
     room.waiting = Waiting(note, config.start_seconds)
     last = run.last_metrics()
     journal = Journal(note, {name: last[name] for name in LOSSES if name in last})
-    pool, evaluations = SimulatorPool(problem, data, room, simulators, note), Evaluations(run, problem)
+    pool = SimulatorPool(problem, data, room, simulators, note)
+    evaluations = Evaluations(run, problem, dataset)
     pool.coordinator.keep_skips.remote(run.skipped_blocks())
     # The state to resume from is the run's own checkpoint; Ray keeps only its bookkeeping here.
     if run.mirror is None:

@@ -11,7 +11,9 @@ from typing import Literal
 from ndsm.cli.console import print_result
 from ndsm.config import Config
 from ndsm.core.global_state import environment
+from ndsm.core.places import shown
 from ndsm.core.progress import say
+from ndsm.core.uris import is_uri
 from ndsm.data import Dataset, load
 from ndsm.errors import InputError, Unfinished
 from ndsm.training import fit_mixture
@@ -27,6 +29,7 @@ from tuning.finalists import run_finalists
 from tuning.folder import FINISHED, SearchFolder, TrialRecord
 from tuning.population import changeable, run_population
 from tuning.proposals import Plan, SearchName
+from tuning.remote import search_folder
 from tuning.scoring import Scorer, choose_metric, search_split
 from tuning.search import TUNE_ENVIRONMENT, gently_interrupted, run_search
 from tuning.space import Space, make_space
@@ -47,7 +50,8 @@ class SearchOptions:
 
     preset: str
     config: Config
-    path: Path
+    path: Path | str
+    """Of the search's folder; a path or a URI."""
     ranges: dict[str, str]
     frozen: tuple[str, ...]
     trials: int
@@ -91,7 +95,8 @@ def tune(options: SearchOptions) -> bool:
     if options.search == "grid":
         others = [params for params in space.grid() if params != space.preset()]
         plan = replace(plan, trials=min(options.trials, 1 + len(others)))
-    folder = SearchFolder(options.path.resolve())
+    remote = is_uri(options.path)
+    folder = search_folder(options.path if remote else Path(options.path).resolve())
     settings = describe(options, space, metric, dataset)
     folder.owner.check_free()
     if options.fresh:
@@ -104,11 +109,12 @@ def tune(options: SearchOptions) -> bool:
     preset.limiter(base.train.worker_range[0])
     rows = options.rows or min(base.evaluate.n, SCORED_ROWS)
     setting = Setting(
-        folder=folder.path,
+        folder=folder.where,
         preset=preset,
         scorer=Scorer(split, metric, rows, base.train.seed),
         scale=options.scale,
-        pool_bytes=0 if options.trial_kind == "train" else int(options.pool_gb * 2**30),
+        # Trials of several machines share no pool.
+        pool_bytes=0 if remote or options.trial_kind == "train" else int(options.pool_gb * 2**30),
         nested=options.trial_kind == "train",
     )
     with environment(**TUNE_ENVIRONMENT), cluster() as connected:
@@ -127,12 +133,12 @@ def tune(options: SearchOptions) -> bool:
         )
         concurrent = trials_at_once(connected, base, options.trial_kind, options.concurrent)
         resources = trial_resources(connected, base, options.trial_kind, concurrent)
-        check_seen(written=[folder.path])
+        check_seen(written=[] if remote else [folder.path])
         if not setting.nested:
             wait_for_room(resources, 1, base.train.start_seconds, say)
         if connected is not before:
             let_go()
-        with folder.owner.hold(), gently_interrupted(folder) as interrupted:
+        with folder.hold(), gently_interrupted(folder) as interrupted:
             if options.fresh:
                 folder.remove()
             folder.begin(settings)
@@ -163,13 +169,18 @@ def _check_numbers(options: SearchOptions) -> None:
         raise InputError(f"--validation: expected a share between 0 and 1, found {options.validation:g}")
     if options.search == "pbt" and options.trial_kind != "in-process":
         raise InputError(f"--search pbt: expected --trial-kind in-process, found {options.trial_kind}")
+    if options.search == "pbt" and is_uri(options.path):
+        raise InputError(
+            f"--out: expected a path that all nodes share for --search pbt, whose members take over one another's files, found "
+            f"{shown(str(options.path))}"
+        )
     if options.trial_kind == "train" and options.config.train.simulators == "auto":
         # A trial's pool of simulators would grow into the resources of other trials.
         raise InputError("--trial-kind train: expected a number as train.simulators, found auto")
     if options.config.train.storage is not None:
         raise InputError(
             f"train.storage: expected none for a search, whose runs are kept in --out, found {options.config.train.storage}; give "
-            "a path that all nodes share as --out"
+            "a path that all nodes share, or a URI, as --out"
         )
     if options.pool_gb < 0:
         raise InputError(f"--pool-gb: expected 0 or more, found {options.pool_gb:g}")
@@ -259,11 +270,11 @@ def announce(
     records = folder.records()
     ended = sum(r.status in FINISHED for r in records)
     if records:
-        say(f"resuming {folder.path.name}: {ended} of {options.trials} trials have ended")
+        say(f"resuming {Path(str(folder)).name}: {ended} of {options.trials} trials have ended")
     say(
         f"{options.preset}: {options.search} over {len(space.parameters)} fields, {options.trials} trials of "
         f"{options.scale:g} x the preset's training time, {concurrent} at once; scored by {metric} on "
-        f"{len(split.validation)} of the training rows; results in {folder.path}"
+        f"{len(split.validation)} of the training rows; results in {folder}"
     )
 
 
@@ -295,7 +306,7 @@ def report(summary: Summary, folder: SearchFolder, interrupted: bool, as_json: b
     if interrupted:
         say("stopped; the same command goes on from here")
     best = "" if summary.best is None else "best.yaml, "
-    say(f"{folder.path}: {best}summary.json, tune-report.html; TensorBoard logs in {folder.ray}")
+    say(f"{folder}: {best}summary.json, tune-report.html; TensorBoard logs in {folder}/ray")
     if summary.best is None and not interrupted:
         raise Unfinished(nothing_done(summary.records))
 

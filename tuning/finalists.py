@@ -7,8 +7,9 @@ from ndsm.config import Config
 from ndsm.core.progress import say
 from ndsm.data import Dataset
 from ndsm.workflows.trained_model import TrainedModel
-from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
+from tuning.folder import UNFINISHED, SearchFolder, TrialRecord
 from tuning.proposals import Plan
+from tuning.remote import trial_folder
 from tuning.scoring import Scorer
 from tuning.tasks import run_tasks
 from tuning.trial import Setting, run_trial
@@ -67,7 +68,7 @@ def run_finalists(
             known = trial.read()
             # A search that was killed may have left one that is trained and not judged.
             if known.status in UNFINISHED or (known.status == "done" and "held_out" not in known.metrics):
-                waiting.append((trial.path, finalist_config(plan, record, seed)))
+                waiting.append((trial.where, finalist_config(plan, record, seed)))
     if waiting:
         say(f"{len(waiting)} runs of the preset and the best {len(chosen)} on fresh seeds")
     # One at a time where each run has a cluster of workers of its own, of which Ray does not know here.
@@ -75,13 +76,13 @@ def run_finalists(
     run_tasks(run_finalist, (alone, held_out), waiting, at_once, resources)
 
 
-def run_finalist(shared: tuple[Setting, Scorer], path: Path, config: Config) -> None:
+def run_finalist(shared: tuple[Setting, Scorer], where: Path | str, config: Config) -> None:
     """Train a finalist, and evaluate it on the data's own evaluation rows."""
     import torch
 
     torch.set_num_threads(1)
     setting, held_out = shared
-    trial = TrialFolder(path)
+    trial = trial_folder(where)
     record = run_trial(setting, trial, config, rungs=(1.0,))
     if record.status == "done" and "held_out" not in record.metrics:
         try:
@@ -100,8 +101,8 @@ def run_finalist(shared: tuple[Setting, Scorer], path: Path, config: Config) -> 
 def finalist_records(folder: SearchFolder) -> list[tuple[TrialRecord, int]]:
     """The finalists that were run to their end, with their seeds."""
     found = []
-    for path in sorted((folder.path / "finalists").glob("*-seed*")):
-        trial = folder.finalist(path.name)
-        if trial.exists() and (record := trial.read()).status == "done" and "held_out" in record.metrics:
-            found.append((record, int(path.name.rpartition("-seed")[2])))
+    for name in folder.finalists():
+        record = folder.finalist(name).read()
+        if record.status == "done" and "held_out" in record.metrics:
+            found.append((record, int(name.rpartition("-seed")[2])))
     return found

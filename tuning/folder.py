@@ -12,7 +12,11 @@ summary.json, tune-report.html, best.yaml
 """
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +38,7 @@ UNFINISHED: tuple[Status, ...] = ("running", "died")
 """What the next command goes on with."""
 
 
+LOCK_FILE = "owner.json"
 FORMAT = "ndsm-search"
 """By which search.json is known, or by having all of `SETTINGS`."""
 SETTINGS = {"preset", "config", "space", "trial_kind"}
@@ -117,7 +122,13 @@ class TrialFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.run = Run(path / "run")
+        self.where: Path | str = path
+        """By which `tuning.remote.trial_folder` finds it in another process."""
+
+    @cached_property
+    def run(self) -> Run:
+        """Its run."""
+        return Run(self.path / "run")
 
     def read(self) -> TrialRecord:
         """The trial's record.
@@ -144,6 +155,9 @@ class TrialFolder:
         if self.run.exists():
             self.run.stop_file.touch()
 
+    def take_request(self) -> None:
+        """Pass on what `ask_to_stop` asked for to this process's run, if it does not see that by itself."""
+
 
 class SearchFolder:
     """The files of one search.
@@ -152,12 +166,37 @@ class SearchFolder:
         path: its folder; it need not exist yet.
     """
 
+    owner: Any
+    """Lock of the process that searches."""
+    stop_file: Any
+    """Its presence asks the search to stop; a path or a `Flag`."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.pool, self.ray = path / "pool", path / "ray"
-        self.owner = RunLock(
-            path / "owner.json", f"{path} is being searched", "give this search another --name"
-        )
+        self.where: Path | str = path
+        """By which `tuning.remote.search_folder` finds it in another process."""
+        self.pool = path / "pool"
+        self.owner = RunLock(path / LOCK_FILE, f"{path} is being searched", "give this search another --name")
+        self.stop_file = path / "stop"
+        self.tune_storage: dict[str, Any] = {"storage_path": str(path)}
+        """Where Ray Tune keeps its files, in a folder `ray`."""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes from searching here.
+
+        Raises:
+            InputError: another one does.
+        """
+        with self.owner.hold():
+            yield
+
+    def names(self) -> list[str]:
+        """All files of the folder."""
+        return list(names_below(self.path))
 
     def begin(self, settings: dict[str, Any]) -> None:
         """Write what the search is, unless it is there already."""
@@ -176,7 +215,7 @@ class SearchFolder:
             differing = [name for name in settings if _deciding(known).get(name) != _deciding(settings)[name]]
             if differing:
                 raise InputError(
-                    f"{self.path} was begun as another search: {', '.join(differing)} differ; give the search another "
+                    f"{self} was begun as another search: {', '.join(differing)} differ; give the search another "
                     "--name, or start it over with --fresh"
                 )
         else:
@@ -199,11 +238,12 @@ class SearchFolder:
         Raises:
             InputError: the folder has a file that no search makes, or a trial's process still works in it.
         """
-        if foreign := first_foreign(names_below(self.path), OWN if self._is_marked() else LOCK_FILES):
+        names = self.names()
+        if foreign := first_foreign(names, OWN if self._is_marked() else LOCK_FILES):
             expected = (
                 "only a search's files for --fresh" if self._is_marked() else "a new or a search's folder"
             )
-            raise InputError(f"{self.path}: expected {expected}, found one with other files in it: {foreign}")
+            raise InputError(f"{self}: expected {expected}, found one with other files in it: {foreign}")
         for pattern in TRIALS:
             for trial in self.path.glob(pattern):
                 TrialFolder(trial).run.owner.check_free()
@@ -222,16 +262,37 @@ class SearchFolder:
 
     def trial(self, number: int) -> TrialFolder:
         """A trial's files."""
-        return TrialFolder(self.path / "trials" / f"{number:04d}")
+        return self.at(f"trials/{number:04d}")
 
     def finalist(self, name: str) -> TrialFolder:
         """A finalist's files."""
-        return TrialFolder(self.path / "finalists" / name)
+        return self.at(f"finalists/{name}")
+
+    def at(self, name: str) -> TrialFolder:
+        """The files of a trial or finalist by its folder's name."""
+        return TrialFolder(self.path / name)
 
     def records(self) -> list[TrialRecord]:
         """All trials, by number."""
-        folders = sorted((self.path / "trials").glob("[0-9]*"))
-        return [found.read() for found in map(TrialFolder, folders) if found.exists()]
+        return [self.at(name).read() for name in self._begun("trials/[0-9]*")]
+
+    def trains(self) -> bool:
+        """Whether a process trains a trial."""
+        owners = [self.trial(r.number).run.owner.read() for r in self.records() if r.status == "running"]
+        return any(owner is not None and owner.alive for owner in owners)
+
+    def finalists(self) -> list[str]:
+        """Names of the finalists that were begun."""
+        return [name.partition("/")[2] for name in self._begun("finalists/*-seed*")]
+
+    def _begun(self, pattern: str) -> list[str]:
+        """Names of the folders of begun trials, in order."""
+        found = (name.removesuffix("/trial.json") for name in self._trial_files())
+        return sorted(name for name in found if fnmatchcase(name, pattern) and name.count("/") == 1)
+
+    def _trial_files(self) -> Iterable[str]:
+        found = (file for kind in ("trials", "finalists") for file in self.path.glob(f"{kind}/*/trial.json"))
+        return (str(file.relative_to(self.path)) for file in found)
 
     def population(self) -> dict[str, dict[str, int]]:
         """What `population.json` says: by generation, members and those that they took over from."""
@@ -243,14 +304,9 @@ class SearchFolder:
         """Write `population.json`."""
         write_json(self.path / "population.json", takeovers)
 
-    @property
-    def stop_file(self) -> Path:
-        """Its presence asks the search to stop."""
-        return self.path / "stop"
-
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the search."""
-        write_json(self.path / name, content)
+        self.write_text(name, json.dumps(content, indent=1))
 
     def write_text(self, name: str, content: str) -> None:
         """Write a file of the search."""

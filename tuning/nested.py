@@ -43,6 +43,9 @@ def train_nested(
         return trainer.ema
 
     def line(metrics: dict[str, Any]) -> None:
+        if run.mirror is not None and run.mirror.changed():
+            # Rank 0 may be on another machine.
+            run.pull()
         # What is scored are a checkpoint's weights, so its step counts.
         if saved := run.last_step():
             seen({**metrics, "step": min(saved, metrics["step"])}, weights)

@@ -29,7 +29,7 @@ def tune_page(summary: "Summary") -> str:
     """The whole document."""
     lead: list[Part] = [Text(summary.sentence()[:1].upper() + summary.sentence()[1:] + ".")]
     if summary.best is not None:
-        path = summary.folder.path
+        path = Path(str(summary.folder))
         lead.append(Code(f"ndsm train {path.parent.name}/{path.name}/best.yaml"))
     ended = sum(r.status in FINISHED for r in summary.records)
     lead.append(

@@ -65,8 +65,8 @@ def run_search(
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=folder.ray.name,
-            storage_path=str(folder.path),
+            name="ray",
+            **folder.tune_storage,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=2),
         ),
@@ -103,8 +103,7 @@ def gently_interrupted(folder: SearchFolder) -> Iterator[Callable[[], bool]]:
         return True
 
     def saved() -> bool:
-        owners = [folder.trial(r.number).run.owner.read() for r in folder.records() if r.status == "running"]
-        return not any(owner is not None and owner.alive for owner in owners)
+        return not folder.trains()
 
     with on_interrupt(ask, "saving the trials that run", sys.stdout, saved) as interrupted:
         try:

@@ -27,6 +27,7 @@ from ndsm.workflows.train import train_locally
 from ndsm.workflows.trained_model import TrainedModel
 from tuning.folder import FINISHED, Score, SearchFolder, TrialFolder, TrialRecord
 from tuning.pool import BlockPool
+from tuning.remote import search_folder
 from tuning.scoring import Scorer
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
@@ -43,8 +44,8 @@ FREE_SECONDS = 60.0
 class Setting:
     """What all trials of a search share; travels by value."""
 
-    folder: Path
-    """The search's, absolute."""
+    folder: Path | str
+    """The search's, absolute, or a URI."""
     preset: TrainingSetup
     """Fitted to the rows that trials learn from."""
     scorer: Scorer
@@ -58,7 +59,7 @@ class Setting:
     @property
     def search(self) -> SearchFolder:
         """The search's files."""
-        return SearchFolder(self.folder)
+        return search_folder(self.folder)
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -163,6 +164,7 @@ def _train(
         # A search that was asked to stop before this run was begun.
         if setting.search.stop_file.exists():
             run.stop_file.touch()
+        trial.take_request()
         step = metrics["step"]
         while due and step >= milestone(record.steps, due[0]):
             share = due.pop(0)

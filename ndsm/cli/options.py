@@ -49,13 +49,13 @@ class TrainOptions(Output):
 class SampleOptions(Output):
     """Generate rows with a trained run, in the columns and units of its data."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run directory."""
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory, or the URI of a run's folder in `train.storage`."""
     n: int = 10_000
     """Rows."""
-    out: Path = Path("samples.parquet")
-    """File to write: .parquet, .arrow, .csv or .npy; or a folder of Parquet files, which all nodes of the Ray cluster
-    fill, and which the same command goes on to fill."""
+    out: str = "samples.parquet"
+    """File to write: .parquet, .arrow, .csv or .npy; or a folder of Parquet files, a path that all nodes of the Ray cluster see
+    or a URI, which they fill, and which the same command goes on to fill."""
     local: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Fill the folder in this process, without Ray."""
     sampler: SamplerName | None = None
@@ -113,8 +113,8 @@ class CsvOptions:
 class ImputeOptions(Output):
     """Complete a table: draw the missing numbers of each row given the others."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run directory."""
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory, or the URI of a run's folder in `train.storage`."""
     data: Annotated[str, tyro.conf.Positional]
     """Table with the run's columns, a path or a URI; a number is missing where there is none or NaN."""
     draws: int = 1
@@ -134,8 +134,8 @@ class ImputeOptions(Output):
 class EvaluateOptions(Output):
     """Generate rows with a trained run and compare them with its data."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run directory."""
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory, or the URI of a run's folder in `train.storage`."""
     n: int | None = None
     """Rows to generate, the run's evaluate.n if not given."""
 
@@ -144,16 +144,16 @@ class EvaluateOptions(Output):
 class ReportOptions(Output):
     """Write a run's report.html: how well it went, curves, mixture, nearest training rows, configuration."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run directory."""
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory, or the URI of a run's folder in `train.storage`."""
 
 
 @dataclass
 class StatusOptions:
     """Tell what a live or finished run is doing."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run directory."""
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory, or the URI of a run's folder in `train.storage`."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object."""
 
@@ -162,13 +162,13 @@ class StatusOptions:
 class ScoreOptions(Output):
     """Log-density of each row of a table under a trained run, in nats and bits per dimension."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run directory."""
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory, or the URI of a run's folder in `train.storage`."""
     data: Annotated[str, tyro.conf.Positional]
     """Table with the columns of the run's data: .npy, .csv, .tsv, .parquet, .arrow or a folder of .parquet files; a path or a
     URI."""
-    out: Path = Path("logp.parquet")
-    """File to write, one row per row of the table; with --workers a new folder of Parquet files."""
+    out: str = "logp.parquet"
+    """File to write, one row per row of the table; with --workers a new folder of Parquet files, a path that all nodes see or a URI."""
     end: float | None = None
     """Time at which the density is taken, the last step of the run's generation if not given."""
     probes: int | None = None
@@ -215,8 +215,8 @@ class TuneOptions(Output):
     """Trials that are to end; invalid combinations do not count."""
     name: str | None = None
     """Name of the search's folder, the preset's if not given."""
-    out: Path = Path("tune")
-    """Folder of searches; on several machines a path they all see."""
+    out: str = "tune"
+    """Folder of searches; on several machines a path they all see, or a URI."""
     freeze: str = ""
     """Fields that are not searched, separated by commas."""
     search: Literal["tpe", "pareto", "random", "grid", "pbt"] = "tpe"
@@ -280,8 +280,8 @@ class ReproduceOptions(Output):
     """The only rows to run, separated by commas, such as ou-dsm,path; finished ones stay in the results. All if none."""
     scale: float = 1.0
     """Fraction of the training steps and generated rows."""
-    out: Path = Path("reproduce")
-    """Folder of the results; on several machines a path they all see."""
+    out: str = "reproduce"
+    """Folder of the results; on several machines a path they all see, or a URI."""
     local: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """One run after the other in this process, without Ray."""
     fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -301,6 +301,14 @@ def parse(command: str, kind: type[Any], args: Sequence[str], default: Any = Non
         from ndsm.core.progress import set_quiet
 
         set_quiet(options.quiet or options.json)
+    if getattr(options, "out", None) is not None:
+        from ndsm.core.places import check_lasting
+
+        storage = options.config.train.storage if isinstance(options, TrainOptions) else None
+        if storage is None:
+            check_lasting(str(options.out), "--out")
+        else:
+            check_lasting(storage, "train.storage")
     return options
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndsm.cli.options import ImputeOptions, SampleOptions, ScoreOptions, parse
@@ -17,9 +18,13 @@ def sample_command(args: Sequence[str]) -> None:
     """`ndsm sample`."""
     options = parse("sample", SampleOptions, args)
     from ndsm.cli.console import print_result
+    from ndsm.core.places import shown
     from ndsm.core.progress import stage
+    from ndsm.core.uris import is_uri
     from ndsm.data import TableWriter
+    from ndsm.data.table_formats import FORMATS
     from ndsm.runs import Run
+    from ndsm.runs.layout import MODEL_FILES
     from ndsm.workflows.sample_shards import FILE_ROWS
     from ndsm.workflows.trained_model import TrainedModel
 
@@ -45,8 +50,12 @@ def sample_command(args: Sequence[str]) -> None:
         raise InputError("--mode-weights: expected no --given beside it, found one")
     if options.guidance != 1 and not (labelled or with_labels):
         raise InputError("--guidance: expected a --label for rows to lean towards, found none")
-    run = Run.open(options.run)
-    if not options.out.suffix:
+    run = Run.open(options.run, MODEL_FILES)
+    if is_uri(options.out) and Path(shown(options.out)).suffix in FORMATS:
+        raise InputError(
+            f"--out: expected a path for a file, or a folder at a URI, found {shown(options.out)}"
+        )
+    if is_uri(options.out) or not Path(options.out).suffix:
         if not options.local:
             from pipelines.address import check_address
 
@@ -58,9 +67,10 @@ def sample_command(args: Sequence[str]) -> None:
             )
         sample_to_folder(run, options)
         return
+    target = Path(options.out)
     if options.n > FILE_ROWS and not options.given and options.label is None:
         print(
-            f"a folder as --out, such as {options.out.with_suffix('')}, is filled by all nodes of a Ray cluster, and by the "
+            f"a folder as --out, such as {target.with_suffix('')}, is filled by all nodes of a Ray cluster, and by the "
             "same command after a stop",
             file=sys.stderr,
         )
@@ -69,13 +79,13 @@ def sample_command(args: Sequence[str]) -> None:
     labels = run.labels()
     number = None if options.label is None else labels.number_of_text(options.label)
     # A .npy file has one type for all numbers, and no names.
-    nameless = options.out.suffix.lower() == ".npy"
+    nameless = target.suffix.lower() == ".npy"
     if with_labels and nameless:
         raise InputError(f"--with-labels: expected a file with named columns as --out, found {options.out}")
     extra = [labels.field] if (labelled and not nameless) or with_labels else []
     modes = None if options.mode_weights is None else numbers_of("--mode-weights", options.mode_weights)
     classes = None if options.class_weights is None else class_weights(options.class_weights, labels)
-    with TableWriter(options.out, run.schema(), extra=extra) as out:
+    with TableWriter(target, run.schema(), extra=extra) as out:
         if options.given:
             given = given_values(options.given, model.schema)
             with stage(*named) as advance:
@@ -108,7 +118,7 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
     # The call alone refuses a sampler that does not suit the run: before there is a folder.
     model.rows(1, options.seed, options.steps, options.sampler, noise=options.noise)
     folder = ShardFolder(
-        options.out.resolve(),
+        options.out,
         run,
         SampleRequest(options.n, options.seed, options.steps, options.sampler, noise=options.noise),
     )
@@ -138,7 +148,7 @@ def sample_to_folder(run: "Run", options: SampleOptions) -> None:
     print_result(
         {"out": options.out, "rows": options.n, "files": total},
         options.json,
-        lambda: print(f"{options.n} rows in {options.out}: {total} files and _generation.json"),
+        lambda: print(f"{options.n} rows in {folder.place}: {total} files and _generation.json"),
     )
 
 
@@ -189,8 +199,11 @@ def score_command(args: Sequence[str]) -> None:
     """`ndsm score`."""
     options = parse("score", ScoreOptions, args)
     from ndsm.cli.console import print_result
+    from ndsm.core.places import shown
     from ndsm.core.progress import stage
+    from ndsm.core.uris import is_uri
     from ndsm.runs import Run
+    from ndsm.runs.layout import MODEL_FILES
     from ndsm.workflows.score_table import RowScorer, advice, open_rows, score_table
 
     for name, value in (("probes", options.probes), ("seed", options.seed)):
@@ -202,7 +215,7 @@ def score_command(args: Sequence[str]) -> None:
         from pipelines.address import check_address
 
         check_address()
-    run = Run.open(options.run)
+    run = Run.open(options.run, MODEL_FILES)
     csv = options.csv.over(run.config().data.csv)
     table = open_rows(run, options.data, csv)
     if options.bound is not None and options.bound < 2:
@@ -213,10 +226,14 @@ def score_command(args: Sequence[str]) -> None:
     named = f"scoring {table.rows} rows", table.rows
     if warning := advice(run, table):
         print(f"ndsm: warning: {warning}", file=sys.stderr)
+    if options.workers is None and is_uri(options.out):
+        raise InputError(
+            f"--out: expected a path, or --workers beside a folder at a URI, found {shown(options.out)}"
+        )
     if options.workers is None:
         scorer = RowScorer(run, **settings)
         with stage(*named) as advance:
-            mean = score_table(scorer, table, options.out, advance)
+            mean = score_table(scorer, table, Path(options.out), advance)
     else:
         from pipelines.score import score_on_ray
 
@@ -225,7 +242,7 @@ def score_command(args: Sequence[str]) -> None:
     print_result(
         {"out": options.out, "rows": table.rows, "mean_log_density": mean},
         options.json,
-        lambda: print(f"{table.rows} rows in {options.out}, mean log-density {mean:.4f} nats"),
+        lambda: print(f"{table.rows} rows in {shown(options.out)}, mean log-density {mean:.4f} nats"),
     )
 
 
@@ -242,6 +259,7 @@ def impute_command(args: Sequence[str]) -> None:
     from ndsm.data.incomplete import DRAW, IncompleteTable
     from ndsm.data.table_writer import checked_target, write_tables
     from ndsm.runs import Run
+    from ndsm.runs.layout import MODEL_FILES
     from ndsm.workflows.score_table import open_rows
     from ndsm.workflows.trained_model import TrainedModel
 
@@ -249,7 +267,7 @@ def impute_command(args: Sequence[str]) -> None:
         found = getattr(options, name)
         if found is not None and found < least:
             raise InputError(f"--{name}: expected at least {least}, found {found}")
-    run = Run.open(options.run)
+    run = Run.open(options.run, MODEL_FILES)
     schema, extension = run.schema(), checked_target(options.out)
     # A file without names and types has no room for other columns.
     table = IncompleteTable.read(

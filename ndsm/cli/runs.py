@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ def train(options: TrainOptions) -> None:
     """Train a run, then evaluate it."""
     from ndsm.cli.console import TrainingProgress
     from ndsm.core.global_state import usable_threads
+    from ndsm.core.places import shown
     from ndsm.core.progress import say, stage
     from ndsm.runs import Run
     from ndsm.runs.identity import differing_fields
@@ -125,7 +127,9 @@ def train(options: TrainOptions) -> None:
     # What comes now is written to the copy too.
     with run.hold():
         _judge(run, experiment, last >= config.train.steps, options.json)
-    say(f"results in {run.path}: report.html, samples.png, metrics.json, model.safetensors")
+    # The copy outlives this machine, and the folder of a Ray job.
+    where = f"{shown(run.mirror.uri)} and {run.path}" if run.mirror else run.path
+    say(f"results in {where}: report.html, samples.png, metrics.json, model.safetensors")
 
 
 def _judge(run: "Run", experiment: "RunContext", was_complete: bool, as_json: bool) -> None:
@@ -160,10 +164,12 @@ def evaluate_command(args: Sequence[str]) -> None:
     run = Run.open(options.run)
     # Read once for both; where they are not to be had, each says so in its own way.
     dataset, _ = find_data(run, run.config())
-    show_evaluation(evaluate_run(run, options.n, dataset, stage), options.json)
-    # It would go on showing the metrics from before.
-    with stage("writing the report"):
-        write_report(run, dataset)
+    # What is opened by a URI is written there: not while it is trained.
+    with run.hold() if run.mirror else nullcontext():
+        show_evaluation(evaluate_run(run, options.n, dataset, stage), options.json)
+        # It would go on showing the metrics from before.
+        with stage("writing the report"):
+            write_report(run, dataset)
 
 
 def show_evaluation(metrics: dict[str, Any], as_json: bool) -> None:
@@ -177,6 +183,7 @@ def report_command(args: Sequence[str]) -> None:
     """`ndsm report`."""
     options = parse("report", ReportOptions, args)
     from ndsm.cli.console import print_result
+    from ndsm.core.places import child, shown
     from ndsm.core.progress import stage
     from ndsm.report.page import write_report
     from ndsm.runs import Run
@@ -184,7 +191,8 @@ def report_command(args: Sequence[str]) -> None:
     run = Run.open(options.run)
     with stage("writing the report"):
         write_report(run)
-    print_result({"out": run.report_html}, options.json, lambda: print(run.report_html))
+    out = child(options.run, "report.html") if run.mirror else str(run.report_html)
+    print_result({"out": out}, options.json, lambda: print(shown(out)))
 
 
 def status_command(args: Sequence[str]) -> None:
@@ -192,7 +200,8 @@ def status_command(args: Sequence[str]) -> None:
     options = parse("status", StatusOptions, args)
     from ndsm.cli.console import print_result, print_status
     from ndsm.runs import Run
+    from ndsm.runs.layout import STATUS_FILES
     from ndsm.runs.status import status
 
-    found = status(Run.open(options.run))
+    found = status(Run.open(options.run, STATUS_FILES))
     print_result(found, options.json, lambda: print_status(found))

@@ -1,6 +1,7 @@
 """Commands that compare many trainings: gradient variances, the paper's experiments, searches."""
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,10 @@ def bench_command(args: Sequence[str]) -> None:
 def reproduce_command(args: Sequence[str]) -> None:
     """`ndsm reproduce`."""
     options = parse("reproduce", ReproduceOptions, args)
+    from ndsm.core.places import child, shown
+    from ndsm.core.uris import is_uri
     from ndsm.reproduce import STUDIES, Folder
+    from ndsm.reproduce.remote import StudyCopy
 
     if not 0 < options.scale <= 1:
         raise InputError(f"--scale: expected more than 0 and at most 1, found {options.scale:g}")
@@ -59,26 +63,45 @@ def reproduce_command(args: Sequence[str]) -> None:
         from pipelines.address import check_address
 
         check_address()
-    path = options.out / options.name
     study = STUDIES[options.name]
     data = study.data_fields(options.data.root.resolve())
     methods = None if options.rows is None else [row.strip() for row in options.rows.split(",")]
-    folder = Folder(path, options.name, study, options.scale, data, options.fresh, methods)
-    with folder.hold():
-        _run_study(options, folder, path)
+    settings = options.name, study, options.scale, data
+    if not is_uri(options.out):
+        path = Path(options.out) / options.name
+        folder = Folder(path, *settings, options.fresh, methods)
+        with folder.hold():
+            _run_study(options, folder, path, (path / "runs").resolve())
+        return
+    uri = child(options.out, options.name)
+    copy = StudyCopy(uri, [job.name for job in study.jobs(options.scale, data)])
+    with tempfile.TemporaryDirectory(prefix="ndsm-") as name, copy.hold():
+        copy.pull(path := Path(name) / options.name, options.fresh)
+        folder = Folder(path, *settings, False, methods)
+        folder.after_write = lambda: copy.push(path)
+        with folder.hold():
+            _run_study(options, folder, shown(uri), child(uri, "runs"))
 
 
-def _run_study(options: ReproduceOptions, folder: "Folder", path: Path) -> None:
-    """Run what has no result yet, and print the results."""
+def _run_study(options: ReproduceOptions, folder: "Folder", place: Path | str, runs: Path | str) -> None:
+    """Run what has no result yet, and print the results.
+
+    Args:
+        place: where they are.
+        runs: where the runs are, a path or a URI.
+    """
     from ndsm.cli.console import print_result, print_study
+    from ndsm.core.places import Place
     from ndsm.core.progress import say
+    from ndsm.core.uris import is_uri
     from ndsm.reproduce import Job, Result, number, run_here, stop_file
     from ndsm.runs import Run
+    from ndsm.runs.mirror import LEASE
 
     study = folder.study
-    jobs, runs = folder.missing(), (path / "runs").resolve()
+    jobs = folder.missing()
     total = len(folder.jobs)
-    say(f"{study.title}: {total - len(jobs)} of {total} runs done; results in {path}")
+    say(f"{study.title}: {total - len(jobs)} of {total} runs done; results in {place}")
 
     def done(job: Job, result: Result) -> None:
         folder.add(job, result)
@@ -88,12 +111,17 @@ def _run_study(options: ReproduceOptions, folder: "Folder", path: Path) -> None:
         say(f"{total - left}/{total} {job.name}: {numbers}, trained {row['train_seconds']:.0f} s")
 
     def begun() -> bool:
-        jobs = [(Run(runs / job.name), job.config.train.steps) for job in folder.missing()]
+        if is_uri(runs):
+            begun = {name.partition("/")[0] for name in Place(runs).names() if name.endswith("/config.yaml")}
+            return any(job.name in begun for job in folder.missing())
+        jobs = [(Run(Path(runs) / job.name), job.config.train.steps) for job in folder.missing()]
         # Of a run that is not begun, or trained and only evaluated, there is nothing to save.
         return any(run.exists() and run.last_step() < steps for run, steps in jobs)
 
     def saved() -> bool:
-        owners = [Run(runs / job.name).owner.read() for job in folder.missing()]
+        if is_uri(runs):
+            return not any(name.endswith(LEASE) for name in Place(runs).names())
+        owners = [Run(Path(runs) / job.name).owner.read() for job in folder.missing()]
         return not any(owner is not None and owner.alive for owner in owners)
 
     # A killed command's would stop this one.
@@ -116,18 +144,21 @@ def _run_study(options: ReproduceOptions, folder: "Folder", path: Path) -> None:
         options.json,
         lambda: print_study(study.title, study.shown, folder.groups(), folder.results["floor"]),
     )
-    say(f"{path}: results.json, figure.png")
+    say(f"{place}: results.json, figure.png")
 
 
 def tune_command(args: Sequence[str]) -> None:
     """`ndsm tune`."""
     rest, ranges = split_options(args, "--space.")
     options = parse_with_preset("tune", TuneOptions, rest)
+    from ndsm.core.places import child
+    from ndsm.core.uris import is_uri
     from tuning.command import SearchOptions, tune
 
     name = options.name or Path(options.preset).stem
+    path = child(options.out, name) if is_uri(options.out) else Path(options.out) / name
     own = ("name", "out", "freeze", "quiet")
     given = {key: value for key, value in vars(options).items() if key not in own}
     frozen = tuple(field.strip() for field in options.freeze.split(",") if field.strip())
-    if not tune(SearchOptions(**given, path=options.out / name, ranges=ranges, frozen=frozen)):
+    if not tune(SearchOptions(**given, path=path, ranges=ranges, frozen=frozen)):
         raise Interrupted

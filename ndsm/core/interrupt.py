@@ -10,8 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 GRACE_SECONDS = 3.0
 """Time for saving after a terminating signal, where its end is looked for: `ray job stop` kills after 3 s, others after 30."""
@@ -34,6 +33,16 @@ _terminated = False
 def is_terminated() -> bool:
     """Whether a terminating signal has come since `terminable` was entered: whoever sent it does not wait for long."""
     return _terminated
+
+
+class StopFile(Protocol):
+    """A file whose presence asks to stop: a path, or something like one."""
+
+    def touch(self) -> None:
+        """Have it there."""
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Delete it."""
 
 
 @contextmanager
@@ -117,7 +126,7 @@ def on_interrupt(
 
 @contextmanager
 def stopping(
-    stop_file: Path,
+    stop_file: StopFile,
     begun: Callable[[], bool],
     words: str,
     console: TextIO,

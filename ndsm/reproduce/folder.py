@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,8 @@ class Folder:
             known = ", ".join(dict.fromkeys(row for row, _ in study.rows))
             raise InputError(f"--rows: expected rows of {name}: {known}; found {unknown[0]!r}")
         self.path, self.study, self._scale = path, study, scale
+        self.after_write: Callable[[], None] = lambda: None
+        """Called after each change."""
         self.owner = RunLock(path / "owner.json", f"{path} is being written", "give another --out")
         every = study.jobs(scale, data)
         self.jobs = [job for job in every if methods is None or job.row in methods]
@@ -171,6 +173,7 @@ class Folder:
             )
         )
         write_whole(self.path / "results.json", json.dumps(self.results, indent=1).encode())
+        self.after_write()
 
     def finish(self) -> None:
         """Add the floor, and draw the figure."""
@@ -188,6 +191,7 @@ class Folder:
         self._compare_at_equal_time()
         self.write()
         self._draw(data)
+        self.after_write()
 
     def _compare_at_equal_time(self) -> None:
         """Give each row with a curve its metrics at the processor time that the fastest run ended at."""

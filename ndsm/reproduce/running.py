@@ -1,6 +1,7 @@
 """Training of one run of a study, resumed if it exists, with its measurements."""
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from ndsm.core.atomic_file import write_whole
 from ndsm.core.global_state import threads
 from ndsm.core.interrupt import Interrupted
+from ndsm.core.places import Flag, Place
+from ndsm.core.uris import is_uri
 from ndsm.data import load
 from ndsm.metrics import evaluate
 from ndsm.reproduce.study import Job
@@ -28,23 +31,37 @@ Result = tuple[list[dict[str, Any]], np.ndarray]
 """Rows for results.json, and generated points (n, 2) in the data's units or images (64, 784) for the figure."""
 
 
-def stop_file(runs: Path) -> Path:
+def stop_file(runs: Path | str) -> Path | Flag:
     """Return the file whose presence asks a study's runs in the folder `runs`, on any machine, to save and stop."""
-    return runs / "stop"
+    return Flag(Place(runs), "stop") if is_uri(runs) else Path(runs) / "stop"
 
 
 @threads(1)
-def run_job(job: Job, runs: Path) -> Result:
+def run_job(job: Job, runs: Path | str) -> Result:
     """Train (or resume) the run `runs`/NAME of a job, generate, and measure.
 
     Returns the job's row and, if it asks for that, one for the mixture alone.
 
+    Args:
+        runs: a path or a URI.
+
     Raises:
         Interrupted: `stop_file(runs)` appeared before it was trained; a checkpoint is saved.
     """
-    run, stop = Run(runs / job.name), stop_file(runs)
+    stop = stop_file(runs)
     if stop.exists():
         raise Interrupted
+    if not is_uri(runs):
+        return _train(job, Run(Path(runs) / job.name), stop)
+    with tempfile.TemporaryDirectory(prefix="ndsm-") as folder:
+        run = Run.at(Path(folder), str(runs), job.name)
+        found = _train(job, run, stop)
+        run.push()
+        return found
+
+
+def _train(job: Job, run: Run, stop: Path | Flag) -> Result:
+    """Train the run of a job, generate, and measure."""
     experiment = prepare(job.config, run)
     begin(experiment)
     moments = _Moments(job, experiment)
@@ -147,7 +164,7 @@ class _Moments:
         return {"train_seconds": last["seconds"], "cpu_seconds": last["cpu_seconds"], "curve": self._lines}
 
 
-def run_here(jobs: list[Job], runs: Path, on_done: Callable[[Job, Result], None]) -> None:
+def run_here(jobs: list[Job], runs: Path | str, on_done: Callable[[Job, Result], None]) -> None:
     """Run jobs one after the other in this process.
 
     Raises:

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from ndsm.config import Config, differences
 from ndsm.config.roles import continuable_names
 from ndsm.core.atomic_file import needs_room, write_whole
 from ndsm.core.folders import names_below, remove_files
-from ndsm.core.uris import is_uri
+from ndsm.core.places import shown
+from ndsm.core.uris import is_uri, one_line
 from ndsm.core.versions import versions
 from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
@@ -29,6 +30,9 @@ from ndsm.runs.layout import FORMAT, LOCKS, check_place, checkpoint_name, remova
 from ndsm.runs.lock import RunLock
 from ndsm.runs.mirror import RemoteCopy
 from ndsm.runs.outage import Outage
+
+_downloads: list[tempfile.TemporaryDirectory[str]] = []
+"""Folders of runs that were opened by a URI, which end with the process."""
 
 
 class Run(RunContents):
@@ -72,12 +76,19 @@ class Run(RunContents):
         return run
 
     @classmethod
-    def open(cls, path: Path | str) -> "Run":
+    def open(cls, path: Path | str, parts: Collection[str] | None = None) -> "Run":
         """Return an existing run.
 
+        Args:
+            path: its directory, or the URI where `train.storage` has put it: the run is then a download, which this process deletes at
+                its end, with that copy as its `mirror`.
+            parts: files that are needed of a URI, which are downloaded alone and without that mirror; all if not given.
+
         Raises:
-            InputError: there is no run at `path`.
+            InputError: there is no run at `path`, or a URI does not answer.
         """
+        if is_uri(path):
+            return cls._downloaded(str(path), parts)
         run = cls(Path(path))
         if not run.exists():
             there = run._config_file.is_file()
@@ -85,6 +96,29 @@ class Run(RunContents):
                 f"{path}: expected a run directory with a config.yaml, found "
                 + ("one without the data.json that a run has" if there else "none")
             )
+        return run
+
+    @classmethod
+    def _downloaded(cls, uri: str, parts: Collection[str] | None) -> "Run":
+        mirror = RemoteCopy(uri)
+        folder = tempfile.TemporaryDirectory(prefix="ndsm-")
+        run = cls(
+            Path(folder.name) / shown(uri).rstrip("/").rpartition("/")[2], mirror if parts is None else None
+        )
+        _downloads.append(folder)
+        try:
+            names = mirror.names()
+            if not {"config.yaml", "data.json"} <= names:
+                raise InputError(f"{shown(uri)}: expected a run with a config.yaml, found none")
+            if parts is None:
+                run.pull()
+            else:
+                for name in names & set(parts):
+                    mirror.fetch(name, run.path)
+        except OSError as error:
+            raise InputError(
+                f"{shown(uri)}: expected the storage to answer, found {one_line(error)}"
+            ) from None
         return run
 
     def check_place(self, fresh: bool = False) -> None:

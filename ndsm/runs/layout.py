@@ -67,6 +67,11 @@ FILES = (
 )
 """Every file that a run makes, as `first_foreign` takes them; nothing else in its folder is ever deleted."""
 
+MODEL_FILES = ("config.yaml", "data.json", "reference.safetensors", "reference.json", "model.safetensors")
+"""Files that the trained model is made from."""
+STATUS_FILES = ("config.yaml", "data.json", "metrics.jsonl", "checkpoints/failure.json")
+"""Files that tell where a training stands."""
+
 
 def check_place(place: str, names: Iterable[str], marked: bool) -> None:
     """Raise an error if a place holds files that no run makes.

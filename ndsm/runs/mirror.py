@@ -8,14 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from ndsm.core.atomic_file import PARTIAL, needs_room, whole_file
+from ndsm.core.atomic_file import PARTIAL, whole_file
 from ndsm.core.folders import first_foreign, remove_files
+from ndsm.core.places import CHUNK, child, upload
 from ndsm.core.uris import open_uri
 from ndsm.runs.lease import Lease
 from ndsm.runs.lock import LOCK_FILES
 
-CHUNK = 1 << 22
-"""Bytes copied at a time."""
 LEASE = "checkpoints/lease.json"
 """Says who may write to the copy; part of no run."""
 LOCAL_ONLY = (*LOCK_FILES, "stop")
@@ -54,8 +53,7 @@ class RemoteCopy:
     @classmethod
     def under(cls, uri: str, name: str) -> "RemoteCopy":
         """Return the copy of the run called `name` in the folder of runs at `uri`."""
-        base, mark, options = uri.partition("?")
-        return cls(f"{base.rstrip('/')}/{name}{mark}{options}")
+        return cls(child(uri, name))
 
     def __reduce__(self) -> Any:
         """Pickle the URI and the lease's token, by which another process of the same training may write."""
@@ -144,7 +142,7 @@ class RemoteCopy:
         for name in names:
             state = _state(folder / name)
             if self._pushed.get(name) != state:
-                self._upload(folder / name, name)
+                upload(folder / name, self._fs, f"{self._root}/{name}")
                 self._pushed[name] = state
 
     def delete(self, name: str) -> None:
@@ -210,17 +208,6 @@ class RemoteCopy:
         else:
             for name in names:
                 self._fs.delete_file(f"{self._root}/{name}")
-
-    def _upload(self, file: Path, name: str) -> None:
-        target = f"{self._root}/{name}"
-        # Object stores have no folders.
-        if self._fs.type_name == "local":
-            self._fs.create_dir(target.rpartition("/")[0])
-        with needs_room(target):
-            with file.open("rb") as source, self._fs.open_output_stream(target + PARTIAL) as sink:
-                while chunk := source.read(CHUNK):
-                    sink.write(chunk)
-            self._fs.move(target + PARTIAL, target)
 
 
 def _sent(uri: str, token: str | None) -> RemoteCopy:

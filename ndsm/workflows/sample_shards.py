@@ -5,15 +5,14 @@ that whoever makes it, in whatever order, the folder holds the rows that one pro
 """
 
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ndsm.config import Config, flatten
 from ndsm.config.roles import names_of
-from ndsm.core.atomic_file import write_whole
-from ndsm.core.folders import first_foreign, names_below
+from ndsm.core.folders import first_foreign
+from ndsm.core.places import Place
 from ndsm.data import TableWriter
 from ndsm.errors import InputError
 from ndsm.runs import Run
@@ -21,6 +20,7 @@ from ndsm.runs.identity import training_hash
 from ndsm.samplers import CHUNK, requested_sample
 from ndsm.workflows.trained_model import TrainedModel
 
+DESCRIPTION = "_generation.json"
 CHUNKS_PER_FILE = 64
 FILE_ROWS = CHUNKS_PER_FILE * CHUNK
 """262,144 rows: tens of megabytes for tens of columns, and a few minutes of work, which is what a crash costs at most."""
@@ -57,41 +57,45 @@ class ShardFolder:
     chunk and rows.
 
     Args:
-        path: a new folder, or one of the same request.
+        place: a new folder or one of the same request, a path or a URI.
 
     Raises:
         InputError: the folder holds something else.
     """
 
-    def __init__(self, path: Path, run: Run, request: SampleRequest) -> None:
-        self.path, self.run, self.request = path, run, request
+    def __init__(self, place: Path | str, run: Run, request: SampleRequest) -> None:
+        self.place, self.run, self.request = Place(place), run, request
+        self.path = self.place.path
+        """The folder on this machine; None at a URI."""
         rows = request.chunks_per_file * CHUNK
         self.parts = [
             Shard(f"part-{k:05d}.parquet", k * request.chunks_per_file, min(rows, request.n - k * rows))
             for k in range(-(-request.n // rows))
         ]
         description = self._describe()
-        file = path / "_generation.json"
-        if not file.is_file():
-            if first_foreign(names_below(path), ("_generation.json",)):
+        names = self.place.names()
+        if DESCRIPTION not in names:
+            if first_foreign(names, (DESCRIPTION,)):
                 raise InputError(
-                    f"{path}: expected a new or empty folder, or one of `ndsm sample`, found another"
+                    f"{self.place}: expected a new or empty folder, or one of `ndsm sample`, found another"
                 )
-            write_whole(file, json.dumps(description, indent=1).encode())
+            self.place.write(DESCRIPTION, json.dumps(description, indent=1).encode())
             return
         try:
             # What older versions did not write down, they left at its default.
             usual = {"training": description["training"], **_sampling(Config())}
-            found = usual | json.loads(file.read_text(encoding="utf-8"))
+            found = usual | json.loads(self.place.read(DESCRIPTION))
             differing = [
                 f"{key} ({found[key]} before, {value} now)"
                 for key, value in description.items()
                 if found[key] != value and key != "parts"
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file}: expected what `ndsm sample` wrote, found {error!r}") from None
+            raise InputError(
+                f"{self.place}/{DESCRIPTION}: expected what `ndsm sample` wrote, found {error!r}"
+            ) from None
         if differing:
-            raise InputError(f"{path} holds other rows: {', '.join(differing)}; give another --out")
+            raise InputError(f"{self.place} holds other rows: {', '.join(differing)}; give another --out")
 
     def _describe(self) -> dict[str, Any]:
         request, config = self.request, self.run.config()
@@ -108,19 +112,18 @@ class ShardFolder:
 
     def missing(self) -> list[Shard]:
         """Return the shards that have not been made."""
-        return [part for part in self.parts if not (self.path / part.file).is_file()]
+        there = set(self.place.names())
+        return [part for part in self.parts if part.file not in there]
 
     def forget(self) -> None:
         """Delete the description of a folder without a shard, and the folder if it is then empty."""
         if len(self.missing()) == len(self.parts):
-            (self.path / "_generation.json").unlink(missing_ok=True)
-            with suppress(OSError):
-                self.path.rmdir()
+            self.place.delete(DESCRIPTION)
 
     def make(self, model: TrainedModel, part: Shard) -> None:
         """Generate the rows of a shard and write its file, holding one chunk in memory at a time."""
         request = self.request
-        with TableWriter(self.path / part.file, model.schema) as out:
+        with self.place.new_file(part.file) as file, TableWriter(file, model.schema) as out:
             for rows, _ in model.sample(
                 part.rows,
                 request.seed,

@@ -221,8 +221,7 @@ class Host:
         Args:
             options: further options of `ray start`.
         """
-        store = f"--object-store-memory {200 << 20}"
-        self.do(f"ray start --head --port 6379 --num-cpus {cpus} {store} {options}", **env)
+        self._start_ray(f"--head --port 6379 --num-cpus {cpus} {options}", **env)
         return f"{self.address}:6379"
 
     def join(self, head: "Host", cpus: int = 1, options: str = "", **env: str) -> None:
@@ -231,8 +230,16 @@ class Host:
         Args:
             options: further options of `ray start`.
         """
-        store = f"--object-store-memory {200 << 20}"
-        self.do(f"ray start --address {head.address}:6379 --num-cpus {cpus} {store} {options}", **env)
+        self._start_ray(f"--address {head.address}:6379 --num-cpus {cpus} {options}", **env)
+
+    def _start_ray(self, options: str, **env: str) -> None:
+        command = f"ray start --object-store-memory {200 << 20} {options}"
+        # Ray gives a node half a minute to start, which a busy machine may exceed.
+        for _ in range(2):
+            if self.run(command, **env).rc == 0:
+                return
+            self.run("ray stop --force")
+        self.do(command, **env)
 
     def _link(self, state: str) -> None:
         subprocess.run(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from host_bed import hosts
+from settle import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 
@@ -49,7 +50,8 @@ def refused(host, command, seconds=60, **env):
 
 def test_a_worker_of_the_cluster_file_joins_its_head(three):
     head, a, _, _ = three
-    assert "0.0/2.0 CPU" in a.do("ray status", RAY_AUTH_MODE="token")
+    # What the head's monitor says is some seconds old.
+    wait_for(lambda: "0.0/2.0 CPU" in a.do("ray status", RAY_AUTH_MODE="token"))
     assert "succeeded" in head.do("ray job submit --working-dir . -- hostname", RAY_AUTH_MODE="token")
 
 

@@ -11,9 +11,12 @@ import pytest
 import ndsm
 from ndsm.cli import main
 from ndsm.errors import InputError, Unfinished
+from ndsm.inference.likelihood import COLUMNS
 from ndsm.reproduce import STUDIES
 from ndsm.runs import Run
 from ndsm.workflows.sample_shards import SampleRequest, ShardFolder
+from ndsm.workflows.score_table import RowScorer
+from ndsm.workflows.trained_model import TrainedModel
 from tuning.folder import SearchFolder, TrialRecord
 
 pytestmark = pytest.mark.ray
@@ -56,23 +59,34 @@ def test_a_study_names_the_node_and_writes_nothing(hidden):
     assert not (hidden / "study").exists()
 
 
-def test_sampling_names_the_node_for_the_folder_and_for_the_run(hidden, run, tmp_path):
+def test_sampling_names_the_node_for_the_folder(hidden, run):
     from pipelines.generate import generate_on_ray
 
     with pytest.raises(InputError, match=f"node .* does not see {hidden}/rows:"):
         generate_on_ray(ShardFolder(hidden / "rows", run, SampleRequest(10)), lambda part: None)
-    with pytest.raises(InputError, match=f"node .* does not see {run.path}/config.yaml"):
-        generate_on_ray(ShardFolder(tmp_path / "rows", run, SampleRequest(10)), lambda part: None)
     assert not (hidden / "rows").exists()
 
 
-def test_scoring_names_the_node(hidden, run, tmp_path):
+@pytest.mark.nightly
+def test_a_run_and_rows_that_a_node_does_not_see_are_sent_to_it(hidden, run, tmp_path):
+    """Files go to a URI, for which no node is asked."""
+    from pipelines.generate import generate_on_ray
     from pipelines.score import score_on_ray
 
-    settings = {"end": None, "probes": 0, "seed": 0}
-    with pytest.raises(InputError, match=f"node .* does not see {hidden}/rows.parquet"):
-        score_on_ray(run, hidden / "rows.parquet", tmp_path / "scored", 1, settings)
-    assert list(tmp_path.iterdir()) == []
+    request = SampleRequest(9000, steps=20, chunks_per_file=1)
+    here = ShardFolder(tmp_path / "here", run, request)
+    there = ShardFolder((tmp_path / "there").as_uri(), run, request)
+    generate_on_ray(there, lambda part: None)
+    assert there.missing() == []
+    for part in here.parts:
+        here.make(TrainedModel.of(run), part)
+        assert there.place.read(part.file) == (here.path / part.file).read_bytes()
+    data, settings = hidden / "rows.parquet", {"end": None, "probes": 0, "seed": 0}
+    mean = score_on_ray(run, data, (tmp_path / "scored").as_uri(), 1, settings)
+    expected = RowScorer(run, **settings)(np.stack([*pq.read_table(data).to_pydict().values()], 1))
+    found, order = pq.read_table(tmp_path / "scored").sort_by("x0"), np.argsort(pq.read_table(data)["x0"])
+    np.testing.assert_allclose(found[COLUMNS[0]].to_numpy(), expected[order, 0], rtol=1e-4)
+    assert mean == pytest.approx(expected[:, 0].mean(), rel=1e-5)
 
 
 def test_what_all_nodes_see_is_seen(hidden, tmp_path):
