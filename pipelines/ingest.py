@@ -39,9 +39,9 @@ SCAN_SECONDS = 0.2
 """Between looks for late calls."""
 FEW = 64
 """So many simulators are waited for together; of more all answers are collected now and then, since a wait costs time for each."""
-PAUSE_OF_EACH = 0.5e-3
+PAUSE_OF_EACH = 1e-3
 """Seconds between these collections for each simulator."""
-LONGEST_PAUSE = 0.5
+LONGEST_PAUSE = 1.0
 
 
 class NoAnswer(RuntimeError):
@@ -98,7 +98,9 @@ class Ingest:
         self._tried: dict[int, set[Any]] = {}
         """Simulators that failed at a block, by its index."""
         self._heard: dict[Any, float] = {}
-        """When each simulator answered or was started again last."""
+        """When each simulator answered last, in its present life."""
+        self._restarted: dict[Any, float] = {}
+        """When each simulator was started again because it hung."""
         self._scan_at = -math.inf
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="ingest")
@@ -255,13 +257,17 @@ class Ingest:
         limit, now = TRY_SHARE * self._limit, self._clock()
         for ref, call in [(r, c) for r, c in self._calls.heads() if now - c.asked > limit]:
             actor = call.simulator.actor
-            silent = now - max(call.asked, self._heard.get(actor, -math.inf))
-            if silent <= limit or not call.simulator.is_alive():
+            silent = now - max(
+                call.asked, self._heard.get(actor, -math.inf), self._restarted.get(actor, -math.inf)
+            )
+            # The first answer of a process takes its imports and the data, too.
+            if silent <= (limit if actor in self._heard else 2 * limit) or not call.simulator.is_alive():
                 continue
             # Else Ray would repeat it in the new process.
             ray.cancel(ref)
             call.simulator.restart()
-            self._heard[actor] = now
+            self._heard.pop(actor, None)
+            self._restarted[actor] = now
             self._drop(ref, "blocks_retried", False)
             self._note_failure(call, f"{actor} crashed or did not return in {silent:.0f} s")
 

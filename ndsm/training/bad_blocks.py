@@ -14,8 +14,9 @@ TRIES = 3
 """How often a block is tried."""
 TRY_SHARE = 0.3
 """Share of `train.block_seconds` after which a try counts as failed: all of them end before the run does for want of an answer."""
-SUBSTITUTES = 1 << 40
-"""Added to the index of a block that is replaced; the index of its substitute."""
+SUBSTITUTES = 1 << 30
+"""Added to the index of a block that is replaced; the index of its substitute. `torch_stream` tells 2^32 indices apart: as many
+blocks and three substitutes of each."""
 
 
 class BadBlocks:

@@ -1,5 +1,6 @@
 """A worker's window of calls, with simulators and a clock that the test holds in its hands."""
 
+import pickle
 import re
 import threading
 import time
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorUnavailableError, RayTaskError
 
-from ndsm.errors import BadBlock
+from ndsm.errors import BadBlock, InputError
 from ndsm.training.bad_blocks import SUBSTITUTES, BadBlocks
 from pipelines import ingest
 from pipelines.handles import BlockFailed, SimulatorHandle
@@ -267,7 +268,8 @@ def test_simulators_that_hang_at_a_block_are_started_again_and_named(store):
             taking.passes(3.0)
         assert store.asked.count(3) == 3
         assert not any(simulator.restarts for simulator in simulators)
-        taking.passes(31.0).ends()
+        # One of the three was given it as its first block, which may take twice as long.
+        taking.passes(31.0).passes(31.0).ends()
         assert isinstance(taking.error, BadBlock)
         assert "block 3 could not be simulated in 3 tries" in str(taking.error)
         assert "crashed or did not return in" in str(taking.error)
@@ -302,8 +304,8 @@ def test_a_late_answer_to_a_block_that_is_left_out_is_not_used(store):
             source.take(number)
         taking = Taking(store, source, 3)
         taking.passes(3.5).passes(3.5)
-        # Then no call is open, and nobody looks for answers.
-        store.seconds += 3.5
+        # The new process has answered nothing yet. Then no call is open, and nobody looks for answers.
+        store.seconds += 6.5
         taking.ends()
         np.testing.assert_array_equal(taking.block, np.float32(3 + SUBSTITUTES))
         assert len(slow.restarts) == 3
@@ -320,3 +322,20 @@ def test_a_thousand_simulators_share_the_calls_evenly(store):
         assert source.counters()["blocks_in_flight"] == 2000
     finally:
         source.close()
+
+
+def test_what_a_simulation_raises_is_told_with_its_block(monkeypatch):
+    """Its class may be one that only the user's script knows."""
+    from pipelines import simulators
+
+    def fails(spec, data, index):
+        raise InputError("the drift ran away") if index else ZeroDivisionError("at 0")
+
+    monkeypatch.setattr(simulators, "rollout", fails)
+    simulator = simulators.Simulator({})
+    simulator._inputs = (None, None)
+    for index, bad_input, reason in ((0, False, "ZeroDivisionError: at 0"), (7, True, "the drift ran away")):
+        with pytest.raises(BlockFailed) as raised:
+            simulator.block(index, [])
+        again = pickle.loads(pickle.dumps(raised.value))
+        assert (again.index, again.bad_input, again.reason) == (index, bad_input, reason)

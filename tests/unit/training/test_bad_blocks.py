@@ -1,6 +1,7 @@
 """Blocks that cannot be simulated on a thread of the training process, and what a run keeps of them."""
 
 import threading
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -71,6 +72,10 @@ def test_a_run_without_a_bad_block_is_the_same_however_often_it_stops(tmp_path):
     with pytest.warns(UserWarning, match="block 5"):
         train(stopped, fields, at_block_5, stop_at=20)
     # A drift that works now changes nothing any more.
+    spec = prepare(load_config("toy-arcs", fields), whole).problem.spec
+    rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    blocks = [rollout(spec, rows, 5 + n * SUBSTITUTES) for n in range(4)]
+    assert all(not np.array_equal(a, b) for a, b in combinations(blocks, 2))
     later = train(stopped, fields, lambda index: None)
     assert 5 not in later
     models = [
