@@ -10,7 +10,7 @@ from settle import wait_for
 pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 
 ARCS = "--data.n 300 --evaluate.n 50"
-SMALL = "--network.width 8 --network.depth 1 --sample.steps 20"
+SMALL = "--network.width 8 --network.depth 1 --sample.steps 80"
 
 
 class Cluster:
@@ -56,13 +56,13 @@ def test_a_run_is_evaluated_reported_and_told_of_on_a_machine_that_never_saw_it(
 
 def test_rows_are_sampled_and_scored_at_uris(made):
     (a,), run, rows = made.others, made.uri("runs/toy-arcs"), made.uri("rows")
-    first = made.do(f"ndsm sample runs/toy-arcs --n 300000 --steps 20 --out '{rows}'")
-    assert "300000 rows in s3://runs/rows: 2 files and _generation.json" in first
+    first = made.do(f"ndsm sample runs/toy-arcs --n 1000 --steps 80 --out '{rows}'")
+    assert "1000 rows in s3://runs/rows: 1 files and _generation.json" in first
     # There already, as another machine sees.
-    assert "2 of 2 files are there already" in made.do(
-        f"ndsm sample '{run}' --n 300000 --steps 20 --out '{rows}'", host=a
+    assert "1 of 1 files are there already" in made.do(
+        f"ndsm sample '{run}' --n 1000 --steps 80 --out '{rows}'", host=a
     )
-    made.do("ndsm sample runs/toy-arcs --n 500 --steps 20 --out rows.parquet")
+    made.do("ndsm sample runs/toy-arcs --n 500 --steps 80 --out rows.parquet")
     scored = made.do(f"ndsm score runs/toy-arcs rows.parquet --workers 1 --out '{made.uri('scored')}'")
     assert "500 rows in s3://runs/scored, mean log-density" in scored
     here = made.do("ndsm score runs/toy-arcs rows.parquet --out scored.parquet")
@@ -88,7 +88,7 @@ def test_a_search_is_run_and_gone_on_with_at_a_uri(made):
 
 def test_a_path_that_one_host_does_not_see_is_told_with_the_host(made):
     for command in (
-        "ndsm sample runs/toy-arcs --n 300000 --out rows",
+        "ndsm sample runs/toy-arcs --n 1000 --out rows",
         "ndsm score runs/toy-arcs rows.parquet --workers 1 --out scored",
         "ndsm reproduce fig2 --scale 0.001",
         f"ndsm tune toy-arcs {ARCS}",
