@@ -61,6 +61,8 @@ class Room:
         self.worker_bundle = found.worker_resources(use_gpu, config.cpus_per_worker)
         self.simulator_bundle = found.simulator_resources()
         self._least, self._most = config.worker_range
+        self._asked = self._least
+        """Workers that Ray Train has asked for."""
         self._window, self._data = window_bytes, data_bytes
         self.waiting = Waiting(say, config.start_seconds)
         self.workers: PlacementGroup | None = None
@@ -147,11 +149,18 @@ class Room:
         return [place for place in self.places if place.node not in alive]
 
     def in_the_way(self) -> list[Place]:
-        """Places without which the least number of workers would have room, while it has none; as few as can be."""
+        """Places without which workers that wait for room would have it; as few as can be.
+
+        Ray Train asks for as many workers as the nodes' CPUs allow, whoever holds them, and goes on asking: those are meant, or
+        else, if there is no room for them in any case, the least number.
+        """
+        return self._without(self._asked) or self._without(self._least)
+
+    def _without(self, workers: int) -> list[Place]:
         nodes = {node.id: dict(node.free) for node in find_nodes()}
         given: list[Place] = []
         room = sum(capacity(free, self.worker_bundle) for free in nodes.values())
-        while room < self._least:
+        while room < workers:
             # On the node where fewest have to go for one worker more.
             choices = []
             for id, free in nodes.items():
@@ -185,7 +194,7 @@ class Room:
             Unfinished: `train.start_seconds` have passed.
         """
         asked = None if controller is None else _bundles_waiting(controller)
-        count = max(asked or 0, self._least)
+        count = self._asked = max(asked or 0, self._least)
         missing = None if asked is None else lack(find_nodes(), self.worker_bundle, count, len(self.places))
         if missing is None:
             self.waiting.over()

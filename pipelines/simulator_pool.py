@@ -84,7 +84,7 @@ class SimulatorPool:
         self._leaving += gone
 
     def make_way(self) -> str | None:
-        """Give places up that workers wait for, as many as the least number of workers needs; a sentence if there were any.
+        """Give places up that workers wait for; a sentence if there were any.
 
         The workers find a shorter list when they start; without any simulator on it each simulates by itself.
         """

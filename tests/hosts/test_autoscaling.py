@@ -7,7 +7,8 @@ from host_bed import hosts
 from settle import wait_for
 
 TYPES = {
-    "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+    # What the provider takes the head for.
+    "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
     "trainer": {"resources": {"CPU": 1, "trainer": 1}, "node_config": {}, "max_workers": 2},
     "simulator": {"resources": {"CPU": 2, "sim": 2}, "node_config": {}, "max_workers": 2},
 }
@@ -35,11 +36,8 @@ TRAIN = "ndsm train toy-arcs --data.n 400 --train.steps 60 --train.batch-rows 32
 def test_a_head_alone_gets_the_machines_that_a_run_asks_for_and_trains():
     config = {
         "cluster_name": "fake", "max_workers": 4, "idle_timeout_minutes": 5, "upscaling_speed": 1.0, "provider": PROVIDER,
-        "available_node_types": TYPES, "head_node_type": "head", "file_mounts_sync_continuously": False, **EMPTY,
+        "available_node_types": TYPES, "head_node_type": "ray.head.default", "file_mounts_sync_continuously": False, **EMPTY,
     }  # fmt: skip
-    # What the provider takes the head for.
-    types = {"ray.head.default" if name == "head" else name: kind for name, kind in TYPES.items()}
-    config |= {"available_node_types": types, "head_node_type": "ray.head.default"}
     with hosts(1) as (head,):
         # As `ray up` leaves it on a head, in YAML.
         (head.home / "ray_bootstrap_config.yaml").write_text(json.dumps(config))

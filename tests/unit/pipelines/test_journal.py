@@ -100,19 +100,24 @@ def node(id, cpus, free):
 def placed(monkeypatch):
     """A room with simulators on nodes; the nodes of those that are in the way of workers."""
 
-    def make(nodes, places, **train):
+    def make(nodes, places, asked=1, **train):
         monkeypatch.setattr(room, "find_nodes", lambda: nodes)
         made = Room(Cluster(8, 0, 1e9), Train(**train), False, 1.0, 0.0, print)
-        made.places = [Place(None, id) for id in places]
+        made._asked = max(asked, made._asked)
+        made.places = [Place(number, id) for number, id in enumerate(places)]
         return [place.node for place in made.in_the_way()]
 
     return make
 
 
-def test_simulators_make_way_for_the_least_number_of_workers_and_no_more(placed):
+def test_simulators_make_way_for_workers_and_no_more_than_are_in_the_way(placed):
     """Two plain nodes of which one is lost: the simulators of the other hold the CPU that the worker needs."""
     assert placed([node("a", 2, 0)], ["a", "a"], workers="1,2") == ["a"]
     assert placed([node("a", 2, 1)], ["a"], workers="1,2") == []
+    # Ray Train asks for as many as the node has CPUs.
+    assert placed([node("a", 2, 0)], ["a", "a"], 2, workers="1,2") == ["a", "a"]
+    assert placed([node("a", 2, 1)], ["a"], 2, workers="1,2") == ["a"]
+    assert placed([node("a", 2, 0)], ["a"], 2, workers="1,2") == ["a"]
     assert placed([node("a", 4, 0), node("b", 4, 1)], ["a", "a", "a", "b"], workers=2) == ["a"]
     assert placed([node("a", 4, 0), node("b", 4, 1)], ["a", "b", "a"], workers=1, cpus_per_worker=2) == ["b"]
     # They are not what is missing: none goes in vain.
