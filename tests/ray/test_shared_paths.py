@@ -59,12 +59,23 @@ def test_a_study_names_the_node_and_writes_nothing(hidden):
     assert not (hidden / "study").exists()
 
 
-def test_sampling_names_the_node_for_the_folder(hidden, run):
+def test_sampling_names_the_node_for_the_folder_and_for_the_run(hidden, run):
+    """Only for the folder: the run, which the node does not see either, is sent."""
     from pipelines.generate import generate_on_ray
 
     with pytest.raises(InputError, match=f"node .* does not see {hidden}/rows:"):
         generate_on_ray(ShardFolder(hidden / "rows", run, SampleRequest(10)), lambda part: None)
     assert not (hidden / "rows").exists()
+
+
+def test_scoring_names_the_node(hidden, run):
+    """Only for the folder that is written: the run and the table are sent."""
+    from pipelines.score import score_on_ray
+
+    settings = {"end": None, "probes": 0, "seed": 0}
+    with pytest.raises(InputError, match=f"node .* does not see {hidden}:"):
+        score_on_ray(run, hidden / "rows.parquet", hidden / "scored", 1, settings)
+    assert not (hidden / "scored").exists()
 
 
 @pytest.mark.nightly
