@@ -330,6 +330,8 @@ def environment(**more: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Half a minute otherwise, which a node of a busy machine exceeds.
+        "RAY_raylet_start_wait_time_s": "120",
         **KEYS,
     }
     if "PYTHONPATH" in os.environ:
