@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,18 +31,29 @@ def environment(cwd):
     return {"env_vars": {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PWD": str(cwd)}}
 
 
+def submit(client, **job):
+    """Submit a job, once the node's agent is there to take it; its id."""
+    while True:
+        try:
+            return client.submit_job(**job)
+        except RuntimeError as error:
+            if "try again later" not in str(error):
+                raise
+            time.sleep(1)
+
+
 def test_a_job_with_bad_input_is_stopped_and_not_failed(client, tmp_path):
     """KubeRay submits a job that failed once more, `backoffLimit` times, and one that was stopped not."""
     job = yaml.safe_load((ROOT / "deploy" / "rayjob.yaml").read_text(encoding="utf-8"))["spec"]
     command, rest = job["entrypoint"].split(" ||", 1)
-    bad = command.replace("/runs", str(tmp_path)).replace("mnist", "toy-arcs --train.lr -1")
-    job_id = client.submit_job(
-        entrypoint=f"{bad} ||{rest}", submission_id=job["jobId"], runtime_env=environment(tmp_path)
+    bad = command.replace("/runs", str(tmp_path)).replace("mnist", "no-such-preset")
+    job_id = submit(
+        client, entrypoint=f"{bad} ||{rest}", submission_id=job["jobId"], runtime_env=environment(tmp_path)
     )
     wait_for(lambda: client.get_job_status(job_id).is_terminal())
     assert client.get_job_status(job_id) == "STOPPED", client.get_job_logs(job_id)
-    assert "ndsm: train.lr" in client.get_job_logs(job_id)
-    failed = client.submit_job(entrypoint=f"(exit 1) ||{rest}")
+    assert "ndsm: no preset" in client.get_job_logs(job_id)
+    failed = submit(client, entrypoint=f"(exit 1) ||{rest}")
     wait_for(lambda: client.get_job_status(failed).is_terminal())
     assert client.get_job_status(failed) == "FAILED"
 
@@ -52,7 +64,7 @@ def test_a_job_that_is_stopped_has_saved(client, tmp_path):
         f"ndsm train toy-arcs --out {tmp_path} --data.n 400 --train.steps 1000000 --train.block-mb 0.02 "
     )
     entrypoint += "--train.batch-rows 32 --train.checkpoint-seconds 1000 --reference.n-init 1"
-    job_id = client.submit_job(entrypoint=entrypoint, runtime_env=environment(tmp_path))
+    job_id = submit(client, entrypoint=entrypoint, runtime_env=environment(tmp_path))
     metrics = tmp_path / "toy-arcs" / "metrics.jsonl"
     wait_for(lambda: metrics.exists() or client.get_job_status(job_id).is_terminal())
     client.stop_job(job_id)
