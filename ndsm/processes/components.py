@@ -1,7 +1,6 @@
 """The components of a Gaussian mixture as coordinates, for noising that treats each component by itself."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -35,16 +34,19 @@ class Components:
         return self.mixture.n_components
 
     @cached_property
-    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """μ (K, d); L, of the shape of the covariances but for a triangle where they are matrices; log det L (K,)."""
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """μ (K, d); L and L⁻¹, triangles where the covariances are matrices, else numbers; log det L (K,)."""
         m = self.mixture
         matrices = m.covariance_type in ("tied", "full")
         factor = torch.linalg.cholesky(m.covariances) if matrices else m.covariances.sqrt()
         diagonal = factor.diagonal(dim1=-2, dim2=-1) if matrices else factor
         log_det = diagonal.log()
         log_det = log_det * m.dimension if m.covariance_type == "spherical" else log_det.sum(-1)
-        means, factor = (x.to(m.device, m.dtype) for x in (m.means, factor))
-        return means, factor, log_det.expand(m.n_components).to(m.device)
+        inverse = 1 / factor
+        if matrices:
+            inverse = torch.linalg.solve_triangular(factor, torch.eye(m.dimension).to(factor), upper=False)
+        means, factor, inverse = (x.to(m.device, m.dtype).contiguous() for x in (m.means, factor, inverse))
+        return means, factor, inverse, log_det.expand(m.n_components).to(m.device)
 
     def draw(self, y: Tensor, uniform: Tensor) -> Tensor:
         """A component of each row by its responsibilities, (B, d) → (B,) int64.
@@ -64,22 +66,17 @@ class Components:
 
     def enter(self, y: Tensor, k: Tensor) -> Tensor:
         """u of rows y and their components, (B, d), (B,) → (B, d)."""
-        means, factor, _ = self._factors
-        return self._in_groups(
-            y - means[k],
-            k,
-            lambda x, root: torch.linalg.solve_triangular(root, x.T, upper=False).T,
-            1 / factor,
-        )
+        means, _, inverse, _ = self._factors
+        return self._times(inverse, y - means[k], k)
 
     def leave(self, u: Tensor, k: Tensor) -> Tensor:
         """y = μ_k + L_k u, (B, d), (B,) → (B, d)."""
-        means, factor, _ = self._factors
-        return self._in_groups(u, k, lambda x, root: x @ root.T, factor) + means[k]
+        means, factor, _, _ = self._factors
+        return self._times(factor, u, k) + means[k]
 
     def log_det(self, k: Tensor) -> Tensor:
         """log det L_k, (B,) → (B,) float64."""
-        return self._factors[2][k]
+        return self._factors[3][k]
 
     def factor(self, k: int) -> Tensor:
         """L_k, (d, d) float64 on the CPU."""
@@ -87,24 +84,20 @@ class Components:
         covariance = m.covariance(k)
         return covariance.sqrt().diag() if covariance.ndim == 1 else torch.linalg.cholesky(covariance)
 
-    def _in_groups(
-        self, x: Tensor, k: Tensor, product: Callable[[Tensor, Tensor], Tensor], scale: Tensor
-    ) -> Tensor:
-        """A factor times each row: `product` with a matrix for the rows of each component at a time, else times its `scale`."""
-        factor = self._factors[1]
+    def _times(self, factor: Tensor, x: Tensor, k: Tensor) -> Tensor:
+        """The factor of each row's component, one of `_factors`, times the row, (B, d), (B,) → (B, d)."""
         match self.mixture.covariance_type:
             case "spherical":
-                return x * scale[k, None]
+                return x * factor[k, None]
             case "diag":
-                return x * scale[k]
+                return x * factor[k]
             case "tied":
-                return product(x, factor)
+                return x @ factor.T
         out = torch.empty_like(x)
-        order = k.argsort(stable=True)
         counts = torch.bincount(k, minlength=self.count).tolist()
-        for root, rows in zip(factor, order.split(counts), strict=True):
+        for root, rows in zip(factor, k.argsort(stable=True).split(counts), strict=True):
             if len(rows):
-                out[rows] = product(x[rows], root)
+                out[rows] = x[rows] @ root.T
         return out
 
     def to(self, device: torch.device | str) -> "Components":
@@ -133,9 +126,9 @@ class Components:
 
 def draw_by_weight(weights: Tensor, uniform: Tensor) -> Tensor:
     """An index of each row by its weights, (B, K), (B,) → (B,): the inverse of their distribution function."""
-    cumulative = weights.double().cumsum(1)
+    cumulative = weights.cumsum(1)
     at = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, at, right=True)[:, 0].clamp(max=weights.shape[1] - 1)
+    return (cumulative <= at).sum(1).clamp(max=weights.shape[1] - 1)
 
 
 def of_components(score: Score, component: Tensor) -> Score:
