@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 import yaml
 from ray.autoscaler.sdk import request_resources
 from ray.autoscaler.v2.utils import is_autoscaler_v2
@@ -78,6 +79,8 @@ def let_go() -> None:
 
 def can_grow() -> bool:
     """Return whether an autoscaler can start machines; one that only watches has a type of its own for each machine."""
+    if not ray.is_initialized():
+        return False
     if is_autoscaler_v2():
         return True
     status = _internal_kv_get(b"__autoscaling_status")

@@ -88,9 +88,14 @@ def _running_here(tell: Callable[[str], None]) -> str:
 
 def _join(address: str) -> Any:
     """Connect to a running cluster."""
-    # Ray itself does this for `auto` alone, and otherwise leaves out the token that it has.
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    _ask_head(address)
+    failure = _ask_head(address)
+    # Ray itself brings its token for `auto` alone. A cluster without authentication does not answer who brings one.
+    if isinstance(failure, ray.exceptions.AuthenticationError) and maybe_enable_token_auth_if_token_available(
+        warn_if_disabled=False
+    ):
+        failure = _ask_head(address)
+    if failure is not None:
+        raise _refusal(address, failure)
     # Ray would look for one for a minute.
     elsewhere = InputError(
         f"RAY_ADDRESS: expected a cluster that this machine is part of, found the one at {address}; start the command on one of "
@@ -109,8 +114,12 @@ def _join(address: str) -> Any:
         ) from error
 
 
-def _ask_head(address: str) -> None:
-    """Raise if no head of a cluster answers, or not to the token that is here."""
+def _ask_head(address: str) -> BaseException | None:
+    """Why the head of a cluster does not take this process; None if it does.
+
+    Raises:
+        InputError: it answers nothing.
+    """
     failures: list[BaseException] = []
 
     def ask() -> None:
@@ -127,19 +136,23 @@ def _ask_head(address: str) -> None:
             f"RAY_ADDRESS: expected the head of a Ray cluster at {address}, found something that answers nothing within "
             f"{HEAD_SECONDS:g} s"
         )
-    if failures and isinstance(failures[0], ray.exceptions.AuthenticationError):
+    return failures[0] if failures else None
+
+
+def _refusal(address: str, failure: BaseException) -> InputError:
+    """The sentence of a failure that `_ask_head` found."""
+    if isinstance(failure, ray.exceptions.AuthenticationError):
         mode = os.environ.get("RAY_AUTH_MODE")
         here = (
             f"RAY_AUTH_MODE={mode}" if mode and mode != "token" else "another one" if _has_token() else "none"
         )
-        raise InputError(
+        return InputError(
             f"expected the token of the Ray cluster at {address}, found {here}; copy ~/.ray/auth_token from its head, or set "
             "RAY_AUTH_TOKEN and RAY_AUTH_MODE=token"
         )
-    if failures:
-        raise InputError(
-            f"RAY_ADDRESS: expected the head of a Ray cluster at {address}, found {' '.join(str(failures[0]).split())}"
-        )
+    return InputError(
+        f"RAY_ADDRESS: expected the head of a Ray cluster at {address}, found {' '.join(str(failure).split())}"
+    )
 
 
 @contextmanager
