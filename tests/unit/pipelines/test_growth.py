@@ -77,6 +77,7 @@ def test_an_autoscaler_that_only_watches_names_each_node_by_its_id(monkeypatch, 
     status = (
         None if types is None else json.dumps({"autoscaler_report": {"node_type_mapping": types}}).encode()
     )
+    monkeypatch.setattr(growth.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(growth, "is_autoscaler_v2", lambda: False)
     monkeypatch.setattr(growth, "_internal_kv_get", lambda key: status)
     assert growth.can_grow() is grows
