@@ -47,7 +47,7 @@ def report(request):
     return request.param, request.getfixturevalue(request.param)
 
 
-FIGURES = {"arcs": 5 + 3 + 2 + 1 + 1, "digits": 5 + 3 + 1 + 1 + 1}
+FIGURES = {"arcs": 6 + 3 + 2 + 1 + 1, "digits": 6 + 3 + 1 + 1 + 1}
 """Curves, profiles over time with ε(t), weights (and in the plane means) of the mixture, distances, class shares."""
 PICTURES = {
     "arcs": ["Data, generated samples"],

@@ -27,11 +27,12 @@ def begin(ray_cluster, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluate, "Run", LightRun)
     monkeypatch.setattr(evaluate, "EventFiles", lambda folder: SimpleNamespace(close=lambda: None))
-    problem = SimpleNamespace(config=SimpleNamespace(evaluate=SimpleNamespace(seconds=0.01)))
+    sections = {"evaluate": SimpleNamespace(seconds=0.01), "train": SimpleNamespace(cpus_per_worker=1)}
+    problem = SimpleNamespace(config=SimpleNamespace(**sections))
     made = []
 
     def start(function):
-        monkeypatch.setattr(evaluate, "evaluate_newest", lambda run, problem: function())
+        monkeypatch.setattr(evaluate, "evaluate_newest", lambda run, problem, dataset: function())
         made.append(evaluate.Evaluations(LightRun(tmp_path), problem))
         wait_for_free_cpus(4)
         time.sleep(0.05)
