@@ -44,7 +44,7 @@ def sample_command(args: Sequence[str]) -> None:
     with_labels = options.with_labels or options.class_weights is not None
     if with_labels and (options.given or labelled):
         raise InputError(
-            "--with-labels, --class-weights: expected neither --given nor --label beside it, found one"
+            f"{'--with-labels' if options.with_labels else '--class-weights'}: expected neither --given nor --label beside it, found one"
         )
     if options.mode_weights is not None and options.given:
         raise InputError("--mode-weights: expected no --given beside it, found one")
