@@ -18,6 +18,16 @@ from ndsm.core.interrupt import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _as_in_the_foreground():
+    """A shell that starts the tests in the background has SIGINT ignored, nohup SIGHUP."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {signum: signal.signal(signum, handler) for signum, handler in usual.items()}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
 def send(signum):
     os.kill(os.getpid(), signum)
     # Handlers run in the main thread, between two of its steps.
