@@ -76,6 +76,7 @@ def test_a_finished_run_is_complete_and_holds_nothing_partial(run):
         "model.safetensors",
         "model-raw.safetensors",
         "metrics.jsonl",
+        "sittings.jsonl",
         "checkpoints/step-000000010.pt",
         "checkpoints/step-000000020.pt",
         "checkpoints/owner.json",
