@@ -284,14 +284,14 @@ def default_parameters(base: Config, rows: int, dimension: int) -> Iterator[Para
             ends = min(least, fitted), max(rows, fitted)
             yield Range("reference.fit_samples", *ends, log=True, integer=True)
     yield near("process.horizon", base.process.horizon, 2, 2)
-    yield Choice("process.grid.kind", ("uniform", "geometric"))
+    yield Choice("process.grid.kind", tuple(dict.fromkeys(("uniform", "geometric", base.process.grid.kind))))
     yield near("process.grid.steps", base.process.grid.steps, 2, 2, integer=True)
     if base.process.last_dt is not None:
         yield near("process.last_dt", base.process.last_dt, 10, 10)
     kinds = (
         ("ndsm", "ndsm-cv", "antithetic", "path") if nonlinear else ("dsm", "ndsm", "ndsm-cv", "antithetic")
     )
-    yield Choice("objective.kind", kinds)
+    yield Choice("objective.kind", ("dsm",) if base.process.kind == "mixture-ou" else kinds)
     yield Choice("objective.epsilon.kind", ("constant", "piecewise-linear", "closed-form", "network"), cv)
     yield Range("objective.epsilon.value", 0.0, 1.0, when=cv | {"objective.epsilon.kind": ("constant",)})
     for i in range(KNOTS):
