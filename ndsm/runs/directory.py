@@ -324,6 +324,16 @@ class Run(RunContents):
             )
         self.owner.check_held()
 
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """Check as `check_there` before something is written, and again if the folder goes meanwhile."""
+        self.check_there()
+        try:
+            yield
+        except FileNotFoundError:
+            self.check_there()
+            raise
+
     @property
     def owner(self) -> RunLock:
         """Lock of the process that trains the run."""
@@ -350,8 +360,8 @@ class Run(RunContents):
 
     def append_metrics(self, metrics: dict[str, Any]) -> None:
         """Add a line to `metrics.jsonl`."""
-        self.check_there()
-        append_line(self.path / "metrics.jsonl", metrics)
+        with self._there():
+            append_line(self.path / "metrics.jsonl", metrics)
 
     def begin_sitting(self, started: float) -> None:
         """Note that the run was started, or started again, at a Unix time."""
@@ -394,8 +404,8 @@ class Run(RunContents):
             resume: plain Python types, see `Checkpoint.resume`.
             last: whether the upload is waited for; else the next checkpoint makes up for one that the storage did not take.
         """
-        self.check_there()
-        self.checkpoints.save(state, resume)
+        with self._there():
+            self.checkpoints.save(state, resume)
         if last:
             self.push()
         elif (mirror := self.mirror) is not None:

@@ -6,6 +6,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+import ray
 
 from ndsm.cli import main
 from ndsm.errors import InputError
@@ -18,6 +19,12 @@ def listening():
         server.bind(("127.0.0.1", 0))
         server.listen()
         yield server
+
+
+@pytest.fixture(autouse=True)
+def not_joined(monkeypatch):
+    """As in a process of its own: other tests of this one may have started a cluster."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
 
 @pytest.fixture

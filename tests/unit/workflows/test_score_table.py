@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -339,11 +340,12 @@ def test_workers_count_times_in_the_units_of_the_run(tmp_path, monkeypatch):
         "pipelines.score.RowScorer", lambda run: lambda rows: np.column_stack([rows, rows[:, 0]])
     )
     model = TableSchema((("at", "timestamp[ms]"), ("flag", "bool")))
+    sent = SimpleNamespace(here=lambda: "run")
     at, flag = pa.array([5_000, 86_400_000], pa.timestamp("ms")), pa.array([True, False])
     for unit in ("s", "ms", "us"):
         found = pa.table({"at": at.cast(pa.timestamp(unit)), "flag": flag})
         pq.write_table(found, tmp_path / "t.parquet")
         units = list(open_table(tmp_path / "t.parquet").counted_as(model).units)
-        rows = _Worker("run", ["at", "flag"], units, {})(found)
+        rows = _Worker(sent, ["at", "flag"], units, {})(found)
         assert rows["log_prob"].to_pylist() == [5_000, 86_400_000]
         assert rows["bits_per_dim"].to_pylist() == [1, 0]
