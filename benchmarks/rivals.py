@@ -1,10 +1,14 @@
-"""Noising processes side by side on toys, digits and scikit-learn's tables: the same network, steps, batch and learning rate.
+"""Generators side by side on toys, digits and scikit-learn's tables: the same network, steps, batch, learning rate and EMA for
+all that train a network.
 
-    python benchmarks/rivals.py [--steps 2000] [--seeds 3] [--sets arcs,wine,..] [--out results/rivals.json]
+    python benchmarks/rivals.py [--steps 2000] [--seeds 3] [--sets arcs,wine,..] [--methods vp,mixture-ou,..] [--out rivals.json]
 
-`langevin` is the preset `vectors`; `vp` has the loss, the times, the network's parametrisation and the sampler of the preset
-`table`, whose process is `mixture-ou`; `mixture` is the mixture of the latter alone. Times are processor seconds of data,
-mixture, training and generation. Each line is written as soon as it is known, and one that the file has is not run again.
+`langevin` is the preset `vectors`; `mixture-ou` is the preset `table`; `vp` has the loss, the times, the network's
+parametrisation and the sampler of that preset; `mixture` is its mixture alone. `ot-cfm` is flow matching on straight paths from N(0, I), with rows and noise
+of a batch paired by optimal transport (Tong et al. 2024). `smote` puts rows between a row and one of its five nearest neighbours
+(Chawla et al. 2002), `copula` is a Gaussian copula of the columns' own distributions, and `forest` is the package ForestDiffusion
+with its defaults, if it is installed. Times are processor seconds of data, mixture, training and generation. Each line is written as
+soon as it is known, and one that the file has is not run again.
 
 auc: of gradient-boosted trees, cross-validated, that tell generated from held-out rows; 0.5 is a model that cannot be told.
 swd2: sliced Wasserstein distance to held-out rows in standardised units. shares: total variation of mode or class shares.
@@ -13,29 +17,40 @@ training rows in place of generated ones.
 """
 
 import argparse
+import importlib.util
+import itertools
 import json
 import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
-from scipy.stats import rankdata
+from scipy.spatial.distance import cdist
+from scipy.stats import norm, rankdata
 from sklearn import datasets
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from torch import Tensor
 
-from ndsm.config import load_config
+from ndsm.config import Config, load_config
+from ndsm.core.atomic_file import write_whole
+from ndsm.core.types import Score
 from ndsm.data import Dataset, load
 from ndsm.metrics import evaluate
-from ndsm.training import fit_mixture
+from ndsm.objectives.base import ControlVariate, Losses, OneStep
+from ndsm.samplers import sample_prior
+from ndsm.simulation import ONE_STEP, RowLayout
+from ndsm.training import Trainer, fit_mixture
 from ndsm.workflows.setup import build_problem
 from ndsm.workflows.train import training_in_memory
 from ndsm.workflows.trained_model import TrainedModel
@@ -50,16 +65,21 @@ TABLES = {
 SETS = (*TOYS, "digits", *TABLES)
 HELD_OUT = 0.3
 LINEAR = {"process.kind": "ou", "reference.n_components": 1, "reference.covariance_type": "spherical"}
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "langevin": ("vectors", {}),
     "vp": ("table", LINEAR),
     "mixture-ou": ("table", {}),
+    "ot-cfm": ("table", LINEAR),
 }
+"""Preset and fields of methods; of all others the preset `table`."""
 MOST = 2000
 """Generated rows."""
 DRAWS = 3
 """Sets of generated rows that the classifier is given, one after the other."""
 RANKED = ("auc", "swd2", "shares")
+NEIGHBOURS = 5
+LARGEST_LEVEL = 1e3
+"""Level σ/α at which times of `ot-cfm` are cut off at either end."""
 
 
 def dataset_fields(name: str, folder: Path) -> dict[str, Any]:
@@ -104,66 +124,207 @@ def measured(dataset: Dataset, rows: np.ndarray, held_out: np.ndarray, seed: int
     }
 
 
-def lines(name: str, seed: int, steps: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """One dict for each method, and those of the mixture and of training rows."""
-    for method, (preset, fields) in METHODS.items():
-        started = time.process_time()
-        config = load_config(
-            preset,
-            {**dataset_fields(name, folder), **fields, "train.steps": steps, "train.seed": seed, "train.device": "cpu"},
-        )  # fmt: skip
-        dataset = load(config.data, seed)
-        if dataset.toy is None:
-            held_out = dataset.validation
-        else:
-            truth, _ = dataset.toy.sample(MOST, np.random.default_rng([seed, 1]))
-            held_out = dataset.scaling.apply(truth)
-        n = min(MOST, DRAWS * len(held_out))
-        mixture = fit_mixture(config, dataset.train)
-        problem = build_problem(config, mixture, dataset.stamp)
-        with training_in_memory(problem, dataset.train) as (trainer, records):
-            for _ in records:
-                pass
-            model = TrainedModel.trained_on(dataset, problem, trainer.ema.eval())
-        rows = np.concatenate(list(model.rows(n, seed)))
-        seconds = time.process_time() - started
-        head = {"set": name, "seed": seed, "train_rows": len(dataset.train), "held_out": len(held_out)}
-        yield {**head, "method": method, "seconds": seconds, **measured(dataset, rows, held_out, seed)}
-        if method == "mixture-ou":
-            alone, shape = model.prior_rows(n, seed), f"{mixture.n_components} {mixture.covariance_type}"
-            yield {**head, "method": "mixture", "shape": shape, **measured(dataset, alone, held_out, seed)}
-            real = dataset.train[np.random.default_rng(seed).permutation(len(dataset.train))[:n]]
-            yield {**head, "method": "data", **measured(dataset, real, held_out, seed)}
+@dataclass(frozen=True)
+class Task:
+    """What a method is given."""
+
+    config: Config
+    dataset: Dataset
+    n: int
+    """Rows to generate."""
+    seed: int
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The stream of a method that trains no network."""
+        return np.random.default_rng([self.seed, 2])
+
+
+Generated = tuple[np.ndarray, dict[str, Any]]
+"""Rows (n, d) in model units, and what else is written."""
+
+
+def trained(task: Task) -> Generated:
+    """Rows of a model of this package."""
+    dataset = task.dataset
+    mixture = fit_mixture(task.config, dataset.train)
+    problem = build_problem(task.config, mixture, dataset.stamp)
+    with training_in_memory(problem, dataset.train) as (trainer, records):
+        for _ in records:
+            pass
+        model = TrainedModel.trained_on(dataset, problem, trainer.ema.eval())
+    return np.concatenate(list(model.rows(task.n, task.seed))), {}
+
+
+def mixture_alone(task: Task) -> Generated:
+    """Rows of the mixture of the preset `table`."""
+    mixture = fit_mixture(task.config, task.dataset.train)
+    problem = build_problem(task.config, mixture, task.dataset.stamp)
+    rows = sample_prior(problem.process, task.n, task.seed).numpy()
+    return rows, {"shape": f"{mixture.n_components} {mixture.covariance_type}"}
+
+
+def real(task: Task) -> Generated:
+    """Training rows."""
+    order = np.random.default_rng(task.seed).permutation(len(task.dataset.train))
+    return task.dataset.train[order[: task.n]], {}
+
+
+class StraightPaths(OneStep):
+    """|v((1 - t) x + t z, t) - (z - x)|² for rows x (`mean`) and their noise z (`noise`)."""
+
+    rows_from: ClassVar[str] = "kernel"
+    kind: ClassVar[str] = "ot-cfm"
+    control_variate: ClassVar[ControlVariate] = 0.0
+
+    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
+        """Loss of each row, (B,)."""
+        x, z, t = rows["mean"], rows["noise"], rows["t"]
+        error = score(torch.lerp(x, z, t[:, None]), t) - (z - x)
+        return Losses(0.5 * (error * error).sum(1), None)
+
+
+class Velocity(torch.nn.Module):
+    """v(y, t), t in [0, 1], by the network of a configuration, which sees the logarithm of t/(1 - t)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.network, self.embedding = model.network, model.embedding
+        self.embedding.log_t_range.copy_(torch.tensor([1 / LARGEST_LEVEL, LARGEST_LEVEL]).log())
+
+    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+        """(B, d), (B,) → (B, d)."""
+        level = (t / (1 - t)).clamp(1 / LARGEST_LEVEL, LARGEST_LEVEL)
+        out: Tensor = self.network(y, self.embedding(level))
+        return out
+
+
+def straight_paths(task: Task) -> Generated:
+    """Rows of flow matching from N(0, I) with pairs of optimal transport; Heun's steps, as many evaluations as the preset's."""
+    config, train = task.config, task.dataset.train
+    problem = build_problem(config, fit_mixture(config, train), task.dataset.stamp)
+    model, layout = Velocity(problem.model(torch.device("cpu"))), RowLayout(ONE_STEP, train.shape[1])
+    trainer = Trainer(model, StraightPaths(), layout, config.train, None, problem.epsilon())
+    rng, size = task.rng, config.train.batch_rows
+    while not trainer.done:
+        x = train[rng.integers(len(train), size=size)]
+        z = rng.standard_normal(x.shape, dtype=np.float32)
+        z = z[linear_sum_assignment(cdist(x, z, "sqeuclidean"))[1]]
+        t = rng.random((size, 1), dtype=np.float32)
+        trainer.step(torch.from_numpy(np.concatenate([x, z, t, np.ones_like(t)], 1)))
+    y = torch.from_numpy(rng.standard_normal((task.n, train.shape[1]), dtype=np.float32))
+    times = torch.linspace(1, 0, (config.sample.steps + 1) // 2 + 1)
+    with torch.no_grad():
+        for t, u in itertools.pairwise(times):
+            slope = trainer.ema(y, t.expand(len(y)))
+            there = y + (u - t) * slope
+            y = there if u == 0 else y + (u - t) / 2 * (slope + trainer.ema(there, u.expand(len(y))))
+    return y.numpy(), {}
+
+
+def between_neighbours(task: Task) -> Generated:
+    """Rows between a row and one of its nearest neighbours."""
+    train, rng = task.dataset.train, task.rng
+    near = cKDTree(train).query(train, NEIGHBOURS + 1)[1][:, 1:]
+    start = rng.integers(len(train), size=task.n)
+    other = near[start, rng.integers(NEIGHBOURS, size=task.n)]
+    return train[start] + rng.random((task.n, 1)) * (train[other] - train[start]), {}
+
+
+def copula(task: Task) -> Generated:
+    """Rows of a Gaussian copula with the columns' empirical distributions."""
+    train, rng = task.dataset.train, task.rng
+    scores = norm.ppf(rankdata(train, axis=0) / (len(train) + 1))
+    drawn = rng.multivariate_normal(np.zeros(train.shape[1]), np.corrcoef(scores.T), task.n)
+    levels = norm.cdf(drawn)
+    columns = [np.quantile(values, level) for values, level in zip(train.T, levels.T, strict=True)]
+    return np.stack(columns, 1), {}
+
+
+def forest(task: Task) -> Generated:
+    """Rows of the package ForestDiffusion with its defaults, flow matching by boosted trees on one core."""
+    from ForestDiffusion import ForestDiffusionModel
+
+    model = ForestDiffusionModel(task.dataset.train, n_jobs=1, seed=task.seed)
+    return np.asarray(model.generate(batch_size=task.n)), {}
+
+
+METHODS: dict[str, Callable[[Task], Generated]] = {
+    **dict.fromkeys(("langevin", "vp", "mixture-ou"), trained),
+    "ot-cfm": straight_paths,
+    "smote": between_neighbours,
+    "copula": copula,
+    "forest": forest,
+    "mixture": mixture_alone,
+    "data": real,
+}
+NEEDS = {"forest": "ForestDiffusion"}
+"""Packages that are not the project's, by method."""
+
+
+def line(name: str, method: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
+    """The numbers of a method on a set."""
+    started = time.process_time()
+    preset, fields = FIELDS.get(method, ("table", {}))
+    config = load_config(
+        preset,
+        {**dataset_fields(name, folder), **fields, "train.steps": steps, "train.seed": seed, "train.device": "cpu"},
+    )  # fmt: skip
+    dataset = load(config.data, seed)
+    if dataset.toy is None:
+        held_out = dataset.validation
+    else:
+        truth, _ = dataset.toy.sample(MOST, np.random.default_rng([seed, 1]))
+        held_out = dataset.scaling.apply(truth)
+    rows, found = METHODS[method](Task(config, dataset, min(MOST, DRAWS * len(held_out)), seed))
+    seconds = time.process_time() - started
+    return {
+        "set": name, "method": method, "seed": seed, "steps": steps, "train_rows": len(dataset.train),
+        "held_out": len(held_out), "seconds": seconds, **found, **measured(dataset, rows.astype(np.float32), held_out, seed),
+    }  # fmt: skip
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Means and standard deviations over seeds for each set and method, and the mean ranks."""
-    out, ranks = [], {m: [] for m in (*METHODS, "mixture")}
+    found = [m for m in METHODS if any(row["method"] == m for row in rows)]
+    out: list[str] = []
+    ranks: dict[str, list[float]] = {m: [] for m in found if m != "data"}
     out.append(
         "| set | method | AUC | sliced W2 | shares TV | off support | copies | s |\n|---|---|---|---|---|---|---|---|"
     )
     for name in dict.fromkeys(row["set"] for row in rows):
-        means = {}
-        for method in (*METHODS, "mixture", "data"):
+        means: dict[tuple[str, str], float] = {}
+        for method in found:
             of = [row for row in rows if (row["set"], row["method"]) == (name, method)]
             if not of:
                 continue
             cells = []
             for key in (*RANKED, "off_support", "copies", "seconds"):
                 values = np.array([row.get(key, np.nan) for row in of], dtype=float)
-                means[method, key] = values.mean()
+                means[method, key] = float(values.mean())
                 spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 and key != "seconds" else ""
                 cells.append("" if np.isnan(values).any() else f"{values.mean():.3g}{spread}")
             out.append(f"| {name} | {method} | " + " | ".join(cells) + " |")
         for key in RANKED:
-            values = np.array([means[m, key] for m in ranks])
+            values = np.array([means.get((m, key), np.nan) for m in ranks])
             if key == "auc":
                 values = np.abs(values - 0.5)
             if np.isfinite(values).all():
                 for m, rank in zip(ranks, rankdata(values), strict=True):
                     ranks[m].append(rank)
-    out.append("\nmean rank: " + ", ".join(f"{m} {np.mean(r):.2f}" for m, r in ranks.items()))
+    out.append(
+        "\nmean rank over sets that all have run on: "
+        + ", ".join(f"{m} {np.mean(r):.2f}" for m, r in ranks.items())
+    )
     return "\n".join(out)
+
+
+def chosen(text: str, known: tuple[str, ...], option: str) -> list[str]:
+    """Names of an option that lists some of the known ones."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"{option}: expected some of {', '.join(known)}, found {', '.join(unknown)}")
+    return names
 
 
 def main() -> None:
@@ -172,29 +333,34 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--out", default="rivals.json")
     options = parser.parse_args()
+    methods = chosen(options.methods, tuple(METHODS), "--methods")
+    sets = chosen(options.sets, SETS, "--sets")
+    for method in [m for m in methods if m in NEEDS and importlib.util.find_spec(NEEDS[m]) is None]:
+        print(f"{method}: left out, the package {NEEDS[method]} is not installed", flush=True)
+        methods.remove(method)
     torch.set_num_threads(1)
     out = Path(options.out)
     rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else []
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True
+    )
+    about = {
+        "command": " ".join(["python", *sys.argv]), "commit": commit.stdout.strip(), "machine": platform.machine(),
+        "date": time.strftime("%Y-%m-%d"), "seeds": options.seeds, "steps": options.steps,
+    }  # fmt: skip
+    done = {(row["set"], row["seed"], row["method"]) for row in rows if row["steps"] == options.steps}
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(options.seeds):
-            for name in options.sets.split(","):
-                if any((row["set"], row["seed"]) == (name, seed) for row in rows):
-                    continue
-                for row in lines(name, seed, options.steps, Path(folder)):
-                    print(json.dumps(row), flush=True)
-                    rows.append(row)
-                commit = subprocess.run(
-                    ["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True
-                )
-                about = {
-                    "command": " ".join(["python", *sys.argv]), "commit": commit.stdout.strip(), "machine": platform.machine(),
-                    "date": time.strftime("%Y-%m-%d"), "seeds": options.seeds, "steps": options.steps,
-                }  # fmt: skip
-                out.parent.mkdir(parents=True, exist_ok=True)
-                out.write_text(json.dumps({**about, "rows": rows}, indent=1))
-    print(table(rows))
+        for seed, name, method in itertools.product(range(options.seeds), sets, methods):
+            if (name, seed, method) in done:
+                continue
+            row = line(name, method, seed, options.steps, Path(folder))
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+            write_whole(out, json.dumps({**about, "rows": rows}, indent=1).encode())
+    print(table([row for row in rows if row["steps"] == options.steps]))
 
 
 if __name__ == "__main__":
