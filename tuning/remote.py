@@ -124,8 +124,6 @@ class RemoteSearch(SearchFolder):
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Keep other processes from searching here."""
-        if self.place.filesystem.type_name == "local":
-            self.place.filesystem.create_dir(self.place.root)
         with self.owner.hold():
             yield
 

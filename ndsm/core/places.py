@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs
 
-from ndsm.core.atomic_file import PARTIAL, needs_room, write_whole
+from ndsm.core.atomic_file import PARTIAL, needs_room, whole_file, write_whole
 from ndsm.core.folders import names_below
 from ndsm.core.uris import is_uri, one_line, open_uri
 from ndsm.errors import InputError
@@ -131,6 +131,21 @@ class Place:
         with self.filesystem.open_input_stream(f"{self.root}/{name}") as stream:
             return bytes(stream.read())
 
+    def fetch(self, name: str, folder: Path) -> None:
+        """Download one file to the same name in `folder`.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            OSError: the storage does not answer.
+        """
+        with (
+            self.filesystem.open_input_stream(f"{self.root}/{name}") as source,
+            whole_file(folder / name) as path,
+            path.open("wb") as target,
+        ):
+            while chunk := source.read(CHUNK):
+                target.write(chunk)
+
     def write(self, name: str, content: bytes) -> None:
         """Make `content` the file `name`.
 
@@ -163,6 +178,44 @@ class Place:
         if self.path is not None:
             with suppress(OSError):
                 os.rmdir(self.path)
+
+
+class Transfers:
+    """Transfers between folders of this machine and a place; a file that has not changed since its last one is not sent again.
+
+    Args:
+        place: where files are sent to and fetched from.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._states: dict[str, tuple[int, int]] = {}
+        """Size and time of change of each file when it was transferred, which differ once it is written again."""
+
+    def send(self, name: str, folder: Path) -> None:
+        """Upload a file of `folder`, if it has changed.
+
+        Raises:
+            OSError: the storage does not take it.
+        """
+        state = _state(folder / name)
+        if self._states.get(name) != state:
+            upload(folder / name, self._place.filesystem, f"{self._place.root}/{name}")
+            self._states[name] = state
+
+    def fetch(self, name: str, folder: Path) -> None:
+        """Download a file to `folder`; errors as of `Place.fetch`."""
+        self._place.fetch(name, folder)
+        self._states[name] = _state(folder / name)
+
+    def forget(self) -> None:
+        """Take every file as changed."""
+        self._states.clear()
+
+
+def _state(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 class Flag:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ndsm.core.folders import first_foreign, names_below
-from ndsm.core.places import CHUNK, Place, upload
+from ndsm.core.places import Place, Transfers
 from ndsm.errors import InputError
 from ndsm.runs.layout import FILES
 from ndsm.runs.lease import Lease
@@ -32,7 +32,7 @@ class StudyCopy:
             "runs/stop",
             *(f"runs/{run}/{name}" for run in runs for name in (*FILES, RUN_LEASE)),
         )
-        self._sent: dict[str, tuple[int, int]] = {}
+        self._transfers = Transfers(self.place)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -42,8 +42,6 @@ class StudyCopy:
             InputError: another one does.
         """
         path = f"{self.place.root}/{LEASE}"
-        if self.place.filesystem.type_name == "local":
-            self.place.filesystem.create_dir(self.place.root)
         with Lease(
             self.place.filesystem, path, f"{self.place} is being written", "give another --out"
         ).hold():
@@ -67,15 +65,7 @@ class StudyCopy:
             return
         for name in names:
             if first_foreign([name], RESULTS) is None:
-                file = folder / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with (
-                    self.place.filesystem.open_input_stream(f"{self.place.root}/{name}") as source,
-                    file.open("wb") as target,
-                ):
-                    while chunk := source.read(CHUNK):
-                        target.write(chunk)
-                self._sent[name] = _state(file)
+                self._transfers.fetch(name, folder)
 
     def push(self, folder: Path) -> None:
         """Upload the results that have changed; results.json, which says that the others are there, last.
@@ -85,12 +75,4 @@ class StudyCopy:
         """
         names = [name for name in names_below(folder) if first_foreign([name], RESULTS) is None]
         for name in sorted(names, key=lambda name: name == "results.json"):
-            state = _state(folder / name)
-            if self._sent.get(name) != state:
-                upload(folder / name, self.place.filesystem, f"{self.place.root}/{name}")
-                self._sent[name] = state
-
-
-def _state(file: Path) -> tuple[int, int]:
-    stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns
+            self._transfers.send(name, folder)

@@ -106,7 +106,7 @@ class Lease:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Hold the lease, renewed in the background; reentrant.
+        """Hold the lease, renewed in the background; reentrant. A local folder that it is to lie in is made.
 
         Raises:
             InputError: another process holds it.
@@ -126,6 +126,9 @@ class Lease:
 
     @contextmanager
     def _taken(self, token: str) -> Iterator[None]:
+        # Object stores have no folders.
+        if self._fs.type_name == "local":
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
         before = time.monotonic()
         self._write(token)
         # Who read an old lease before this one was written has had time to write its own.

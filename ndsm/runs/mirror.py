@@ -8,10 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from ndsm.core.atomic_file import PARTIAL, whole_file
+from ndsm.core.atomic_file import PARTIAL
 from ndsm.core.folders import first_foreign, remove_files
-from ndsm.core.places import CHUNK, child, upload
-from ndsm.core.uris import open_uri
+from ndsm.core.places import Place, Transfers, child
 from ndsm.runs.lease import Lease
 from ndsm.runs.lock import LOCK_FILES
 
@@ -39,8 +38,9 @@ class RemoteCopy:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._fs, self._root = open_uri(uri, "train.storage", "s3://bucket/folder")
-        self._pushed: dict[str, tuple[int, int]] = {}
+        self._place = Place(uri, "train.storage")
+        self._fs, self._root = self.arrow
+        self._transfers = Transfers(self._place)
         self._pulled: dict[str, float] | None = None
         what, remedy = (
             f"{uri.partition('?')[0]} is being trained to",
@@ -67,8 +67,6 @@ class RemoteCopy:
             InputError: another process holds it.
             OSError: the storage does not answer.
         """
-        if self._fs.type_name == "local":
-            self._fs.create_dir(f"{self._root}/{LEASE}".rpartition("/")[0])
         with self._lease.hold():
             yield
 
@@ -84,7 +82,7 @@ class RemoteCopy:
     @property
     def arrow(self) -> tuple[pa.fs.FileSystem, str]:
         """The file system, and the folder's path in it."""
-        return self._fs, self._root
+        return self._place.filesystem, self._place.root
 
     def modified(self) -> dict[str, float]:
         """Return the files in the copy, relative to it, with the Unix times of their last changes.
@@ -140,10 +138,7 @@ class RemoteCopy:
         """
         self._lease.check_held()
         for name in names:
-            state = _state(folder / name)
-            if self._pushed.get(name) != state:
-                upload(folder / name, self._fs, f"{self._root}/{name}")
-                self._pushed[name] = state
+            self._transfers.send(name, folder)
 
     def delete(self, name: str) -> None:
         """Delete a file of the copy, if it is there."""
@@ -173,8 +168,7 @@ class RemoteCopy:
         for name in sorted(names, key=_order):
             # An old checkpoint may go while this reads.
             with suppress(FileNotFoundError) if name.startswith("checkpoints/step-") else nullcontext():
-                self.fetch(name, folder)
-                self._pushed[name] = _state(folder / name)
+                self._transfers.fetch(name, folder)
         # Of a state that the copy has left behind: see `Run.steps_ahead`.
         for checkpoint in (folder / "checkpoints").glob("step-*.pt"):
             if f"checkpoints/{checkpoint.name}" not in names:
@@ -187,13 +181,7 @@ class RemoteCopy:
             FileNotFoundError: it is not there.
             OSError: the storage does not answer.
         """
-        with (
-            self._fs.open_input_stream(f"{self._root}/{name}") as source,
-            whole_file(folder / name) as path,
-            path.open("wb") as target,
-        ):
-            while chunk := source.read(CHUNK):
-                target.write(chunk)
+        self._place.fetch(name, folder)
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete these files of the copy, in this order.
@@ -202,7 +190,7 @@ class RemoteCopy:
             OSError: the storage does not answer.
         """
         self._lease.check_held()
-        self._pushed.clear()
+        self._transfers.forget()
         if self._fs.type_name == "local":
             remove_files(Path(self._root), names)
         else:
@@ -219,9 +207,3 @@ def _sent(uri: str, token: str | None) -> RemoteCopy:
 def _order(name: str) -> tuple[bool, bool, str]:
     """Sort key of transfers: `data.json`, which marks a run, first; `config.yaml`, which completes it, last."""
     return name == "config.yaml", name != "data.json", name
-
-
-def _state(file: Path) -> tuple[int, int]:
-    """Return size and time of change, which differ once the file is written again."""
-    stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns

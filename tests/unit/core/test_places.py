@@ -6,8 +6,10 @@ import pickle
 import pytest
 
 from ndsm.cli import main
-from ndsm.core.places import Flag, Place, check_lasting, child
+from ndsm.core.atomic_file import write_whole
+from ndsm.core.places import Flag, Place, Transfers, check_lasting, child
 from ndsm.errors import InputError
+from ndsm.reproduce.remote import StudyCopy
 from ndsm.runs import Run
 
 
@@ -31,6 +33,45 @@ def test_a_folder_is_the_same_at_a_path_and_at_a_uri(as_uri, tmp_path):
     flag.unlink()
     place.delete("below/a")
     assert place.names() == []
+
+
+def test_a_file_is_transferred_again_only_once_it_has_changed(tmp_path):
+    place, mine = Place((tmp_path / "far").as_uri()), tmp_path / "mine"
+    place.write("runs/a", b"first")
+    transfers = Transfers(place)
+    transfers.fetch("runs/a", mine)
+    assert (mine / "runs" / "a").read_bytes() == b"first"
+    place.write("runs/a", b"of another process")
+    transfers.send("runs/a", mine)
+    assert place.read("runs/a") == b"of another process"
+    (mine / "runs" / "a").write_bytes(b"longer than before")
+    transfers.send("runs/a", mine)
+    assert place.read("runs/a") == b"longer than before"
+    place.write("runs/a", b"lost")
+    transfers.forget()
+    transfers.send("runs/a", mine)
+    assert place.read("runs/a") == b"longer than before"
+    with pytest.raises(FileNotFoundError):
+        transfers.fetch("runs/b", mine)
+    assert [p.name for p in (mine / "runs").iterdir()] == ["a"]
+
+
+def test_the_results_of_a_study_at_a_uri_are_taken_up_and_one_process_writes_them(tmp_path):
+    uri, mine, yours = (tmp_path / "far" / "study").as_uri(), tmp_path / "mine", tmp_path / "yours"
+    study = StudyCopy(uri, ["one"])
+    # The lease makes the local folder that it lies in.
+    with study.hold():
+        with pytest.raises(InputError, match="is being written by process"), StudyCopy(uri, []).hold():
+            pass
+        write_whole(mine / "results.json", b"{}")
+        write_whole(mine / "samples" / "one.npy", b"rows")
+        write_whole(mine / "notes.txt", b"not sent")
+        study.push(mine)
+    assert study.place.names() == ["results.json", "samples/one.npy"]
+    StudyCopy(uri, ["one"]).pull(yours, fresh=False)
+    assert (yours / "samples" / "one.npy").read_bytes() == b"rows"
+    StudyCopy(uri, ["one"]).pull(yours, fresh=True)
+    assert study.place.names() == []
 
 
 def test_a_folder_below_keeps_the_options_of_the_file_system():

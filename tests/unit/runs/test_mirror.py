@@ -264,7 +264,7 @@ def test_an_interrupted_upload_leaves_the_file_that_was_there(storage, tmp_path,
     mirror.push_files(tmp_path, file.name)
     file.write_bytes(b"this is the longer successor")
     with monkeypatch.context() as patch:
-        patch.setattr("ndsm.runs.mirror.CHUNK", 4)
+        patch.setattr("ndsm.core.places.CHUNK", 4)
         patch.setattr(Path, "open", lambda self, mode: Torn(b"this is the longer successor"))
         with pytest.raises(OSError, match="torn"):
             mirror.push_files(tmp_path, file.name)
