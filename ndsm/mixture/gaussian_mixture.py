@@ -63,6 +63,16 @@ ROUNDING = 1e-15
 """Relative rounding error per weight of a sum of weights in float64."""
 
 
+def _placed(device: torch.device | str) -> torch.device:
+    """The device as tensors there say it: `cuda` is the current GPU, `cuda:0` for instance."""
+    named = torch.device(device)
+    return (
+        named
+        if named.type in ("cpu", "meta") or named.index is not None
+        else torch.empty(0, device=named).device
+    )
+
+
 class GaussianMixture:
     """Mixture Σ_i w_i N(μ_i, Σ_i) as a torch object.
 
@@ -112,7 +122,7 @@ class GaussianMixture:
         total = w.sum()
         self.weights = w if abs(float(total) - 1) < ROUNDING * len(w) else w / total
         self.means, self.covariances = mu, cov
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype = _placed(device), dtype
         eigenvalues = self.eigenvalues()
         if not (bool((w > 0).all()) and bool(torch.isfinite(mu).all()) and float(eigenvalues.min()) > 0):
             raise InputError(
@@ -210,8 +220,8 @@ class GaussianMixture:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "GaussianMixture":
-        """The same mixture, computing on another device or in another precision."""
-        if (device is None or torch.device(device) == self.device) and dtype in (None, self.dtype):
+        """The same mixture, computing on another device or in another precision; itself where neither is another."""
+        if (device is None or _placed(device) == self.device) and dtype in (None, self.dtype):
             return self
         return GaussianMixture(
             self.weights,

@@ -93,7 +93,7 @@ class Process(Protocol):
         ...
 
     def to(self, device: torch.device | str) -> Self:
-        """The same process on another device."""
+        """The same process on another device; itself where it is there."""
         ...
 
     def starting_from(self, prior: GaussianMixture) -> Self:

@@ -101,8 +101,9 @@ class Components:
         return out
 
     def to(self, device: torch.device | str) -> "Components":
-        """The same on another device."""
-        return self if torch.device(device) == self.mixture.device else Components(self.mixture.to(device))
+        """The same on another device; itself where it is there."""
+        mixture = self.mixture.to(device)
+        return self if mixture is self.mixture else Components(mixture)
 
     def with_weights(self, weights: Tensor) -> "Components":
         """The same with other shares π of generated rows, (K,), of which some may be 0.

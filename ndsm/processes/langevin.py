@@ -79,12 +79,16 @@ class Langevin:
         return self.mixture
 
     def to(self, device: torch.device | str) -> Self:
-        """The same process on another device; a drift of your own follows its argument's device."""
+        """The same process on another device, itself where it is there; a drift of your own follows its argument's device."""
+        mixture = None if self.mixture is None else self.mixture.to(device)
+        # Most often one object: a mixture factorises its covariances on each device.
+        prior = mixture if self._prior is self.mixture else self._prior
+        if isinstance(prior, GaussianMixture):
+            prior = prior.to(device)
+        if mixture is self.mixture and prior is self._prior:
+            return self
         moved = copy.copy(self)
-        if self.mixture is not None:
-            moved.mixture = self.mixture.to(device)
-        if isinstance(self._prior, GaussianMixture):
-            moved._prior = self._prior.to(device)
+        moved.mixture, moved._prior = mixture, prior
         return moved
 
     def starting_from(self, prior: Prior) -> Self:

@@ -90,8 +90,9 @@ class Linear(ABC):
         """g(t)."""
 
     def to(self, device: torch.device | str) -> Self:
-        """The same process with its prior on another device."""
-        return self if self.mixture is None else self.starting_from(self.mixture.to(device))
+        """The same process with its prior on another device; itself where that is there."""
+        mixture = None if self.mixture is None else self.mixture.to(device)
+        return self if mixture is None or mixture is self.mixture else self.starting_from(mixture)
 
     def drift(self, y: Tensor, t: float) -> Tensor:
         """f(y, t) = a(t) y, (B, d) → (B, d)."""

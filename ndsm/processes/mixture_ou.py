@@ -48,7 +48,7 @@ class MixtureOU(OU):
         return self._components
 
     def to(self, device: torch.device | str) -> Self:
-        """The same process on another device."""
+        """The same process on another device; itself where it is there."""
         moved = super().to(device)
         if moved is not self:
             moved._components = self._components.to(device)

@@ -1,7 +1,7 @@
 """A trained model in the units of its data: sampling, log-densities, imputation, reconstruction and denoising."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple, cast
 
@@ -69,6 +69,8 @@ class TrainedModel:
     """Training rows of each label, if labels were learned."""
     second_order: SecondOrderScore | None = None
     """A second-order score of the model, if one was trained."""
+    _process: Process | None = field(default=None, init=False, repr=False, compare=False)
+    """The process where it was moved to last, so that its mixture is factorised there once."""
 
     @classmethod
     def of(cls, run: Run, own: Langevin | None = None, device: str | None = None) -> "TrainedModel":
@@ -112,7 +114,8 @@ class TrainedModel:
     @property
     def process(self) -> Process:
         """The noising process, on the network's device."""
-        return self.problem.process.to(self.device)
+        self._process = (self._process or self.problem.process).to(self.device)
+        return self._process
 
     def rows(
         self,
