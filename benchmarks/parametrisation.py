@@ -12,7 +12,6 @@ import json
 import statistics
 from typing import Any
 
-import numpy as np
 import torch
 
 from ndsm.config import load_config
@@ -51,7 +50,7 @@ def run(preset: str, fields: dict[str, Any], seed: int) -> dict[str, float]:
         for _ in records:
             pass
     model = TrainedModel.trained_on(dataset, problem, trainer.ema.eval())
-    metrics = evaluate(dataset, np.concatenate(list(model.rows(N, seed))), None, seed)
+    metrics = evaluate(dataset, model.all_rows(N, seed), None, seed)
     return {key: metrics[key] for key in (*METRICS, "nonfinite", "swd2_floor") if key in metrics}
 
 

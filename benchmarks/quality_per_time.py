@@ -122,7 +122,7 @@ def run(preset: str, fields: dict[str, Any], seed: int, seconds: float) -> list[
             ):
                 spent += time.process_time() - started
                 model = TrainedModel.trained_on(dataset, problem, copy.deepcopy(trainer.ema).eval())
-                rows = np.concatenate(list(model.rows(ROWS[preset], seed)))
+                rows = model.all_rows(ROWS[preset], seed)
                 found.append((record.step, *measure(dataset, rows, seed), held_out.loss(model.network)))
                 started = time.process_time()
             if len(found) == len(FRACTIONS):

@@ -133,7 +133,7 @@ def searched(run: Run, held_out: Dataset, n: int, budget: int, trials: int) -> t
         return Flow(kernel_of, "searched", order, noise, spacing)
 
     def distance(trial: optuna.Trial) -> float:
-        rows = np.concatenate(list(model.rows(n, SEARCH_SEED, budget, sampler(trial))))
+        rows = model.all_rows(n, SEARCH_SEED, budget, sampler(trial))
         return float(np.nan_to_num(quality(held_out, rows)["distance"], nan=1e9))
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
@@ -167,7 +167,7 @@ def table(models: dict[str, tuple[Run, Choices]], dataset: Dataset, n: int, budg
             for name, sampler in choices(budget):
                 asked.clear()
                 try:
-                    rows = np.concatenate(list(model.rows(n, 0, budget, sampler)))
+                    rows = model.all_rows(n, 0, budget, sampler)
                 except InputError as error:
                     print(f"{model_name:10} {name:18} {budget:5}  {error}", flush=True)
                     continue

@@ -245,7 +245,7 @@ def _picture(summary: "Summary", record: TrialRecord) -> bytes | None:
     except InputError:
         return None
     seed = summary.setting.scorer.seed
-    rows = np.concatenate(list(model.rows(PICTURED_ROWS, seed)))
+    rows = model.all_rows(PICTURED_ROWS, seed)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "samples.png"
         samples_figure(summary.dataset, rows, model.prior_rows(PICTURED_ROWS, seed), path, record.name)

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from ndsm.core.hashing import fingerprint
 from ndsm.data import Dataset
 from ndsm.errors import InputError
@@ -90,7 +88,7 @@ class Scorer:
         Raises:
             FloatingPointError: it generates NaN or infinity.
         """
-        rows = np.concatenate(list(model.rows(self.rows, self.seed)))
+        rows = model.all_rows(self.rows, self.seed)
         metrics = evaluate(self.dataset, rows, None, self.seed)
         score = metrics[self.metric]
         if score is None or metrics["nonfinite"]:

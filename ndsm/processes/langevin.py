@@ -82,7 +82,7 @@ class Langevin:
         """The same process on another device, itself where it is there; a drift of your own follows its argument's device."""
         mixture = None if self.mixture is None else self.mixture.to(device)
         # Most often one object: a mixture factorises its covariances on each device.
-        prior = mixture if self._prior is self.mixture else self._prior
+        prior = self._prior if mixture is None or self._prior is not self.mixture else mixture
         if isinstance(prior, GaussianMixture):
             prior = prior.to(device)
         if mixture is self.mixture and prior is self._prior:

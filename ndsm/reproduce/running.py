@@ -73,7 +73,7 @@ def _train(job: Job, run: Run, stop: Path | Flag) -> Result:
     n, seed = job.config.evaluate.n, job.config.train.seed
     model = TrainedModel.of(run)
     moments.complete(model)
-    samples = np.concatenate(list(model.rows(n, seed)))
+    samples = model.all_rows(n, seed)
     prior = model.prior_rows(n, seed) if job.prior else None
     truth = experiment.dataset
     if truth.toy is not None:
@@ -142,7 +142,7 @@ class _Moments:
 
     def _evaluate(self, step: int, model: TrainedModel) -> None:
         job = self._job
-        rows = np.concatenate(list(model.rows(job.moment_rows, job.seed)))
+        rows = model.all_rows(job.moment_rows, job.seed)
         metrics = evaluate(self._experiment.dataset, rows, None, job.seed)
         kept = {key: metrics[key] for key in job.keys if isinstance(metrics[key], (int, float))}
         line = {**self._times(step), **kept}

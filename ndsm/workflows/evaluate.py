@@ -70,7 +70,7 @@ def evaluate_checkpoint(
     trainer, _ = start(problem, checkpoint)
     model = TrainedModel.trained_on(dataset, problem, trainer.ema.eval())
     n, seed, picture = problem.config.evaluate.n, problem.config.train.seed, io.BytesIO()
-    samples, prior = np.concatenate(list(model.rows(n, seed))), model.prior_rows(n, seed)
+    samples, prior = model.all_rows(n, seed), model.prior_rows(n, seed)
     samples_figure(dataset, samples, prior, picture, title=f"{run.path.name}, step {trainer.steps}")
     metrics = compare(model, dataset, samples, prior, seed)
     return {"step": trainer.steps, **metrics}, picture.getvalue()

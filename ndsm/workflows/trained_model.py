@@ -174,6 +174,10 @@ class TrainedModel:
         generated = generate(process, score, times, n, seed, self.device, chosen, first_chunk)
         return (x.cpu().numpy() for x in generated)
 
+    def all_rows(self, n: int, seed: int, *settings: Any, **named: Any) -> np.ndarray:
+        """Generate n rows in model units, (n, d) float32; arguments and errors as of `rows`."""
+        return np.concatenate(list(self.rows(n, seed, *settings, **named)))
+
     def labelled_rows(
         self,
         n: int,

@@ -166,7 +166,7 @@ def test_a_run_with_symmetry_is_written_and_read(problems, tmp_path):
     run = Run(tmp_path / "run")
     run.begin(problem.config, describe_data(dataset, dataset.stamp), problem.process.mixture)
     run.save_weights(trainer.ema, trainer.model)
-    rows = np.concatenate(list(TrainedModel.of(run).rows(30, 0)))
+    rows = TrainedModel.of(run).all_rows(30, 0)
     assert rows.shape == (30, 64)
     assert np.isfinite(rows).all()
     # The density has the symmetry too; its exact divergence maps the model over directions.

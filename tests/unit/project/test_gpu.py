@@ -44,7 +44,7 @@ def test_every_objective_trains_on_the_gpu_and_generates_there(kind, network, tm
         assert np.isfinite(record.metrics["loss"])
     model = TrainedModel.of(run)
     assert {p.device.type for p in model.network.parameters()} == {"cuda"}
-    rows = np.concatenate(list(model.rows(500, 0)))
+    rows = model.all_rows(500, 0)
     assert rows.shape == (500, 64)
     assert np.isfinite(rows).all()
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_run import TINY
 
 from ndsm.cli import main
 from ndsm.config import load_config
@@ -12,20 +13,8 @@ from ndsm.runs.status import status
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally
 
-TINY = {
-    "data.n": 300,
-    "network.width": 8,
-    "network.depth": 1,
-    "reference.n_init": 1,
-    "train.steps": 40,
-    "train.batch_rows": 50,
-    "train.block_mb": 0.02,
-    "train.device": "cpu",
-    "train.checkpoint_seconds": 1e-9,
-    "evaluate.n": 100,
-    "sample.steps": 80,
-}
-MORE = {**TINY, "train.steps": 80, "train.lr": 3e-4, "train.lr_schedule": "constant"}
+SETTINGS = {**TINY, "evaluate.n": 100, "sample.steps": 80}
+MORE = {**SETTINGS, "train.steps": 80, "train.lr": 3e-4, "train.lr_schedule": "constant"}
 
 
 def go_on(run, fields, **options):
@@ -41,7 +30,7 @@ def command(out, fields, *more):
 
 def test_a_trained_run_goes_on_with_more_steps_and_another_rate(tmp_path, train_arcs, capsys):
     run = Run(tmp_path / "mine")
-    train_arcs(run, TINY)
+    train_arcs(run, SETTINGS)
     before, lines = (run.path / "model.safetensors").read_bytes(), run.metrics_since(0)[0]
     assert command(tmp_path, MORE) == 2
     said = capsys.readouterr().err
@@ -61,20 +50,20 @@ def test_a_trained_run_goes_on_with_more_steps_and_another_rate(tmp_path, train_
     assert run.config().train.steps == 80
     (line,) = run.continuations()
     assert line["step"] == 40
-    assert line["config"] == training_hash(load_config("toy-arcs", TINY))
+    assert line["config"] == training_hash(load_config("toy-arcs", SETTINGS))
     assert line["changed"]["train.steps"] == [40, 80]
     assert status(run)["state"] == "finished"
     # The same command, with the word and without it, finds nothing left to do.
     assert command(tmp_path, MORE, "--continue") == command(tmp_path, MORE) == 0
     assert len(run.continuations()) == 1
     # The former values are no longer the run's.
-    assert command(tmp_path, TINY) == 2
+    assert command(tmp_path, SETTINGS) == 2
 
 
 def test_a_continued_run_that_is_stopped_resumes_bitwise_by_the_plain_command(tmp_path, train_arcs):
     whole, stopped = Run(tmp_path / "whole"), Run(tmp_path / "stopped")
     for run in (whole, stopped):
-        train_arcs(run, TINY, stop_at=20)
+        train_arcs(run, SETTINGS, stop_at=20)
     experiment = prepare(load_config("toy-arcs", MORE), stopped, continued=True)
     begin(experiment)
     # It ends before its first checkpoint: the newest is one of the configuration before.
@@ -92,7 +81,7 @@ def test_a_continued_run_that_is_stopped_resumes_bitwise_by_the_plain_command(tm
 
 def test_a_run_goes_on_as_if_it_had_been_begun_with_so_many_steps(tmp_path, train_arcs):
     """With a constant rate nothing depends on train.steps."""
-    constant = {**TINY, "train.lr_schedule": "constant"}
+    constant = {**SETTINGS, "train.lr_schedule": "constant"}
     whole, continued = Run(tmp_path / "whole"), Run(tmp_path / "continued")
     train_arcs(whole, {**constant, "train.steps": 60})
     train_arcs(continued, constant)
@@ -109,16 +98,16 @@ def test_what_a_run_cannot_be_continued_with_is_one_sentence(tmp_path, train_arc
             prepare(load_config("toy-arcs", fields), run, continued=True, **options)
 
     refused(MORE, r"--continue: expected a run in .*mine, found none")
-    train_arcs(run, TINY)
+    train_arcs(run, SETTINGS)
     refused(
         {**MORE, "network.width": 16},
         r"the run's own values of all fields but .*train.steps, .* found network.width \(8 before",
     )
     refused({**MORE, "train.seed": 1}, r"found train.seed \(0 before, 1 now\); train a run of another --name")
     refused({**MORE, "train.steps": 30}, "expected train.steps above the 40 that .* has taken, found 30")
-    refused({**TINY, "train.lr": 1e-4}, "expected train.steps above the 40")
+    refused({**SETTINGS, "train.lr": 1e-4}, "expected train.steps above the 40")
     refused(MORE, "found both", fresh=True)
-    assert run.config() == load_config("toy-arcs", TINY)
+    assert run.config() == load_config("toy-arcs", SETTINGS)
     assert run.continuations() == []
 
 
@@ -126,9 +115,9 @@ def test_a_diverged_run_goes_on_as_its_message_says(tmp_path, train_arcs, capsys
     """A rate so large that the loss overflows; the message's remedy is then typed."""
     run, wild = (
         Run(tmp_path / "mine"),
-        {**TINY, "train.steps": 400, "train.lr": 1e38, "train.grad_clip": "inf"},
+        {**SETTINGS, "train.steps": 400, "train.lr": 1e38, "train.grad_clip": "inf"},
     )
-    train_arcs(run, {**TINY, "train.steps": 400}, stop_at=20)
+    train_arcs(run, {**SETTINGS, "train.steps": 400}, stop_at=20)
     assert command(tmp_path, wild, "--continue") == 1
     said = capsys.readouterr().err
     saved = run.last_step()
@@ -147,7 +136,7 @@ def test_a_diverged_run_goes_on_as_its_message_says(tmp_path, train_arcs, capsys
 def test_a_run_at_a_uri_is_continued_on_another_machine(tmp_path, train_arcs):
     storage = (tmp_path / "far away").as_uri()
     first = Run.at(tmp_path / "here", storage, "mine")
-    train_arcs(first, TINY)
+    train_arcs(first, SETTINGS)
     other = Run.at(tmp_path / "there", storage, "mine")
     go_on(other, MORE)
     assert other.last_step() == 80
@@ -160,7 +149,7 @@ def test_a_continuation_that_was_cut_short_can_be_typed_again(tmp_path, train_ar
     """The line is written and the configuration is not, or is here and not in the copy."""
     storage = (tmp_path / "far away").as_uri()
     run = Run.at(tmp_path / "here", storage, "mine")
-    train_arcs(run, TINY)
+    train_arcs(run, SETTINGS)
 
     def killed(*args):
         raise KeyboardInterrupt

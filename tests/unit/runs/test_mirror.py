@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_run import TINY
 
 from ndsm.cli import main
 from ndsm.config import load_config
@@ -20,17 +21,6 @@ from ndsm.runs.mirror import LEASE, RemoteCopy
 from ndsm.runs.status import status
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally
-
-TINY = {
-    "data.n": 300,
-    "network.width": 8,
-    "network.depth": 1,
-    "train.steps": 40,
-    "train.batch_rows": 50,
-    "train.block_mb": 0.02,
-    "train.device": "cpu",
-    "train.checkpoint_seconds": 1e-9,
-}
 
 
 @pytest.fixture(params=["file", "s3"])

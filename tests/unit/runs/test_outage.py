@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from tiny_run import TINY
 
 from ndsm.config import load_config
 from ndsm.core.atomic_file import needs_room
@@ -12,17 +13,7 @@ from ndsm.runs.outage import FIRST_PAUSE, Outage, StorageAway, passes
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally
 
-TINY = {
-    "data.n": 300,
-    "network.width": 8,
-    "network.depth": 1,
-    "reference.n_init": 1,
-    "train.steps": 60,
-    "train.batch_rows": 50,
-    "train.block_mb": 0.02,
-    "train.device": "cpu",
-    "train.checkpoint_seconds": 1e-9,
-}
+SETTINGS = {**TINY, "train.steps": 60}
 
 
 class Disk:
@@ -75,7 +66,7 @@ def test_training_goes_on_while_the_storage_is_away(tmp_path, disk, train_arcs):
             saved_meanwhile.append(run.last_step())
             disk.bring_back()
 
-    train(run, TINY, at)
+    train(run, SETTINGS, at)
     assert saved_meanwhile == [50]
     assert len(said) == 2, said
     assert "does not answer" in said[0]
@@ -83,7 +74,7 @@ def test_training_goes_on_while_the_storage_is_away(tmp_path, disk, train_arcs):
     assert "answers again" in said[1]
     assert there(disk)[-1] == "checkpoints/step-000000060.pt"
     whole = Run(tmp_path / "whole")
-    train_arcs(whole, TINY)
+    train_arcs(whole, SETTINGS)
     copy = Run.at(tmp_path / "there", disk.uri, "mine")
     assert (copy.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
     assert [line["step"] for line in copy.metrics_since(0)[0]] == [10, 20, 30, 40, 50, 60]
@@ -99,7 +90,7 @@ def test_the_end_waits_for_the_storage_and_a_stop_does_not(tmp_path, disk):
         elif step == 30:
             run.stop_file.touch()
 
-    train(run, TINY, at)
+    train(run, SETTINGS, at)
     assert run.last_step() == 40
     disk.bring_back()
     # The folder is ahead of the copy, and what it has is not lost.
@@ -112,7 +103,7 @@ def test_the_end_waits_for_the_storage_and_a_stop_does_not(tmp_path, disk):
             disk.take_away()
 
     run.outage.say = lambda text: (said.append(text), disk.bring_back() if "does not" in text else None)
-    train(run, TINY, away_at_the_end)
+    train(run, SETTINGS, away_at_the_end)
     assert ["answers again" in text for text in said] == [False, True]
     assert there(disk)[-1] == "checkpoints/step-000000060.pt"
 
@@ -124,25 +115,25 @@ def test_storage_that_stays_away_ends_the_run_with_a_sentence(tmp_path, disk):
         StorageAway,
         match=r"has not answered for .*: what it lacks is in .*mine, and the same command goes on",
     ):
-        train(run, {**TINY, "train.storage_seconds": 0.1}, lambda step: step == 30 and disk.take_away())
+        train(run, {**SETTINGS, "train.storage_seconds": 0.1}, lambda step: step == 30 and disk.take_away())
     assert run.last_step() >= 40
     disk.bring_back()
     last = run.last_step()
     again = Run.at(tmp_path / "here", disk.uri, "mine")
     assert again.last_step() == last
-    train(again, TINY)
+    train(again, SETTINGS)
     assert there(disk)[-1] == "checkpoints/step-000000060.pt"
 
 
 def test_a_copy_that_was_trained_further_elsewhere_wins(tmp_path, disk):
     """Also over a later step here that it does not come from: two machines trained on from one checkpoint."""
     here = Run.at(tmp_path / "here", disk.uri, "mine")
-    train(here, TINY, lambda step: step == 10 and here.stop_file.touch())
+    train(here, SETTINGS, lambda step: step == 10 and here.stop_file.touch())
     elsewhere = Run.at(tmp_path / "there", disk.uri, "mine")
-    train(elsewhere, TINY, lambda step: step == 30 and elsewhere.stop_file.touch())
+    train(elsewhere, SETTINGS, lambda step: step == 30 and elsewhere.stop_file.touch())
     # This machine saw nothing of that, and went on by itself.
     with_copy = Run(here.path)
-    train(with_copy, TINY, lambda step: step == 40 and with_copy.stop_file.touch())
+    train(with_copy, SETTINGS, lambda step: step == 40 and with_copy.stop_file.touch())
     assert with_copy.last_step() == 50 > elsewhere.last_step()
     again = Run.at(tmp_path / "here", disk.uri, "mine")
     assert again.last_step() == elsewhere.last_step() == 40
@@ -150,7 +141,7 @@ def test_a_copy_that_was_trained_further_elsewhere_wins(tmp_path, disk):
 
 def test_a_newer_checkpoint_that_is_damaged_does_not_win(tmp_path, disk):
     run = Run.at(tmp_path / "here", disk.uri, "mine")
-    train(run, TINY, lambda step: step == 30 and run.stop_file.touch())
+    train(run, SETTINGS, lambda step: step == 30 and run.stop_file.touch())
     newest = run.path / "checkpoints" / "step-000000050.pt"
     newest.write_bytes(b"not whole")
     assert Run.at(tmp_path / "here", disk.uri, "mine").last_step() == 40

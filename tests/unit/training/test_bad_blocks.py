@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from tiny_run import TINY
 
 from ndsm.config import load_config
 from ndsm.errors import BadBlock, InputError
@@ -16,17 +17,7 @@ from ndsm.training.bad_blocks import SUBSTITUTES, BadBlocks
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally
 
-TINY = {
-    "data.n": 300,
-    "network.width": 8,
-    "network.depth": 1,
-    "reference.n_init": 1,
-    "train.steps": 40,
-    "train.batch_rows": 50,
-    "train.block_mb": 0.005,
-    "train.device": "cpu",
-    "train.checkpoint_seconds": 1e-9,
-}
+SETTINGS = {**TINY, "train.block_mb": 0.005}
 
 
 def train(run, fields, fails, stop_at=None):
@@ -55,7 +46,7 @@ def test_by_default_a_run_ends_at_a_bad_block_with_its_index(tmp_path):
     with pytest.raises(
         BadBlock, match="block 5 could not be simulated in 3 tries: ZeroDivisionError: at 5; the run ends"
     ) as raised:
-        train(run, TINY, at_block_5)
+        train(run, SETTINGS, at_block_5)
     # The user's own traceback is not lost.
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
     assert run.skipped_blocks() == []
@@ -63,7 +54,7 @@ def test_by_default_a_run_ends_at_a_bad_block_with_its_index(tmp_path):
 
 def test_a_run_without_a_bad_block_is_the_same_however_often_it_stops(tmp_path):
     """The block that takes a bad one's place belongs to the index: also where the ring is filled again."""
-    fields = {**TINY, "train.max_bad_blocks": 1}
+    fields = {**SETTINGS, "train.max_bad_blocks": 1}
     whole, stopped = Run(tmp_path / "whole"), Run(tmp_path / "stopped")
     with pytest.warns(UserWarning, match="block 5 could not be simulated .*; another one takes its place"):
         asked = train(whole, fields, at_block_5)
@@ -104,7 +95,7 @@ def test_one_more_bad_block_than_may_be_left_out_ends_the_run(tmp_path):
             match=r"block 7 .*: the drift ran away; more than train.max_bad_blocks \(1\) such blocks",
         ),
     ):
-        train(run, {**TINY, "train.max_bad_blocks": 1}, fails)
+        train(run, {**SETTINGS, "train.max_bad_blocks": 1}, fails)
     assert run.skipped_blocks() == [5]
 
 

@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from tiny_run import TINY
 
 from ndsm.cli import main
 from ndsm.config import load_config
@@ -13,17 +14,7 @@ from ndsm.training.goodput import TimeSpent, goodput
 from ndsm.workflows.setup import begin, prepare
 from ndsm.workflows.train import train_locally
 
-TINY = {
-    "data.n": 300,
-    "network.width": 8,
-    "network.depth": 1,
-    "reference.n_init": 1,
-    "train.steps": 80,
-    "train.batch_rows": 50,
-    "train.block_mb": 0.02,
-    "train.device": "cpu",
-    "train.checkpoint_seconds": 1e-9,
-}
+SETTINGS = {**TINY, "train.steps": 80}
 PARTS = ("useful_seconds", "stall_seconds", "pause_seconds", "warm_up_seconds", "restart_seconds")
 
 
@@ -56,7 +47,7 @@ def test_parts_of_a_known_run():
 
 def test_a_crash_costs_the_time_until_the_run_goes_on_and_a_stop_does_not(tmp_path, capsys):
     run = Run(tmp_path / "mine")
-    experiment = prepare(load_config("toy-arcs", TINY), run)
+    experiment = prepare(load_config("toy-arcs", SETTINGS), run)
     begin(experiment)
     training = train_locally(experiment)
     while next(training).step < 20:
@@ -66,7 +57,7 @@ def test_a_crash_costs_the_time_until_the_run_goes_on_and_a_stop_does_not(tmp_pa
     check(run.last_metrics())
     crashed, stopped = 1000.0, 5000.0
     shift(run, crashed)
-    experiment = prepare(load_config("toy-arcs", TINY), run)
+    experiment = prepare(load_config("toy-arcs", SETTINGS), run)
     begin(experiment)
     training = train_locally(experiment)
     line = next(training).metrics
@@ -77,7 +68,7 @@ def test_a_crash_costs_the_time_until_the_run_goes_on_and_a_stop_does_not(tmp_pa
     list(training)
     before = run.last_metrics()
     shift(run, stopped)
-    experiment = prepare(load_config("toy-arcs", TINY), run)
+    experiment = prepare(load_config("toy-arcs", SETTINGS), run)
     begin(experiment)
     for record in train_locally(experiment):
         check(record.metrics)
@@ -91,7 +82,7 @@ def test_a_crash_costs_the_time_until_the_run_goes_on_and_a_stop_does_not(tmp_pa
 
 def test_pauses_between_steps_are_no_steps(tmp_path):
     run = Run(tmp_path / "mine")
-    experiment = prepare(load_config("toy-arcs", TINY), run)
+    experiment = prepare(load_config("toy-arcs", SETTINGS), run)
     begin(experiment)
     for _ in train_locally(experiment):
         time.sleep(0.05)

@@ -46,7 +46,7 @@ def test_the_largest_noise_scale_is_the_largest_distance_of_the_data(trained):
     assert again.process.sigma_max == process.sigma_max
     # The same configuration resumes the run.
     assert prepare(load_config("toy-arcs", VE), run).problem.process.sigma_max == process.sigma_max
-    assert np.isfinite(np.concatenate(list(TrainedModel.of(run).rows(20, 0)))).all()
+    assert np.isfinite(TrainedModel.of(run).all_rows(20, 0)).all()
 
 
 def test_rows_closer_than_the_smallest_noise_scale_are_refused(tmp_path):
