@@ -2,7 +2,7 @@
 
 A component is drawn by the mixture's probabilities given the known numbers. In its coordinates u these are linear conditions
 (L u)_known = y_known - μ_known. With the factorisation L_knownᵀ = Q R, Q a rotation, they fix the first numbers of v = Qᵀ u, and the
-noising, whose noise a rotation leaves as it is, is the same in v. So `ndsm.inference.imputation` completes v.
+noising, whose noise a rotation leaves as it is, is the same in v. So `ndsm.inference.completions` completes v.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ndsm.core.rng import torch_stream
 from ndsm.core.types import Score
-from ndsm.inference.imputation import CHUNK_VALUES, PARTICLES, Streams, populations, warn_of_few
+from ndsm.inference.completions import CHUNK_VALUES, Streams, populations, warn_of_few
 from ndsm.processes import Components, Process, of_components, require
 from ndsm.processes.components import draw_by_weight
 
@@ -29,9 +29,9 @@ def impute_in_components(
     steps: int,
     end_dt: float,
     seed: int,
-    device: torch.device | str = "cpu",
-    particles: int = PARTICLES,
-    advance: Callable[[int], None] = lambda done: None,
+    device: torch.device | str,
+    particles: int,
+    advance: Callable[[int], None],
 ) -> np.ndarray:
     """As `ndsm.inference.imputation.impute`, with a component for each draw of each row.
 

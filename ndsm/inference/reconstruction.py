@@ -8,8 +8,8 @@ import torch
 
 from ndsm.core.rng import torch_stream
 from ndsm.core.types import Score
+from ndsm.inference.completions import CHUNK_VALUES
 from ndsm.inference.guidance import MomentMatched
-from ndsm.inference.imputation import CHUNK_VALUES
 from ndsm.inference.noised_references import noised_measurements, start_given
 from ndsm.inference.operators import Operator
 from ndsm.inference.projection import ProjectedSampler

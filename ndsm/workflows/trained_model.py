@@ -13,7 +13,6 @@ from ndsm.core.rng import numpy_stream, stream_seed
 from ndsm.data import Dataset, Scaling, TableSchema
 from ndsm.data.dequantising import quantised
 from ndsm.errors import InputError
-from ndsm.inference.component_imputation import impute_in_components
 from ndsm.inference.guidance import Labelled, Operator
 from ndsm.inference.imputation import STEPS, impute
 from ndsm.inference.likelihood import LogDensity, log_density_of_rows
@@ -313,8 +312,7 @@ class TrainedModel:
             # Known numbers of a run with data.dequantize: the middle of where its noise may have put them.
             noise = (problem.config.data.dequantize or 0.0) / 2
             model_rows = self.scaling.apply(rows[incomplete] + noise)
-            complete = impute if self.process.components is None else impute_in_components
-            completed = complete(
+            completed = impute(
                 self.process, self.network, model_rows, draws,
                 checked_evaluations(STEPS if steps is None else steps), problem.end_dt, seed, self.device,
                 problem.config.sample.particles if particles is None else particles, advance,

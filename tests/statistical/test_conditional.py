@@ -14,7 +14,8 @@ import torch
 from known_laws import LEAST_P, PROCESSES
 from scipy.stats import kstest
 
-from ndsm.inference.imputation import STEP_SIZE, _langevin, draw_given, impute
+from ndsm.inference.completions import STEP_SIZE, _langevin
+from ndsm.inference.imputation import draw_given, impute
 from ndsm.inference.noised_references import noised as noised_path
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import VP, Langevin
@@ -251,6 +252,6 @@ def test_populations_of_few_completions_are_warned_of(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         impute(*settings)
-    monkeypatch.setattr("ndsm.inference.imputation.FEW", 1.0)
+    monkeypatch.setattr("ndsm.inference.completions.FEW", 1.0)
     with pytest.warns(UserWarning, match=r"the weights leave \d+\.\d of 16 completions"):
         impute(*settings)

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import norm
 
 from ndsm.data import Scaling
-from ndsm.inference.component_imputation import impute_in_components
+from ndsm.inference.imputation import impute
 from ndsm.inference.likelihood import log_density_of_rows
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import MixtureOU
@@ -135,7 +135,7 @@ def test_imputed_numbers_have_the_conditional_law_of_the_mixture(kind):
         torch.tensor([0.4, 0.6]), torch.tensor([[0.0, -2.0, 0.0], [0.5, 2.0, -0.5]]), covariance[kind], kind
     )
     n, known = 2000, np.array([0.4, np.nan, -0.3], dtype=np.float32)
-    rows = impute_in_components(
+    rows = impute(
         MixtureOU(mixture), lambda y, t, component=None: -y, np.tile(known, (n // 20, 1)), 20, 12, 1e-4, 0, particles=4
     )  # fmt: skip
     assert (rows[..., [0, 2]] == known[[0, 2]]).all()
