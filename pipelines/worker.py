@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import ray
@@ -22,6 +22,7 @@ from ndsm.training import (
     Record,
     TrainingSetup,
     block_index,
+    held_out_loss,
     local_source,
     open_replay,
 )
@@ -135,11 +136,14 @@ def train_as_worker(settings: dict[str, Any]) -> None:
             record.metrics.update(counts | ({"events": events} if events else {}))
             yield record
 
+    # The workers' averaged weights are the same.
+    decides = rank == 0 and problem.config.train.patience > 0
     replay = open_replay(problem, resume, trainer.steps, open_source, rank=rank, device=device)
     records = with_advice(training(
         trainer, replay, problem, resume, agree=agree_on(rank, world, device),
         stop=lambda: rank == 0 and (stopped or run.stop_file.exists() or asked()),
         urgent=Notices(ray.train.get_preemption_info), total=total,
+        held_out=held_out_loss(problem, ray.get(settings["data"][0]), trainer) if decides else None,
     ), run)  # fmt: skip
     instruments = Instruments(rank, resume.counts | settings["lost"])
     if rank == 0:
@@ -249,9 +253,8 @@ def agree_on(rank: int, world: int, device: torch.device) -> Callable[[Flags], F
     def agree(flags: Flags) -> Flags:
         if world == 1:
             return flags
-        bits = torch.tensor([flags.report, flags.checkpoint, flags.stop], dtype=torch.uint8, device=device)
+        bits = torch.tensor(astuple(flags), dtype=torch.uint8, device=device)
         dist.broadcast(bits, src=0)
-        report, checkpoint, stop = (bool(b) for b in bits)
-        return Flags(report, checkpoint, stop)
+        return Flags(*(bool(b) for b in bits))
 
     return agree

@@ -81,7 +81,13 @@ def tune(options: SearchOptions) -> bool:
     check_address()
     # Ray's workers may have another working directory.
     root = options.config.data.root.resolve()
-    base = options.config.model_copy(update={"data": options.config.data.model_copy(update={"root": root})})
+    base = options.config.model_copy(
+        update={
+            "data": options.config.data.model_copy(update={"root": root}),
+            # Trials are compared at equal shares of their steps.
+            "train": options.config.train.model_copy(update={"patience": 0}),
+        }
+    )
     dataset = load(base.data, base.train.seed)
     if dataset.notice:
         print(f"ndsm: {dataset.notice}", file=sys.stderr)

@@ -124,6 +124,11 @@ def train(options: TrainOptions) -> None:
                 file=to,
             )
             raise Interrupted
+        if last_metrics["step"] < config.train.steps and "best_step" in last_metrics:
+            say(
+                f"ended early at step {last_metrics['step']}: the held-out loss has not fallen since step {last_metrics['best_step']}, whose "
+                "weights are kept"
+            )
     # What comes now is written to the copy too.
     with run.hold():
         _judge(run, experiment, last >= config.train.steps, options.json)

@@ -26,6 +26,14 @@ class Train(Section):
     """Decay per step of the exponential moving average of the weights; 0 keeps the raw weights."""
     grad_clip: float = setting("training", 10.0, gt=0.0, allow_inf_nan=True, continuable=True)
     """Largest gradient norm; a larger gradient is scaled down to it."""
+    patience: int = setting("training", 0, ge=0, basic=True)
+    """How many held-out losses in a row may be above the smallest before training ends early; the averaged weights of the smallest
+    one are kept. 0 trains all train.steps, holds no rows out and keeps the last weights."""
+    validation_steps: int = setting("training", 100, ge=10, multiple_of=10)
+    """Steps between two held-out losses."""
+    held_out_fraction: float = setting("training", 0.1, gt=0.0, lt=1.0)
+    """Share of the training rows, 10,000 at most, that no training example starts from with train.patience; their loss is the held-out
+    one. Those of data.validation_fraction remain for the metrics alone."""
     seed: int = setting("protocol", 0, ge=0, basic=True)
     """Seed of every random stream of the run."""
     samples_per_insert: float = setting("training", 1.0, gt=0.0)

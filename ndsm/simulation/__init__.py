@@ -4,6 +4,7 @@ Not here: who runs it and where blocks go (`ndsm.training`, `pipelines`), and th
 """
 
 from ndsm.simulation.batches import one_step_batches
+from ndsm.simulation.held_out_rows import held_out_rows
 from ndsm.simulation.records import (
     COMPONENT,
     LABEL,
@@ -23,6 +24,7 @@ __all__ = [
     "WHOLE_PATH",
     "RolloutSpec",
     "RowLayout",
+    "held_out_rows",
     "one_step_batches",
     "paths_per_block",
     "rollout",

@@ -19,6 +19,7 @@ from ndsm.errors import InputError
 from ndsm.processes.base import Process
 from ndsm.processes.integrators import INTEGRATORS, EulerMaruyama, IntegratorName
 from ndsm.processes.modes import Modes
+from ndsm.simulation.held_out_rows import draw_rows
 from ndsm.simulation.path_tangents import MirroredPaths, make_chain
 from ndsm.simulation.records import COMPONENT, LABEL, SCALARS, WHOLE_PATH, RowLayout
 
@@ -57,6 +58,8 @@ class RolloutSpec:
     """Hash of data, mixture, process and grid; a block with another stamp belongs to another run."""
     labels: np.ndarray | None = field(default=None, compare=False)
     """(N,) int16, of the data's rows, if they are recorded."""
+    held_out: float = 0.0
+    """Share of the data's rows that no trajectory starts from, see `held_out_rows`."""
     label_dropout: float = 0.0
     """Share of the recorded labels that are dropped."""
     device: torch.device = CPU
@@ -132,7 +135,7 @@ def shifted_grid(times: np.ndarray, shift: float) -> np.ndarray:
 def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
     """Block number `index`: (spec.rows, spec.layout.width) float32.
 
-    Trajectories start from rows of `data`, (N, d), drawn with replacement (Algorithm 1). They are simulated
+    Trajectories start from rows of `data`, (N, d), drawn with replacement (Algorithm 1), those that are held out excepted. They are simulated
     in groups, each on its own shift of the time grid, so that all times occur and not just the grid's own. On a GPU
     the states stay there until the block is done.
 
@@ -143,7 +146,7 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
     if spec.rows_from == "kernel":
         return _draw(spec, data, index, draws)
     block = torch.empty(spec.rows, spec.layout.width, device=spec.device)
-    start = torch.randint(len(data), (spec.paths,), generator=draws.choices).numpy()
+    start = draw_rows(len(data), spec.paths, spec.held_out, spec.seed, draws.choices)
     groups = np.array_split(start, max(1, round(spec.paths / group_size(spec.paths, data.shape[1]))))
     parts = block.split([len(group) * spec.times_per_path for group in groups])
     simulate = _simulate_with_tangents if "tangent" in spec.layout.records else _simulate
@@ -167,7 +170,7 @@ def rollout(spec: RolloutSpec, data: np.ndarray, index: int) -> np.ndarray:
 def _draw(spec: RolloutSpec, data: np.ndarray, index: int, draws: Draws) -> np.ndarray:
     """Draw a block of rows from the process's kernel, at independent times with the density of the grid's."""
     rows = torch.empty(spec.rows, spec.layout.width, device=spec.device)
-    start = torch.randint(len(data), (spec.rows,), generator=draws.choices).numpy()
+    start = draw_rows(len(data), spec.rows, spec.held_out, spec.seed, draws.choices)
     nodes = np.arange(len(spec.times))
     u = torch.rand(spec.rows, generator=draws.choices, dtype=torch.float64).numpy()
     least = spec.last_dt or float(spec.times[1])

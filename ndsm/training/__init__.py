@@ -4,6 +4,7 @@ Not here: files. What is kept of a training is `ndsm.runs`' and `ndsm.workflows`
 """
 
 from ndsm.training.bad_blocks import BadBlocks
+from ndsm.training.held_out import held_out_loss
 from ndsm.training.limiter import SamplesPerInsert
 from ndsm.training.loop import (
     DECIDE_EVERY,
@@ -44,6 +45,7 @@ __all__ = [
     "block_index",
     "counts_after_restart",
     "fit_mixture",
+    "held_out_loss",
     "local_source",
     "make_problem",
     "open_replay",

@@ -67,6 +67,8 @@ class Flags:
     report: bool
     checkpoint: bool
     stop: bool
+    converged: bool
+    """The held-out loss falls no more."""
 
 
 def resumed(saved: Resume, step: int, world: int, problem: TrainingSetup) -> Resume:
@@ -148,8 +150,9 @@ def train(
     urgent: Callable[[], bool] = lambda: False,
     total: Callable[[dict[str, float]], dict[str, float]] = lambda counts: counts,
     milestones: Collection[int] = (),
+    held_out: Callable[[], float] | None = None,
 ) -> Iterator[Record]:
-    """Steps until `train.steps`, yielding a record every `train.report_seconds` and at each milestone.
+    """Steps until `train.steps` or early stopping, yielding a record every `train.report_seconds` and at each milestone.
 
     Args:
         trainer: at step `trainer.steps`.
@@ -161,6 +164,7 @@ def train(
         urgent: asked at each report, by all workers; true saves a checkpoint at once.
         total: sums the workers' counts; of `stall_fraction` it takes the largest.
         milestones: steps, multiples of DECIDE_EVERY, at which a record is wanted whatever the clock says.
+        held_out: gives the loss by which training ends early, every `train.validation_steps`; the worker that decides has it.
 
     Raises:
         FloatingPointError: the loss is no longer finite; the last checkpoint is from before.
@@ -174,6 +178,9 @@ def train(
     waited, blocks = replay.wait_seconds, replay.blocks_inserted
     # Sums stay tensors until they are reported: reading them every step would wait for the device.
     loss_sum, norm_sum, steps = torch.zeros(()), torch.zeros(()), 0
+    if held_out is not None and not trainer.steps:
+        # A new network's score may be the best for very few rows: where its output is 0 it is the mixture's own.
+        trainer.compare(held_out())
     while trainer.steps < config.steps:
         era_step = trainer.steps - resume.era_step
         loss, norm = trainer.step(replay.batch(era_step))
@@ -181,15 +188,19 @@ def train(
         done = trainer.steps >= config.steps
         if trainer.steps % DECIDE_EVERY and not done:
             continue
+        if held_out is not None and (done or trainer.steps % config.validation_steps == 0):
+            trainer.compare(held_out())
         now = time.monotonic()
         flags = agree(
             Flags(
                 report=trainer.steps in milestones or now - reported >= config.report_seconds,
                 checkpoint=now - saved >= config.checkpoint_seconds,
                 stop=stop(),
+                converged=trainer.out_of_patience,
             )
         )
-        ends = done or flags.stop
+        step, complete = trainer.steps, done or flags.converged
+        ends = complete or flags.stop
         if not (flags.report or flags.checkpoint or ends):
             continue
         loss_mean, norm_mean = float(loss_sum) / steps, float(norm_sum) / steps
@@ -208,12 +219,12 @@ def train(
         spent, paused = spent.plus(stall * seconds, paused), 0.0
         at = replace(resume, seconds=resume.seconds + now - started, counts=counts, spent=asdict(spent))
         metrics = {
-            "step": trainer.steps,
+            "step": step,
             "time": round(time.time(), 3),
             "seconds": round(at.seconds, 3),
             "loss": loss_mean,
             "grad_norm": norm_mean,
-            "lr": trainer.learning_rate(trainer.steps),
+            "lr": trainer.learning_rate(step),
             "steps_per_s": steps / seconds,
             "rollout_rows_per_s": rows / seconds,
             "stall_fraction": stall,
@@ -221,6 +232,11 @@ def train(
             "workers": resume.world,
             "restarts": resume.restarts,
             "next_block": block_index(resume, 0, replay.blocks_inserted),
+            **(
+                {"held_out_loss": trainer.best.last, "best_step": trainer.best.step}
+                if trainer.best.weights
+                else {}
+            ),
             **goodput(spent, at.seconds, at.begun),
             **replay.progress(era_step + 1),
             **counts,
@@ -229,8 +245,10 @@ def train(
         loss_sum, norm_sum, steps = torch.zeros(()), torch.zeros(()), 0
         checkpoint = flags.checkpoint or ends or urgent()
         saved = now if checkpoint else saved
+        if complete:
+            trainer.finish()
         yielded = time.monotonic()
-        yield Record(trainer.steps, metrics, checkpoint, ends, at)
+        yield Record(step, metrics, checkpoint, ends, at)
         paused = time.monotonic() - yielded
         if ends:
             return

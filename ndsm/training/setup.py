@@ -192,10 +192,12 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         k,
         paths,
         config.train.seed,
+        *([config.train.held_out_fraction] if config.train.patience else []),
     )
     spec = RolloutSpec(
         process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, objective.rows_from,
         integrator, stamp, label_dropout=config.network.label_dropout,
+        held_out=config.train.held_out_fraction if config.train.patience else 0.0,
     )  # fmt: skip
     end_dt = last_dt or float(times[1])
     return TrainingSetup(

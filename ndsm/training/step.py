@@ -14,6 +14,7 @@ from ndsm.config import Train
 from ndsm.core.optimizer import Adam
 from ndsm.objectives import Epsilon, GradientMoments, Objective, Score, gradient_moments
 from ndsm.simulation import RowLayout
+from ndsm.training.best_weights import BestWeights
 from ndsm.training.weighting import Weight
 
 
@@ -55,7 +56,9 @@ class Trainer:
         self._averages: list[Tensor] = list(self.ema.parameters())
         self._parameters: list[Tensor] = list(model.parameters())
         self.steps = 0
-        """Steps taken."""
+        """Steps taken, or left out by early stopping."""
+        self.best = BestWeights()
+        """Of a training with `train.patience`."""
 
     @property
     def device(self) -> torch.device:
@@ -64,8 +67,25 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether `train.steps` are taken."""
+        """Whether `train.steps` are taken, or those that are left were left out."""
         return self.steps >= self._config.steps
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last `train.patience` held-out losses were not below the smallest."""
+        return 0 < self._config.patience <= self.best.checks
+
+    def compare(self, held_out_loss: float) -> None:
+        """Keep the averaged weights, whose held-out loss is given, if it is the smallest so far."""
+        self.best.compare(held_out_loss, self.steps, self.ema)
+
+    def finish(self) -> None:
+        """End the training: the averaged weights are the best ones, and the steps that are left are left out."""
+        if self.best.weights:
+            self.ema.load_state_dict(self.best.weights)
+            # A run that is continued has all of its patience again.
+            self.best.checks = 0
+        self.steps = max(self.steps, self._config.steps)
 
     def step(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step on this worker's rows (B, width).
@@ -112,9 +132,9 @@ class Trainer:
         """Mean weighted loss of rows by name, a scalar to differentiate."""
         return self.row_losses(rows).mean()
 
-    def row_losses(self, rows: dict[str, Tensor]) -> Tensor:
-        """Weighted loss of each row, (B,)."""
-        total = self._objective.combined(self._wrapped, rows, self.epsilon(rows["t"]))
+    def row_losses(self, rows: dict[str, Tensor], model: nn.Module | None = None) -> Tensor:
+        """Weighted loss of each row, (B,), by the model that is trained or by another one."""
+        total = self._objective.combined(model or self._wrapped, rows, self.epsilon(rows["t"]))
         return total * self._weight(rows["t"])
 
     def _update_epsilon(self, rows: dict[str, Tensor]) -> None:
@@ -160,6 +180,7 @@ class Trainer:
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epsilon": self.epsilon.state(),
+            **({"best": self.best.state()} if self.best.weights else {}),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -169,3 +190,5 @@ class Trainer:
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epsilon.load_state(state["epsilon"])
+        if "best" in state:
+            self.best.load_state(state["best"])

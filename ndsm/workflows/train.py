@@ -8,7 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from ndsm.runs import Run
-from ndsm.training import BadBlocks, Record, Trainer, TrainingSetup, local_source, open_replay, train
+from ndsm.training import (
+    BadBlocks,
+    Record,
+    Trainer,
+    TrainingSetup,
+    held_out_loss,
+    local_source,
+    open_replay,
+    train,
+)
 from ndsm.workflows.evaluate import with_evaluations
 from ndsm.workflows.resuming import restarts_of, save_records, start, training_identity, with_advice
 from ndsm.workflows.setup import RunContext
@@ -43,7 +52,16 @@ def train_locally(
         source = local_source(problem, rows, resume, make_block=make_block, device=device, bad=bad)
         replay = open_replay(problem, resume, trainer.steps, source, device=device)
         records = with_advice(
-            train(trainer, replay, problem, resume, stop=run.stop_file.exists, milestones=milestones), run
+            train(
+                trainer,
+                replay,
+                problem,
+                resume,
+                stop=run.stop_file.exists,
+                milestones=milestones,
+                held_out=held_out_loss(problem, rows, trainer),
+            ),
+            run,
         )
         try:
             for record in with_evaluations(
@@ -78,6 +96,7 @@ def training_in_memory(
     source = local_source(problem, data, resume, device=device)
     replay = open_replay(problem, resume, 0, source, device=device)
     try:
-        yield trainer, train(trainer, replay, problem, resume)
+        held_out = held_out_loss(problem, data, trainer)
+        yield trainer, train(trainer, replay, problem, resume, held_out=held_out)
     finally:
         replay.source.close()
