@@ -119,7 +119,7 @@ def cost_of_coordinator(simulators: int, workers: int, seconds: float) -> dict[s
     looks = (time.process_time() - cpu) / (time.monotonic() - wall) / workers
     begun = time.perf_counter()
     while time.perf_counter() - begun < 3.0:
-        ray.get(actor.simulators.remote())
+        ray.get(actor.newer_simulators.remote(0))
         asked += 1
     answer = (time.perf_counter() - begun) / asked
     ray.kill(actor)

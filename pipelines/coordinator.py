@@ -45,7 +45,7 @@ class Coordinator:
     """
 
     def __init__(self, simulators: list[Any]) -> None:
-        self._simulators, self._stop = simulators, False
+        self._simulators, self._version, self._stop = simulators, 0, False
         self._lines: list[dict[str, Any]] = []
         self._failure: Exception | None = None
         self._warnings: list[str] = []
@@ -60,9 +60,13 @@ class Coordinator:
         """Those in use, sealed, in the order that workers divide among themselves."""
         return self._simulators
 
+    def newer_simulators(self, version: int) -> tuple[int, list[Any]] | None:
+        """The same with the list's version; None if that is `version`: to read a reference costs more than all else of an answer."""
+        return None if version == self._version else (self._version, self._simulators)
+
     def set_simulators(self, simulators: list[Any]) -> None:
         """Replace the simulators in use, given as sealed handles."""
-        self._simulators = simulators
+        self._simulators, self._version = simulators, self._version + 1
 
     def post(self, line: dict[str, Any], final: bool = False) -> bool:
         """Take a line of metrics; whether the workers should save and stop.
@@ -186,25 +190,24 @@ class Membership:
         self._asked_at = 0.0
         self.mine: list[SimulatorHandle] = []
         """Those of this worker."""
-        self._known: Any = None
-        """The reference that the last answer was."""
-        self._divide(ray.get(coordinator.simulators.remote()))
+        self._version = -1
+        """Of the list that the last answer was."""
+        self._divide(ray.get(coordinator.newer_simulators.remote(self._version)))
 
     def look(self) -> list[SimulatorHandle]:
         """This worker's simulators, as the coordinator's last answer has them."""
         if self._asked is None:
             if time.monotonic() - self._asked_at > ASK_SECONDS:
-                self._asked, self._asked_at = self._coordinator.simulators.remote(), time.monotonic()
+                self._asked, self._asked_at = self._coordinator.newer_simulators.remote(self._version), time.monotonic()
         elif ray.wait([self._asked], timeout=0)[0]:
             self._divide(ray.get(self._asked))
             self._asked = None
         return self.mine
 
-    def _divide(self, answer: list[Any]) -> None:
-        (reference,) = answer
-        if reference == self._known:
+    def _divide(self, answer: tuple[int, list[Any]] | None) -> None:
+        if answer is None:
             return
-        self._known = reference
+        self._version, (reference,) = answer
         simulators: list[SimulatorHandle] = ray.get(reference)
         self.total = total = len(simulators)
         # By their places: comparing handles would take a second for a thousand of them.

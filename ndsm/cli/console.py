@@ -1,6 +1,7 @@
 """Tables and lines that commands print, and the progress of a training."""
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -112,6 +113,8 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
 def print_status(status: dict[str, Any]) -> None:
     """Print what `ndsm status` found."""
     how = ", fitted in Python" if status["fitted_in_python"] else ""
+    if status["state"] == "running" and status["process"]["host"] != socket.gethostname():
+        how = f" on {status['process']['host']}"
     print(
         f"{status['run']}: {status['state']}{how}, step {status['step']} of {status['steps']} ({status['percent']:.1f} %)"
     )

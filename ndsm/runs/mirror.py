@@ -11,7 +11,7 @@ import pyarrow.fs
 from ndsm.core.atomic_file import PARTIAL
 from ndsm.core.folders import first_foreign, remove_files
 from ndsm.core.places import Place, Transfers, child
-from ndsm.runs.lease import Lease
+from ndsm.runs.lease import Holder, Lease
 from ndsm.runs.lock import LOCK_FILES
 
 LEASE = "checkpoints/lease.json"
@@ -69,6 +69,14 @@ class RemoteCopy:
         """
         with self._lease.hold():
             yield
+
+    def holder(self) -> Holder | None:
+        """Return who holds the lease, or held it last without releasing it.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        return self._lease.read()
 
     def check_free(self) -> None:
         """Raise an error if another process holds the lease.

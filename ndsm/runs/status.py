@@ -11,6 +11,7 @@ from ndsm.errors import InputError
 from ndsm.runs import Run
 from ndsm.runs.contents import RunContents
 from ndsm.runs.layout import step_of
+from ndsm.runs.lock import Owner
 from ndsm.runs.mirror import RemoteCopy
 
 EVENTS = 5
@@ -47,6 +48,8 @@ class RunProgress:
     """Type and message of the error that ended the training for good."""
     events: list[dict[str, Any]]
     """The last lines of `events.jsonl`."""
+    owner: Owner | None
+    """Who trains it, or did so last."""
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -56,19 +59,14 @@ def status(run: Run) -> dict[str, Any]:
         `state`: running, finished, failed, or stopped (the same `ndsm train` goes on); `fitted_in_python`; `step`, `steps`, `percent`;
         `steps_per_s` and `eta_seconds` while running; `seconds` of training; `SHOWN` once there is a report;
         `restarts` of the workers; `report_age_seconds`; `checkpoint`: {`step`, `age_seconds`} or None;
-        `process`: {`pid`, `host`, `started`, `alive`} or None; `failure`: what ended it for good, or None;
+        `process`: {`pid`, `host`, `started`, `alive`} of who trains it, on this machine or with a URI on any, or None; `failure`: what ended it for good, or None;
         `events`: the last ones, {`time`, `event`}: nodes, workers and simulators that came or were lost, and what was waited for;
         `storage_failure`: why the URI does not answer, or None.
     """
     config = run.config().train
-    now, steps, owner, here = (
-        time.time(),
-        config.steps,
-        run.owner.read(),
-        RunProgress(run.last_metrics(), run.newest_checkpoint(), run.failure(), run.events(EVENTS)),
-    )
-    last, checkpoint, failure, unanswered = here.last_metrics, here.checkpoint, here.failure, None
-    events = here.events
+    now, steps = time.time(), config.steps
+    last, checkpoint, failure = run.last_metrics(), run.newest_checkpoint(), run.failure()
+    events, owner, unanswered = run.events(EVENTS), run.owner.read(), None
     if config.storage is not None and is_uri(config.storage):
         try:
             # Rank 0 may train on another machine.
@@ -77,6 +75,8 @@ def status(run: Run) -> dict[str, Any]:
             checkpoint = max(checkpoint, there.checkpoint, key=lambda found: found[1] if found else 0.0)
             failure = failure or there.failure
             events = max(events, there.events, key=lambda found: found[-1]["time"] if found else 0.0)
+            if there.owner and there.owner.alive and not (owner and owner.alive):
+                owner = there.owner
         except (InputError, OSError) as error:
             unanswered = " ".join(str(error).split())
     step = max(int(last.get("step", 0)), checkpoint[0] if checkpoint else 0)
@@ -131,4 +131,6 @@ def progress_at(run: Run, storage: str) -> RunProgress:
         for name, when in modified.items()
         if Path(name).match("checkpoints/step-*.pt")
     ]
-    return RunProgress(last, max(checkpoints, default=None), failure, events)
+    holder = mirror.holder()
+    owner = holder and Owner(holder.pid, holder.host, holder.started, holder.alive)
+    return RunProgress(last, max(checkpoints, default=None), failure, events, owner)

@@ -15,15 +15,17 @@ class Remote:
 
     def __init__(self, simulators):
         self.coordinator, self.ready = coordinator.Coordinator([simulators]), True
-        self.simulators = self
+        self.newer_simulators = self
         self.asked = 0
+        self.answers = []
 
-    def remote(self):
+    def remote(self, version):
         self.asked += 1
-        return self.coordinator.simulators()
+        self.answers.append(self.coordinator.newer_simulators(version))
+        return len(self.answers) - 1
 
     def get(self, ref):
-        return ref
+        return self.answers[ref] if isinstance(ref, int) else ref
 
     def wait(self, refs, timeout):
         return (refs, []) if self.ready else ([], refs)
@@ -68,6 +70,19 @@ def test_without_simulators_nobody_has_one(remote):
     remote.coordinator.set_simulators([[]])
     for m in members(remote, 2):
         assert (m.mine, m.others, m.total) == ([], [], 0)
+
+
+def test_a_list_is_sent_once(remote):
+    """To read a reference that comes with each answer would be most of what asking costs."""
+    (member,) = members(remote, 1)
+    for _ in range(6):
+        member.look()
+    assert [answer is None for answer in remote.answers] == [False, True, True, True]
+    remote.coordinator.set_simulators([handles(2)])
+    for _ in range(4):
+        member.look()
+    assert [answer is None for answer in remote.answers[4:]] == [False, True]
+    assert names(member.mine) == ["actor 0", "actor 1"]
 
 
 def test_another_list_is_divided_anew_once_it_is_there(remote):

@@ -15,6 +15,7 @@ from tiny_run import TINY
 
 from ndsm.cli import main
 from ndsm.config import load_config
+from ndsm.core.places import child
 from ndsm.errors import InputError, LeaseLost
 from ndsm.runs import Run
 from ndsm.runs.mirror import LEASE, RemoteCopy
@@ -278,6 +279,23 @@ def test_status_on_the_driver_shows_what_another_machine_trains(storage, tmp_pat
     assert status(Run.open(driver.path))["failure"] == "the drift ran away"
     assert sorted(driver.path.rglob("*")) == before
     assert files_of(storage).keys() - {"checkpoints/failure.json"} == copy.keys()
+
+
+def test_status_tells_on_which_machine_a_run_is_trained(storage, tmp_path, train_arcs, capsys):
+    """By the lease at the URI; one that has expired says nothing."""
+    fields = {**TINY, "train.storage": storage}
+    train_arcs(Run.at(tmp_path / "there", storage, "mine"), fields, stop_at=10)
+    here = child(storage, "mine")
+    assert status(Run.open(here))["state"] == "stopped"
+    with Run.at(tmp_path / "elsewhere", storage, "mine").mirror.hold():
+        _, change = leased(storage)
+        change(machine="another", host="far", pid=7)
+        found = status(Run.open(here))
+        assert (found["state"], found["process"]["host"], found["process"]["pid"]) == ("running", "far", 7)
+        assert main(["status", here]) == 0
+        assert "mine: running on far, step 20 of 40" in capsys.readouterr().out
+        change(machine="another", host="far", pid=7, expires=time.time() - 1)
+        assert status(Run.open(here))["state"] == "stopped"
 
 
 def test_status_without_an_answer_tells_what_the_folder_knows(tmp_path, train_arcs, capsys):
