@@ -34,14 +34,17 @@ def serve_steps(batch, nodes, over):
     seen = {}
     while not over.is_set():
         for step in (batch.home / "steps").glob("*"):
-            if (step / "node").exists() and step.name not in seen:
+            ended = (step / "ended").exists()
+            if (step / "node").exists() and step.name not in seen and not ended:
                 node = nodes[(step / "node").read_text().strip()]
                 (node.home / step.name).write_text((step / "environment").read_text())
                 command = (step / "command").read_text()
                 seen[step.name] = node.start(f"source {HOME}/{step.name}; exec {command}")
         time.sleep(0.2)
-    for command in seen.values():
+    for name, command in seen.items():
         command.kill()
+        # The next job of the test has steps of its own.
+        (batch.home / "steps" / name / "ended").touch()
 
 
 def submitted(batch, nodes, arguments, disturb):
