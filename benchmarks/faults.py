@@ -18,6 +18,7 @@ training did not come back. With `--folder` the run stays there, and the same co
 """
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
@@ -43,6 +44,8 @@ START_SECONDS = 300.0
 RECOVERY_SECONDS = 240.0
 """In which it has to report again after the last fault."""
 PARTS = ("useful_seconds", "stall_seconds", "pause_seconds", "warm_up_seconds", "restart_seconds")
+PR_SET_CHILD_SUBREAPER = 36
+"""Of Linux's <sys/prctl.h>."""
 HEALTH = {
     "health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
     "health_check_timeout_ms": 2000, "health_check_failure_threshold": 5,
@@ -92,6 +95,8 @@ class Bed:
     def __init__(self, folder: Path, seed: int) -> None:
         from ray.cluster_utils import Cluster
 
+        # What a node's processes leave behind stays this process's: workers are forked by one that is nobody's child.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         # Nodes of one machine, and a command that would otherwise take a token for them from this user's home folder.
         os.environ["RAY_AUTH_MODE"] = "disabled"
         self.folder, self._random = folder, np.random.default_rng([seed, 1])

@@ -36,6 +36,12 @@ def cluster(tell: Callable[[str], None] = say) -> Iterator[Cluster]:
         yield found
 
 
+def is_joined() -> bool:
+    """Whether the cluster is one that was there before, not one that this process started for itself."""
+    node = ray._private.worker._global_node
+    return node is not None and not node.is_head()
+
+
 def find_cluster(dashboard: str | None = None, metrics: str | None = None) -> Cluster:
     """What the cluster that this process is connected to has."""
     return Cluster.of(ray.cluster_resources(), dashboard, metrics, find_nodes())

@@ -198,7 +198,10 @@ class Membership:
         """This worker's simulators, as the coordinator's last answer has them."""
         if self._asked is None:
             if time.monotonic() - self._asked_at > ASK_SECONDS:
-                self._asked, self._asked_at = self._coordinator.newer_simulators.remote(self._version), time.monotonic()
+                self._asked, self._asked_at = (
+                    self._coordinator.newer_simulators.remote(self._version),
+                    time.monotonic(),
+                )
         elif ray.wait([self._asked], timeout=0)[0]:
             self._divide(ray.get(self._asked))
             self._asked = None

@@ -28,7 +28,7 @@ from ndsm.workflows.prior_match import prior_match, prior_warning
 from ndsm.workflows.resuming import restarts_of
 from ndsm.workflows.setup import RunContext, begin, prepare
 from pipelines.address import check_address
-from pipelines.cluster import cluster, find_nodes
+from pipelines.cluster import cluster, find_nodes, is_joined
 from pipelines.controller_callback import AnnounceController
 from pipelines.coordinator import Group
 from pipelines.evaluate import Evaluations
@@ -37,6 +37,7 @@ from pipelines.journal import LOSSES, Journal
 from pipelines.resources import TRAINER, Cluster, Waiting, check_budget
 from pipelines.room import Room, remove_groups_of
 from pipelines.simulator_pool import SimulatorPool, calibrated, workers_problem
+from pipelines.standby import worker_environment
 from pipelines.versions import software
 from pipelines.worker import worker
 
@@ -260,6 +261,8 @@ def train_on_ray(
             failure_config=FailureConfig(max_failures=config.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             callbacks=[AnnounceController(pool.coordinator)],
+            # A cluster of this command's own is one machine, which rarely loses a worker and has better use for the memory.
+            worker_runtime_env=worker_environment(software()) if is_joined() else {},
             **storage,
         ),
     )

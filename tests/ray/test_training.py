@@ -20,6 +20,7 @@ from settle import wait_until_all_is_free
 
 import ndsm
 import pipelines.train
+from ndsm.cli import main
 from ndsm.config import load_config
 from ndsm.errors import InputError, Unfinished
 from ndsm.processes import Langevin
@@ -139,6 +140,30 @@ def test_stops_and_killed_simulators_change_nothing_but_counters(ray_cluster, tm
     assert last["blocks_sent"] == last["blocks_received"] + dropped + lost + last["blocks_in_flight"]
     assert last["blocks_taken"] - last["blocks_reused"] == last["next_block"]
     assert last["next_block"] == calm.run.last_metrics()["next_block"]
+
+
+@pytest.mark.nightly
+def test_a_trained_run_goes_on_by_the_word_as_it_does_without_ray(ray_cluster, tmp_path, capsys):
+    """`--continue` with more steps and another rate: bitwise the same on Ray and in one process."""
+    fields = {**TINY, "train.steps": 200, "train.simulators": 1, "reference.n_init": 1}
+    more = {**fields, "train.steps": 400, "train.lr": 3e-4, "train.lr_schedule": "constant"}
+
+    def command(where: str, fields: dict[str, object], *words: str) -> int:
+        options = [text for key, value in fields.items() for text in (f"--{key}", str(value))]
+        return main(["train", "toy-arcs", "--name", "mine", "--out", str(tmp_path / where), *options, *words])
+
+    runs = {where: Run(tmp_path / where / "mine") for where in ("ray", "local")}
+    for where, run in runs.items():
+        local = ("--local",) * (where == "local")
+        assert command(where, fields, *local) == 0
+        assert command(where, more, *local) == 2
+        assert "go on with these values by --continue" in capsys.readouterr().err
+        assert command(where, more, "--continue", *local) == 0
+        assert "continuing mine at step 200 with train.steps (200 before, 400 now)" in capsys.readouterr().out
+        assert run.last_step() == 400
+        assert run.metrics_since(0)[0][-1]["lr"] == 3e-4
+        assert [line["step"] for line in run.continuations()] == [200]
+    assert_same_weights(runs["ray"], runs["local"])
 
 
 @pytest.mark.nightly
