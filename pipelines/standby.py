@@ -157,10 +157,10 @@ def serve(folder: str, name: str, raylet: int) -> None:
         workers: set[int] = set()
         busy = time.monotonic()
         while time.monotonic() - busy < IDLE_SECONDS:
-            ready, _, _ = select.select([alive, listener], [], [], LOOK_SECONDS)
+            ready, _, _ = select.select([alive, listener.fileno()], [], [], LOOK_SECONDS)
             if alive in ready:
                 return
-            if listener in ready:
+            if listener.fileno() in ready:
                 connection, _ = listener.accept()
                 with connection, suppress(OSError, ValueError):
                     connection.settimeout(ANSWER_SECONDS)

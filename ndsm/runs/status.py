@@ -132,5 +132,5 @@ def progress_at(run: Run, storage: str) -> RunProgress:
         if Path(name).match("checkpoints/step-*.pt")
     ]
     holder = mirror.holder()
-    owner = holder and Owner(holder.pid, holder.host, holder.started, holder.alive)
+    owner = Owner(holder.pid, holder.host, holder.started, holder.alive) if holder else None
     return RunProgress(last, max(checkpoints, default=None), failure, events, owner)
