@@ -55,24 +55,15 @@ def draw_from_mixture(
     Raises:
         InputError: A does not fit y or the mixture's rows, or the noise is below 0.
     """
-    operator.check(mixture.dimension, y)
-    check_noise(noise)
-    a, measured = operator.matrix.double().cpu(), y.double().cpu()
-    std = torch.as_tensor(noise, dtype=torch.float64, device="cpu").expand(len(a))
+    a, measured, std = _measured(mixture, operator, y, noise)
     z, errors = (
         torch.randn(len(y), n, generator=generator, dtype=torch.float64) for n in (a.shape[1], a.shape[0])
     )
     log_p, draws = [], []
     for i, mean in enumerate(mixture.means):
-        covariance = mixture.covariance(i)
-        covariance = torch.diag(covariance) if covariance.ndim == 1 else covariance
-        law = a @ covariance @ a.T
-        # Measurements without noise that repeat each other would leave it singular.
-        law.diagonal().add_(std**2 + SINGULAR**2 * law.diagonal().mean())
-        root = torch.linalg.cholesky(law)
+        covariance, root = _law(mixture, i, a, std)
         off = measured - mean @ a.T
-        half = torch.linalg.solve_triangular(root, off.T, upper=False)
-        log_p.append(-0.5 * (half**2).sum(0) - root.diagonal().log().sum())
+        log_p.append(_log_prob(off, root))
         free = z @ torch.linalg.cholesky(covariance).T
         # A draw of the component, moved by the difference to its own noisy measurements.
         draws.append(
@@ -83,6 +74,44 @@ def draw_from_mixture(
     posterior = (torch.stack(log_p, 1) + mixture.weights.log()).softmax(1)
     chosen = torch.multinomial(posterior, 1, generator=generator)[:, 0]
     return torch.stack(draws)[chosen, torch.arange(len(y))].to(y)
+
+
+def responsibilities_given(
+    mixture: GaussianMixture, operator: Operator, y: Tensor, noise: float | Tensor
+) -> Tensor:
+    """Probabilities of the components given each row of measurements, π_k N(y; A μ_k, A Σ_k Aᵀ + σ_y²) but for a factor,
+    (B, m) → (B, K) float64 on the CPU; noise and errors as of `draw_from_mixture`."""
+    a, measured, std = _measured(mixture, operator, y, noise)
+    log_p = [
+        _log_prob(measured - mean @ a.T, _law(mixture, i, a, std)[1]) for i, mean in enumerate(mixture.means)
+    ]
+    return (torch.stack(log_p, 1) + mixture.weights.log()).softmax(1)
+
+
+def _measured(
+    mixture: GaussianMixture, operator: Operator, y: Tensor, noise: float | Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A (m, d), y (B, m) and σ_y (m,), checked, in float64 on the CPU."""
+    operator.check(mixture.dimension, y)
+    check_noise(noise)
+    a = operator.matrix.double().cpu()
+    return a, y.double().cpu(), torch.as_tensor(noise, dtype=torch.float64, device="cpu").expand(len(a))
+
+
+def _law(mixture: GaussianMixture, component: int, a: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_k, (d, d), and the triangular factor of A Σ_k Aᵀ + σ_y², (m, m)."""
+    covariance = mixture.covariance(component)
+    covariance = torch.diag(covariance) if covariance.ndim == 1 else covariance
+    law = a @ covariance @ a.T
+    # Measurements without noise that repeat each other would leave it singular.
+    law.diagonal().add_(std**2 + SINGULAR**2 * law.diagonal().mean())
+    return covariance, torch.linalg.cholesky(law)
+
+
+def _log_prob(off: Tensor, root: Tensor) -> Tensor:
+    """log N(off; 0, R Rᵀ) but for a constant, (B, m) → (B,)."""
+    half = torch.linalg.solve_triangular(root, off.T, upper=False)
+    return -0.5 * (half**2).sum(0) - root.diagonal().log().sum()
 
 
 def has_modes(process: Process) -> bool:

@@ -343,7 +343,6 @@ class TrainedModel:
         Raises:
             InputError: A fits neither the run's rows nor y, or the noise is negative or of another length.
         """
-        require(self.process, "rows", "reconstruction")
         (n, m), scaling = y.shape, self.scaling
         operator.check(scaling.dimensions, torch.from_numpy(y))
         std = np.asarray(noise, dtype=np.float64)

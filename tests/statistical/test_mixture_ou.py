@@ -6,11 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 
 from ndsm.data import Scaling
 from ndsm.inference.imputation import impute
 from ndsm.inference.likelihood import log_density_of_rows
+from ndsm.inference.noised_references import responsibilities_given
+from ndsm.inference.operators import Operator
+from ndsm.inference.reconstruction import reconstruct
 from ndsm.mixture import GaussianMixture
 from ndsm.processes import MixtureOU
 from ndsm.processes.components import settled_weights
@@ -158,6 +161,54 @@ def test_imputed_numbers_have_the_conditional_law_of_the_mixture(kind):
     law /= sum(weights)
     # Draws of one row share their population's component, but not their numbers.
     assert np.abs(law - (np.arange(n) + 0.5) / n).max() < KS / math.sqrt(n)
+
+
+@pytest.mark.parametrize("kind", ["spherical", "full"])
+def test_rows_given_measurements_follow_bayes_rule(kind):
+    """Where the data are the mixture, x given y = A x + noise has the law Σ_k w_k N(m_k, C_k), w_k in proportion to
+    π_k N(y; A μ_k, A Σ_k Aᵀ + σ²) and m_k, C_k Bayes' rule in component k: its mean within 4 standard errors, and Kolmogorov's
+    theorem as above along directions that are measured, are not, and partly are, but for 0.01 that the steps leave."""
+    a = torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    full = 0.3 * a @ a.mT + 0.1 * torch.eye(3, dtype=torch.float64)
+    covariance = {"spherical": torch.tensor([0.5, 1.5, 0.2]), "full": full}
+    means = torch.tensor([[0.0, -1.0, 0.5], [0.5, 1.0, -0.5], [1.1, 0.0, 1.0]])
+    mixture = GaussianMixture(torch.tensor([0.3, 0.5, 0.2]), means, covariance[kind], kind)
+    n, seen, std, y = (
+        2000,
+        np.array([[1.0, 0.5, 0.0], [0.0, 0.2, 30.0]]),
+        np.array([0.3, 9.0]),
+        np.array([[0.7, 6.0]]),
+    )
+    found = reconstruct(
+        MixtureOU(mixture), lambda u, t, component=None: -u, Operator(torch.from_numpy(seen)), y, std, n, 80, 1e-4, 0
+    )  # fmt: skip
+    rows = np.concatenate(list(found)).astype(np.float64)
+    assert rows.shape == (n, 3)
+    weights, laws = [], []
+    for k in range(3):
+        c, mean = mixture.covariance(k), mixture.means[k].numpy()
+        c = (c.diag() if c.ndim == 1 else c).numpy()
+        law, off = seen @ c @ seen.T + np.diag(std**2), y[0] - seen @ mean
+        gain = c @ seen.T @ np.linalg.inv(law)
+        weights.append(float(mixture.weights[k]) * multivariate_normal.pdf(off, cov=law))
+        laws.append((mean + gain @ off, c - gain @ seen @ c))
+    shares = np.array(weights) / sum(weights)
+    # Each has a say in the result.
+    assert shares.min() > 0.02
+    found_shares = responsibilities_given(
+        mixture, Operator(torch.from_numpy(seen)), torch.from_numpy(y), torch.from_numpy(std)
+    )
+    np.testing.assert_allclose(found_shares[0], shares, rtol=1e-4)
+    mean = sum(w * m for w, (m, _) in zip(shares, laws, strict=True))
+    assert (np.abs(rows.mean(0) - mean) < 4 * rows.std(0) / math.sqrt(n)).all()
+    directions = np.array([[0.9, 0.4, 0.0], [0.0, 0.0, 1.0], [-0.4, 0.9, 0.0], [0.6, 0.6, 0.5]])
+    for direction in directions:
+        along = np.sort(rows @ direction)
+        law = sum(
+            w * norm.cdf(along, m @ direction, math.sqrt(direction @ c @ direction))
+            for w, (m, c) in zip(shares, laws, strict=True)
+        )
+        assert np.abs(law - (np.arange(n) + 0.5) / n).max() < KS / math.sqrt(n) + 0.01, direction
 
 
 def test_settled_weights_are_the_mean_responsibilities_of_the_rows():

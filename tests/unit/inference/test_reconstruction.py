@@ -56,6 +56,30 @@ def test_whitened_rows_are_measured_as_they_are():
     np.testing.assert_allclose(drawn @ both.T, np.broadcast_to(y, (20, 1, 2)), rtol=1e-4, atol=1e-3)
 
 
+def test_rows_noised_by_components_are_measured_in_the_units_of_the_data():
+    """x is 0 or 100, and x1 = 3 x0 + noise: what is measured tells the component."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(400, 2)) + 100 * (np.arange(400) % 2)[:, None] * [1, 0]
+    x[:, 1] += 3 * (x[:, 0] - x[:, 0].round(-2))
+    model = ndsm.NDSM(
+        2,
+        covariance_type="full",
+        objective="dsm",
+        max_steps=20,
+        sample_steps=60,
+        random_state=0,
+        config="table",
+    ).fit(x)
+    y = np.array([[101.0], [-0.5]])
+    for method in ("moment-matched", "projection"):
+        drawn = model.reconstruct([[1.0, 0.0]], y, 0.01, 50, method=method)
+        assert drawn.shape == (50, 2, 2)
+        np.testing.assert_allclose(drawn[..., 0], np.broadcast_to(y[:, 0], (50, 2)), atol=0.3)
+        if method == "moment-matched":
+            np.testing.assert_allclose(drawn[..., 1].mean(0), [3.0, -1.5], atol=0.8)
+    assert (model.reconstruct([[1.0, 0.0]], y, 0.01, 50, method=method) == drawn).all()
+
+
 def test_linear_noising_and_a_drift_of_ones_own_are_reconstructed_too():
     X = rows(300)
     linear = fitted(X, **{"process.kind": "vp", "process.horizon": 1.0, "objective.kind": "dsm"})

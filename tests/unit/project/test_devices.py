@@ -175,6 +175,15 @@ def test_an_estimator_draws_completes_and_scores_there(law, device):
         assert np.isfinite(model.sample(3, final="draw")).all()
 
 
+def test_rows_noised_by_components_are_reconstructed_there(device):
+    model = untrained(problem_of(**LINEAR, **{"process.kind": "mixture-ou"}))
+    for method in ("projection", "moment-matched"):
+        found = model.reconstruct(
+            Operator(torch.ones(1, 3).to(device)), np.array([[0.5], [2.0]]), 0.1, 2, 0, method=method
+        )
+        assert np.isfinite(found).all()
+
+
 def test_a_symmetric_score_and_a_classifier_guide_there(device):
     problem = problem_of(**{"data.name": "images", "data.symmetry": "c2"})
     network = untrained(problem).network

@@ -89,8 +89,6 @@ def test_what_a_known_kernel_of_rows_is_needed_for_is_refused_in_one_sentence(ru
         match=r"denoising: expected a process whose states are the rows themselves, found MixtureOU",
     ):
         model.denoise(rows[:3], 0.1)
-    with pytest.raises(InputError, match="reconstruction: expected a process whose states are the rows"):
-        model.reconstruct(np.eye(3)[:1], rows[:2, :1])
 
 
 @pytest.mark.parametrize(
