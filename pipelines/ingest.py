@@ -62,6 +62,7 @@ class Ingest:
         warn: told when a part of them has passed.
         clock: seconds, never going back.
         bad: decides about blocks that cannot be simulated.
+        most: blocks in flight or waiting, of all simulators together: what this node's object store takes. Never less than `window`.
     """
 
     def __init__(
@@ -76,8 +77,9 @@ class Ingest:
         warn: Callable[[str], object] = lambda text: None,
         clock: Callable[[], float] = time.monotonic,
         bad: BadBlocks | None = None,
+        most: float = math.inf,
     ) -> None:
-        self._bad = bad or BadBlocks()
+        self._bad, self._most = bad or BadBlocks(), max(window, most)
         self._others, self._limit, self._warn, self._clock = others, limit, warn, clock
         self._answered, self._warned = clock(), False
         self._waiting_since: float | None = None
@@ -188,7 +190,7 @@ class Ingest:
         return done
 
     def _fill_window(self) -> None:
-        while self._next_number - self._wanted < self._window * len(self._simulators):
+        while self._next_number - self._wanted < min(self._window * len(self._simulators), self._most):
             self._ask(self._next_number)
             self._next_number += 1
 

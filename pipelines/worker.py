@@ -32,6 +32,7 @@ from pipelines.agreement import agreed_checkpoint, settle_copy
 from pipelines.coordinator import ASK_SECONDS, Membership
 from pipelines.ingest import Ingest, NoAnswer
 from pipelines.instruments import Instruments
+from pipelines.resources import STORE_SHARE
 from pipelines.versions import check_software
 
 KEEP_SECONDS = 0.2
@@ -115,7 +116,7 @@ def train_as_worker(settings: dict[str, Any]) -> None:
         return Ingest(
             members.look, index_of, first, config.window, problem.spec.stamp, others=lambda: members.others,
             limit=config.block_seconds, warn=lambda text: coordinator.warn.remote(f"worker {rank}: {text}"),
-            bad=bad,
+            bad=bad, most=most_blocks(problem.spec.block_bytes, context.get_local_world_size()),
         )  # fmt: skip
 
     stopped, asked = False, StopRequest(coordinator)
@@ -157,6 +158,18 @@ def train_as_worker(settings: dict[str, Any]) -> None:
                 ray.train.report(record.metrics)
     finally:
         replay.source.close()
+
+
+def most_blocks(block_bytes: int, workers: int) -> float:
+    """Return how many blocks may be on their way to each of this node's workers: all end in its object store.
+
+    Args:
+        block_bytes: of one.
+        workers: on this node.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    (store,) = (n["Resources"].get("object_store_memory", 0.0) for n in ray.nodes() if n["NodeID"] == here)
+    return STORE_SHARE * store / (workers * block_bytes)
 
 
 class StopRequest:

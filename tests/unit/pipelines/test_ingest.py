@@ -153,6 +153,20 @@ def test_a_worker_whose_simulators_never_answer_warns_and_then_gives_up(store):
         source.close()
 
 
+@pytest.mark.parametrize(("most", "expected"), [(np.inf, 80), (7.5, 8), (0.5, 2)])
+def test_no_more_blocks_are_on_their_way_than_the_object_store_takes(store, most, expected):
+    """Those of many simulators on many nodes all end in the worker's; two at least, as those of one simulator."""
+    source = opened(store, [Simulator(store) for _ in range(40)], most=most)
+    try:
+        for taken in range(5):
+            # All are asked before the first is answered.
+            until(lambda: source.counters()["blocks_waiting"] == expected)
+            assert source.counters()["blocks_sent"] == expected + taken
+            source.take(taken)
+    finally:
+        source.close()
+
+
 def test_one_block_that_no_simulator_survives_ends_the_run_too(store):
     """The others are answered; then nobody is left to answer anything."""
     source = opened(store, [Simulator(store, lambda index: index == 3)], limit=50.0)
