@@ -4,7 +4,7 @@ all that train a network.
     python benchmarks/rivals.py [--steps 2000] [--seeds 3] [--sets arcs,wine,..] [--methods vp,mixture-ou,..] [--out rivals.json]
 
 `langevin` is the preset `vectors`; `mixture-ou` is the preset `table`; `vp` has the loss, the times, the network's
-parametrisation and the sampler of that preset; `mixture` is its mixture alone. `ot-cfm` is flow matching on straight paths from N(0, I), with rows and noise
+parametrisation and the sampler of that preset; `marginal` is the preset with `process.form marginal`; `mixture` is its mixture alone. `ot-cfm` is flow matching on straight paths from N(0, I), with rows and noise
 of a batch paired by optimal transport (Tong et al. 2024). `smote` puts rows between a row and one of its five nearest neighbours
 (Chawla et al. 2002), `copula` is a Gaussian copula of the columns' own distributions, and `forest` is the package ForestDiffusion
 with its defaults, if it is installed. Times are processor seconds of data, mixture, training and generation. Each line is written as
@@ -69,6 +69,7 @@ FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "langevin": ("vectors", {}),
     "vp": ("table", LINEAR),
     "mixture-ou": ("table", {}),
+    "marginal": ("table", {"process.form": "marginal"}),
     "ot-cfm": ("table", LINEAR),
 }
 """Preset and fields of methods; of all others the preset `table`."""
@@ -250,7 +251,7 @@ def forest(task: Task) -> Generated:
 
 
 METHODS: dict[str, Callable[[Task], Generated]] = {
-    **dict.fromkeys(("langevin", "vp", "mixture-ou"), trained),
+    **dict.fromkeys(("langevin", "vp", "mixture-ou", "marginal"), trained),
     "ot-cfm": straight_paths,
     "smote": between_neighbours,
     "copula": copula,

@@ -52,6 +52,9 @@ class Process(Section):
     )
     """Nonlinear, f = -grad log(mixture density) and g = sqrt(2); linear with a known transition law; or, mixture-ou, each row by
     the linear process of a mixture component that is drawn for it, in that component's own coordinates."""
+    form: Literal["component", "marginal"] = setting("training", "component")
+    """What the network of mixture-ou learns: the score of each component in its coordinates; or one velocity field for the rows,
+    whose components it does not see (flow matching from the mixture), for the samplers ode, ode-adaptive, ddim and dpmpp-2m."""
     beta_min: float = setting("training", 0.1, gt=0.0)
     """β at time 0 (vp, subvp)."""
     beta_max: float = setting("training", 20.0, gt=0.0)
@@ -108,6 +111,9 @@ class Objective(Section):
     with a control variate from the whole path; denoising score matching (linear processes); each point noised by
     its own component's linear process; sliced score matching, which takes any process."""
     epsilon: Epsilon = Epsilon()
+    component: Literal["drawn", "likeliest"] = setting("training", "drawn")
+    """The component whose process noises a row, for objective.kind mixture-dsm: drawn by the row's responsibilities, anew each
+    time, or the likeliest, which bends the rows' law where components overlap."""
     mirrored: bool = setting("training", False)
     """Average the loss of a row over its noise and the opposite, at two evaluations of the network; for objective.kind dsm and
     mixture-dsm. The others have two evaluations anyhow."""

@@ -84,6 +84,14 @@ class Config(Section):
             raise ValueError(
                 "objective.kind 'dsm' needs a process whose transition law is known: vp, ve, subvp, ou or mixture-ou"
             )
+        if self.objective.component == "likeliest" and self.objective.kind != "mixture-dsm":
+            raise ValueError(
+                f"objective.component 'likeliest' goes with objective.kind 'mixture-dsm', not {self.objective.kind!r}"
+            )
+        if self.process.form == "marginal" and self.process.kind != "mixture-ou":
+            raise ValueError(
+                f"process.form 'marginal' goes with process.kind 'mixture-ou', not {self.process.kind!r}"
+            )
         if self.process.kind == "mixture-ou":
             self._check_components()
         if self.objective.mirrored and self.objective.kind not in ("dsm", "mixture-dsm"):

@@ -10,7 +10,7 @@ from ndsm.core.rng import torch_stream
 from ndsm.core.types import Score
 from ndsm.inference.completions import CHUNK_VALUES, Streams, populations, warn_of_few
 from ndsm.inference.component_imputation import impute_in_components
-from ndsm.processes import Process
+from ndsm.processes import Process, require
 
 STEPS = 40
 """Default number of times of the path; twice as many give the same laws within a Kolmogorov-Smirnov distance of 0.01."""
@@ -69,6 +69,7 @@ def impute(
     Warns:
         UserWarning: the weights leave less than `FEW` of a population.
     """
+    require(process, "score", "imputation")
     # Where the states are the coordinates of components, what is known of a row is another condition in each.
     complete = _impute_rows if process.components is None else impute_in_components
     return complete(process, score, rows, draws, steps, end_dt, seed, device, particles, advance)

@@ -44,7 +44,8 @@ class ScoreModel(nn.Module):
         precision: number format inside the network, `float32` or `bfloat16`.
         classes: labels it knows; the network then also sees which one a row has, in as many further features.
 
-    A process with components tells it which one a row is in, in the same way.
+    A process with components tells it which one a row is in, in the same way. One with hidden components gives it the coordinates
+    and the responsibilities of the row, and takes its output there.
     """
 
     center: Tensor
@@ -108,8 +109,12 @@ class ScoreModel(nn.Module):
         self, y: Tensor, t: Tensor, label: Tensor | None = None, component: Tensor | None = None
     ) -> Tensor:
         """The part that depends on the weights, net(x, t) / sqrt(V(t)); arguments as of `forward`."""
-        features = self._features(t, label, component)
-        x = (y - self.center) / self.spread
+        features, hidden = self._features(t, label, component), self._process.hidden
+        x = y
+        if hidden is not None:
+            x, shares = hidden.coordinates(y)
+            features = torch.cat([features, shares], 1)
+        x = (x - self.center) / self.spread
         if (std := self._process.state_std(t)) is not None:
             # The spread is that of the prior, at t = T; a linear process's states may be smaller before.
             x = x * (self.spread / std)[:, None]
@@ -120,10 +125,10 @@ class ScoreModel(nn.Module):
         if self.scaled:
             scale = self._process.variance(t).sqrt()
             if self.scaled == "velocity":
-                transition = require(self._process, "transition", "network.output_scale 'velocity'")
-                scale = scale * torch.exp(-transition.log_alpha(t))
+                levels = require(self._process, "levels", "network.output_scale 'velocity'")
+                scale = scale * torch.exp(-levels.log_alpha(t))
             out = out / scale[:, None]
-        return out
+        return out if hidden is None else hidden.spread(out, shares)
 
     def _in_parts(self, x: Tensor, features: Tensor) -> Tensor:
         """The network's output, (B, d), (B, e) → (B, d), in batches that bound its memory.
@@ -160,7 +165,7 @@ class ScoreModel(nn.Module):
 
 
 def component_count(process: Process) -> int:
-    """Components that a score of this process knows."""
+    """Components of which a score of this process knows the row's."""
     return 0 if process.components is None else process.components.count
 
 
@@ -183,7 +188,10 @@ def build_score_model(
     device_of_prior = mixture.device if mixture is not None else "cpu"
     generator = torch_stream(config.train.seed, "prior moments", device=device_of_prior)
     y = process.prior.sample(4096, generator).float().cpu()
-    d, net = y.shape[1], config.network
+    d, net, shares = y.shape[1], config.network, 0
+    if (hidden := process.to("cpu").hidden) is not None:
+        y, responsibilities = hidden.coordinates(y)
+        shares = responsibilities.shape[1]
     embedding = TimeEmbedding(
         t_min,
         process.horizon,
@@ -193,7 +201,7 @@ def build_score_model(
     )
     # torch.nn draws initial weights from the global generator: lend it the run's stream, then give it back.
     with seeded(torch_stream(config.train.seed, "weights").initial_seed()):
-        features = embedding.width + component_count(process) + net.class_count
+        features = embedding.width + shares + component_count(process) + net.class_count
         network = NETWORKS[net.kind](d, features, net.width, net.depth)
     if config.train.compile:
         network.compile()

@@ -9,6 +9,8 @@ from ndsm.objectives.dsm import DSM
 from ndsm.objectives.ndsm import NDSMLoss
 from ndsm.objectives.path import PathControlVariate
 from ndsm.objectives.sliced import Sliced
+from ndsm.objectives.velocity import VelocityMatching
+from ndsm.processes.base import HiddenComponents
 
 OBJECTIVES: dict[str, Callable[[ControlVariate], Objective]] = {
     "ndsm": lambda control_variate: NDSMLoss(),
@@ -22,8 +24,14 @@ OBJECTIVES: dict[str, Callable[[ControlVariate], Objective]] = {
 """Maker of the objective, given the choice of ε(t); objectives without a control variate ignore it."""
 
 
-def make_objective(config: ObjectiveConfig) -> Objective:
-    """The objective of the `objective` section."""
+def make_objective(config: ObjectiveConfig, hidden: HiddenComponents | None = None) -> Objective:
+    """The objective of the `objective` section.
+
+    Args:
+        hidden: components that the network does not see, if rows are noised by such.
+    """
+    if hidden is not None:
+        return VelocityMatching(hidden, config.mirrored)
     choices: dict[str, ControlVariate] = {
         "constant": config.epsilon.value,
         "piecewise-linear": config.epsilon.values,

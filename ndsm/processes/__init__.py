@@ -8,6 +8,7 @@ from ndsm.processes.components import Components, of_components
 from ndsm.processes.grids import forward_grid, geometric_grid, reverse_grid, uniform_grid
 from ndsm.processes.langevin import Langevin
 from ndsm.processes.linear import OU, VE, VP, Linear, SubVP
+from ndsm.processes.marginal import MarginalMixtureOU
 from ndsm.processes.mixture_ou import MixtureOU
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Components",
     "Langevin",
     "Linear",
+    "MarginalMixtureOU",
     "MixtureOU",
     "Prior",
     "Process",

@@ -55,11 +55,45 @@ class NoiseScales(Protocol):
         ...
 
 
+class HiddenComponents(Protocol):
+    """Components by one of which each row is noised, unseen by the network."""
+
+    @property
+    def prior(self) -> GaussianMixture:
+        """Law at t = T."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        ...
+
+    def noised(self, start: Tensor, t: Tensor, uniform: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """Records of rows Y_0 at times t, see `ndsm.simulation.ONE_STEP_AND_SIGNAL`; (B, d) or (B,).
+
+        Args:
+            uniform: in [0, 1), (B,); draws the component.
+            z: standard normal, (B, d).
+        """
+        ...
+
+    def coordinates(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_k r_k(y) L_k⁻¹ (y - μ_k), in which a network sees the rows, (B, d), and the responsibilities r, (B, K)."""
+        ...
+
+    def spread(self, u: Tensor, shares: Tensor) -> Tensor:
+        """Σ_k r_k L_k u, which makes a network's output a velocity of rows; (B, d), (B, K) → (B, d)."""
+        ...
+
+    def whitened(self, x: Tensor, y: Tensor) -> Tensor:
+        """L_k⁻¹ x with the likeliest component k of y, (B, d), (B, d) → (B, d): errors of rows in units of their component."""
+        ...
+
+
 class Process(Protocol):
     """A noising process dY = -f(Y, t) dt + g(t) dW on [0, T].
 
-    What only some processes have is None for the others (`transition`, `modes`, `components`, `stationary_score`, `state_std`)
-    or left out (`noise_scales`); `require` asks for it.
+    What only some processes have is None for the others (`transition`, `levels`, `modes`, `components`, `hidden`,
+    `stationary_score`, `state_std`) or left out (`noise_scales`); `require` asks for it.
     """
 
     horizon: float
@@ -70,6 +104,17 @@ class Process(Protocol):
     @property
     def transition(self) -> Transition | None:
         """Transition law in closed form."""
+        ...
+
+    @property
+    def levels(self) -> Transition | None:
+        """α(t) and σ(t), in whatever coordinates a row is noised with them."""
+        ...
+
+    @property
+    def hidden(self) -> HiddenComponents | None:
+        """Components by one of which each row is noised, unseen by the network, see `ndsm.processes.marginal`. What is learned is
+        then no score, but what takes its place in the probability flow."""
         ...
 
     @property
@@ -150,10 +195,13 @@ class Process(Protocol):
 
 
 NEEDED = {
-    "transition": "a process whose transition law is known (vp, subvp, ve, ou or mixture-ou)",
+    "transition": "a process whose transition law is known (vp, subvp, ve, ou or mixture-ou of form component)",
+    "levels": "a process of signal and noise levels (vp, subvp, ve, ou or mixture-ou)",
+    "score": "a process whose score is learned, not the velocity of its probability flow alone (process.form component)",
     "rows": "a process whose states are the rows themselves",
     "modes": "the Langevin process of a mixture",
-    "components": "a process with components (mixture-ou)",
+    "components": "a process with components (mixture-ou of form component)",
+    "hidden": "a process with hidden components (mixture-ou of form marginal)",
     "noise_scales": "a process of noise scales (ve)",
 }
 """What an error says was expected, by attribute of a process."""
@@ -164,7 +212,11 @@ def require(process: Process, what: Literal["transition"], user: str) -> Transit
 @overload
 def require(process: Process, what: Literal["modes"], user: str) -> GaussianMixture: ...
 @overload
-def require(process: Process, what: Literal["rows"], user: str) -> Process: ...
+def require(process: Process, what: Literal["levels"], user: str) -> Transition: ...
+@overload
+def require(process: Process, what: Literal["hidden"], user: str) -> HiddenComponents: ...
+@overload
+def require(process: Process, what: Literal["rows", "score"], user: str) -> Process: ...
 @overload
 def require(process: Process, what: Literal["components"], user: str) -> Components: ...
 @overload
@@ -179,10 +231,14 @@ def require(process: Process, what: str, user: str) -> Any:
         InputError: the process has not got it.
     """
     value = getattr(process, what, None)
+    if what == "rows" and process.hidden is not None:
+        what = "score"
     if what == "rows":
         value = None if process.components is not None else process
+    if what == "score":
+        value = None if process.hidden is not None else process
     if value is not None:
         return value
-    if what == "modes" and process.transition is None:
+    if what == "modes" and process.mixture is None:
         raise InputError(f"{user}: expected a process with a mixture, found a drift without one")
     raise InputError(f"{user}: expected {NEEDED[what]}, found {type(process).__name__}")

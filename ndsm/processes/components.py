@@ -14,6 +14,8 @@ from ndsm.mixture import GaussianMixture
 
 SETTLED = 1e-6
 """Change of a weight in a pass of `settled_weights` below which it ends."""
+BLENDED = 64
+"""Dimension up to which a matrix is made for each row; above, products are taken component by component."""
 MOST_PASSES = 200
 """Passes of `settled_weights`."""
 
@@ -71,8 +73,52 @@ class Components:
 
     def leave(self, u: Tensor, k: Tensor) -> Tensor:
         """y = μ_k + L_k u, (B, d), (B,) → (B, d)."""
-        means, factor, _, _ = self._factors
-        return self._times(factor, u, k) + means[k]
+        return self.spread(u, k) + self.means[k]
+
+    def spread(self, u: Tensor, k: Tensor) -> Tensor:
+        """L_k u, (B, d), (B,) → (B, d)."""
+        return self._times(self._factors[1], u, k)
+
+    @property
+    def means(self) -> Tensor:
+        """μ, (K, d)."""
+        return self._factors[0]
+
+    def enter_all(self, y: Tensor, shares: Tensor) -> Tensor:
+        """Σ_k r_k L_k⁻¹ (y - μ_k) for shares r, (B, d), (B, K) → (B, d)."""
+        means, _, inverse, _ = self._factors
+        if self.mixture.covariance_type == "tied":
+            return (y - shares @ means) @ inverse.T
+        return self._times_all(inverse, y, shares) - shares @ self._entered_means
+
+    def spread_all(self, u: Tensor, shares: Tensor) -> Tensor:
+        """Σ_k r_k L_k u for shares r, (B, d), (B, K) → (B, d)."""
+        return self._times_all(self._factors[1], u, shares)
+
+    def whiten(self, x: Tensor, k: Tensor) -> Tensor:
+        """L_k⁻¹ x, (B, d), (B,) → (B, d)."""
+        return self._times(self._factors[2], x, k)
+
+    @cached_property
+    def _entered_means(self) -> Tensor:
+        """L_k⁻¹ μ_k, (K, d)."""
+        return self._times(self._factors[2], self.means, torch.arange(self.count, device=self.means.device))
+
+    def _times_all(self, factor: Tensor, x: Tensor, shares: Tensor) -> Tensor:
+        """Σ_k r_k F_k x for factors F, one of `_factors`, (B, d), (B, K) → (B, d)."""
+        match self.mixture.covariance_type:
+            case "spherical":
+                return x * (shares @ factor)[:, None]
+            case "diag":
+                return x * (shares @ factor)
+            case "tied":
+                return x @ factor.T
+        if x.shape[1] <= BLENDED:
+            matrices = (shares @ factor.flatten(1)).unflatten(1, factor.shape[1:])
+            return (matrices @ x[:, :, None])[:, :, 0]
+        return sum(
+            (r[:, None] * (x @ f.T) for r, f in zip(shares.T, factor, strict=True)), torch.zeros_like(x)
+        )
 
     def log_det(self, k: Tensor) -> Tensor:
         """log det L_k, (B,) → (B,) float64."""

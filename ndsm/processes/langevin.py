@@ -40,8 +40,12 @@ class Langevin:
 
     transition: None = None
     """Not known in closed form."""
+    levels: None = None
+    """Each mode has its own."""
     components: None = None
     """The states are the rows themselves."""
+    hidden: None = None
+    """All rows are noised alike."""
 
     def __init__(
         self,
@@ -183,13 +187,9 @@ class Langevin:
         That component's Ornstein-Uhlenbeck kernel: μ_i + a (Y_0 - μ_i) and sqrt(v_i (1 - a²)), a = exp(-t/v_i).
         Exact for one component, close where components are far apart; needs spherical covariances.
         """
-        m = self.mixture
-        if m is None or m.covariance_type != "spherical":
+        if self.mixture is None or self.mixture.covariance_type != "spherical":
             raise InputError("mixture-dsm: expected a mixture with spherical covariances")
-        i = m.responsibilities(start).argmax(1)
-        center, v = m.means.to(start)[i], m.covariances.to(start)[i]
-        a = torch.exp(-t / v)
-        return center + a[:, None] * (start - center), (v * -torch.expm1(-2 * t / v)).sqrt()
+        return mode_kernel(self.mixture, start, t, self.mixture.responsibilities(start).argmax(1))
 
     def state_std(self, t: Tensor) -> Tensor | None:
         """None: the states keep the prior's size at all times."""
@@ -202,3 +202,10 @@ class Langevin:
         """
         v = 1.0 if self.mixture is None else self.mixture.mean_variance
         return -v * torch.expm1(-2.0 * t / v)
+
+
+def mode_kernel(mixture: GaussianMixture, start: Tensor, t: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+    """μ_i + a (Y_0 - μ_i) and sqrt(v_i (1 - a²)), a = exp(-t/v_i), of spherical components i, (B,); (B, d) and (B,)."""
+    center, v = mixture.means.to(start)[i], mixture.covariances.to(start)[i]
+    a = torch.exp(-t / v)
+    return center + a[:, None] * (start - center), (v * -torch.expm1(-2 * t / v)).sqrt()

@@ -26,6 +26,8 @@ class Linear(ABC):
 
     modes: None = None
     """Not the Langevin process of a mixture."""
+    hidden: None = None
+    """All rows are noised alike."""
 
     @property
     def components(self) -> Components | None:
@@ -52,6 +54,11 @@ class Linear(ABC):
     @property
     def transition(self) -> Self:
         """The process itself: it is known by log α and σ."""
+        return self
+
+    @property
+    def levels(self) -> Self:
+        """The process itself."""
         return self
 
     def starting_from(self, prior: GaussianMixture) -> Self:

@@ -12,6 +12,7 @@ from ndsm.mixture import GaussianMixture
 from ndsm.processes.base import Process
 from ndsm.processes.langevin import Langevin
 from ndsm.processes.linear import OU, VE, VP, SubVP
+from ndsm.processes.marginal import MarginalMixtureOU
 from ndsm.processes.mixture_ou import MixtureOU
 
 
@@ -21,13 +22,19 @@ def _variance_exploding(config: ProcessConfig, mixture: GaussianMixture) -> VE:
     return VE(config.horizon, config.sigma_min, largest).for_dimension(mixture.dimension)
 
 
+FORMS: dict[str, Callable[[GaussianMixture, float], Process]] = {
+    "component": MixtureOU,
+    "marginal": MarginalMixtureOU,
+}
+"""Maker of the process by `process.form`, given the mixture and the horizon."""
+
 PROCESSES: dict[str, Callable[[ProcessConfig, GaussianMixture], Process]] = {
     "langevin": lambda p, mixture: Langevin(mixture, horizon=p.horizon),
     "vp": lambda p, mixture: VP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension),
     "subvp": lambda p, mixture: SubVP(p.horizon, p.beta_min, p.beta_max).for_dimension(mixture.dimension),
     "ve": _variance_exploding,
     "ou": lambda p, mixture: OU(p.horizon).for_dimension(mixture.dimension),
-    "mixture-ou": lambda p, mixture: MixtureOU(mixture, p.horizon),
+    "mixture-ou": lambda p, mixture: FORMS[p.form](mixture, p.horizon),
 }
 """Maker of the process, given the `process` section and a mixture."""
 

@@ -10,6 +10,7 @@ the same for each mode's Ornstein-Uhlenbeck kernel, blended over the responsibil
 second-order version extrapolates x̂₀ linearly in λ = log(α/σ) from the step before, DPM-Solver++(2M) (Lu et al. 2022).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ndsm.core.types import Score
-from ndsm.processes import Process
+from ndsm.processes import Process, require
 from ndsm.processes.transitions import SLOPE_ERROR, Kernel, Term
 from ndsm.samplers.base import Draw, Step, score_at
 from ndsm.samplers.grids import Spacing, level_grid
@@ -46,8 +47,22 @@ class Flow:
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
         """See `level_grid`."""
-        self.kernel(process, f"sample.sampler {self.name!r}")
+        self.check(process)
         return level_grid(process, evaluations, end_dt, self.spacing)
+
+    @property
+    def _user(self) -> str:
+        return f"sample.sampler {self.name!r}"
+
+    def check(self, process: Process) -> None:
+        """Check that the process has what the steps need.
+
+        Raises:
+            InputError: it has not.
+        """
+        if self.noise:
+            require(process, "score", self._user)
+        self.kernel(process, self._user)
 
     @property
     def memoryless(self) -> bool:
@@ -56,7 +71,8 @@ class Flow:
 
     def stepper(self, process: Process, score: Score, times: np.ndarray) -> Step:
         """See `SteppingSampler`."""
-        kernel = self.kernel(process, f"sample.sampler {self.name!r}")
+        self.check(process)
+        kernel = self.kernel(process, self._user)
         before: tuple[float, Tensor, Tensor] | None = None
 
         def step(x: Tensor, t: float, u: float, draw: Draw) -> Tensor:
@@ -79,6 +95,39 @@ class Flow:
                 terms.append(Term(fresh, draw()))
             before = (t, x, slope)
             return kernel.blend(x, terms)
+
+        return step
+
+
+@dataclass(frozen=True)
+class LevelFlow(Flow):
+    """`Flow` of a linear process, and steps of the flow of hidden components.
+
+    In the angle φ = arccos α their velocity dY/dφ = E[-σ X + α L_K Z | Y], X = Y_0 - μ_K, has the same size at all times, and is 0
+    where rows have the law of the mixture. A step is Euler's, or, of the second order, that of Adams and Bashforth.
+    """
+
+    def check(self, process: Process) -> None:
+        """See `Flow.check`."""
+        if process.hidden is None or self.noise:
+            super().check(process)
+
+    def stepper(self, process: Process, score: Score, times: np.ndarray) -> Step:
+        """See `SteppingSampler`."""
+        if process.hidden is None or self.noise:
+            return super().stepper(process, score, times)
+        before: tuple[float, Tensor] | None = None
+
+        def step(x: Tensor, t: float, u: float, draw: Draw) -> Tensor:
+            nonlocal before
+            angle = math.acos(math.exp(-t))
+            turn = math.acos(math.exp(-u)) - angle
+            velocity = -math.tan(angle) * score_at(score, x, t)
+            slope = velocity
+            if self.order == 2 and before is not None:
+                slope = velocity + 0.5 * turn / before[0] * (velocity - before[1])
+            before = (turn, velocity)
+            return x + turn * slope
 
         return step
 

@@ -46,28 +46,26 @@ def level_grid(process: Process, steps: int, end_dt: float, spacing: Spacing | N
     """
     spacing = spacing or Spacing()
     end = spacing.end or end_dt
-    transition, signal = process.transition, spacing.signal
+    levels, signal = process.levels, spacing.signal
     if signal is None:
-        signal = LITTLE if transition is None and steps < FEW else 0.0
+        signal = LITTLE if levels is None and steps < FEW else 0.0
     start = _time_of_signal(process, signal) if signal else process.horizon
-    if transition is None:
+    if levels is None:
         return power_grid(start, steps, end, spacing.power or TIME_POWER)
 
     def level(times: np.ndarray) -> np.ndarray:
         t = torch.from_numpy(times)
-        return (transition.std(t) / transition.log_alpha(t).exp()).numpy()
+        return (levels.std(t) / levels.log_alpha(t).exp()).numpy()
 
     return power_grid(start, steps, end, spacing.power or LEVEL_POWER, level)
 
 
 def _time_of_signal(process: Process, signal: float) -> float:
     """The first time at which α, in a mode of the mean variance, is at most `signal`; T if it never is."""
-    horizon, transition = process.horizon, process.transition
-    if transition is not None:
+    horizon, levels = process.horizon, process.levels
+    if levels is not None:
         times = torch.linspace(0, horizon, SIGNAL_NODES, dtype=torch.float64)
-        return float(
-            times[(transition.log_alpha(times) > math.log(signal)).sum().clamp(max=SIGNAL_NODES - 1)]
-        )
+        return float(times[(levels.log_alpha(times) > math.log(signal)).sum().clamp(max=SIGNAL_NODES - 1)])
     if process.mixture is None:
         return horizon
     return min(horizon, -math.log(signal) * process.mixture.mean_variance)

@@ -8,7 +8,7 @@ from ndsm.errors import InputError
 from ndsm.processes.transitions import LinearKernel, MixtureKernel, kernel_of
 from ndsm.samplers.annealed import AnnealedLangevin
 from ndsm.samplers.base import Sampler
-from ndsm.samplers.flow import Flow
+from ndsm.samplers.flow import Flow, LevelFlow
 from ndsm.samplers.grids import Spacing
 from ndsm.samplers.ode import Adaptive, Heun
 from ndsm.samplers.reverse_sde import PredictorCorrector, ReverseSDE
@@ -24,8 +24,8 @@ SAMPLERS: dict[str, Sampler] = {
     "ode-adaptive": Adaptive(),
     "flow": Flow(MixtureKernel, "flow"),
     "flow2": Flow(MixtureKernel, "flow2", order=2),
-    "ddim": Flow(LinearKernel, "ddim"),
-    "dpmpp-2m": Flow(LinearKernel, "dpmpp-2m", order=2),
+    "ddim": LevelFlow(LinearKernel, "ddim"),
+    "dpmpp-2m": LevelFlow(LinearKernel, "dpmpp-2m", order=2),
 }
 
 SETTINGS = {

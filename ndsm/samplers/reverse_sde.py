@@ -81,7 +81,8 @@ MOVES: dict[str, Move] = {
     "reverse-diffusion": reverse_diffusion,
 }
 
-NEEDED: dict[str, Literal["modes", "transition"]] = {
+NEEDED: dict[str, Literal["modes", "transition", "score"]] = {
+    "em": "score",
     "exponential": "modes",
     "reverse-diffusion": "transition",
 }
@@ -99,8 +100,7 @@ class ReverseSDE:
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
         """See `reverse_grid`."""
-        if needed := NEEDED.get(self.name):
-            require(process, needed, f"sample.sampler {self.name!r}")
+        require(process, NEEDED[self.name], f"sample.sampler {self.name!r}")
         return reverse_grid(process, evaluations, end_dt, self.name)
 
     def stepper(self, process: Process, score: Score, times: np.ndarray) -> Step:
@@ -128,6 +128,7 @@ class PredictorCorrector:
 
     def times(self, process: Process, evaluations: int, end_dt: float) -> np.ndarray:
         """Euler-Maruyama's grid, with half the intervals."""
+        require(process, "score", "sample.sampler 'pc'")
         try:
             return reverse_grid(process, (evaluations + 1) // 2, end_dt)
         except InputError as error:

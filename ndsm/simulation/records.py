@@ -11,6 +11,8 @@ WHOLE_PATH = ("state", "mirror", "path_weight", "probe", "tangent", "mirror_tang
 u, D_n u on either path, t_n, sqrt(V_n), and a number that is uniform in [0, 1) and independent of all else."""
 ONE_STEP_AND_PROBE = (*ONE_STEP, "probe")
 """`ONE_STEP` and a standard normal vector that is independent of all else."""
+ONE_STEP_AND_SIGNAL = ("mean", "noise", "signal", "t", "std")
+"""`ONE_STEP` of a process with hidden components, and α (Y_0 - μ_K), what is left of the row in its component."""
 COMPONENT = "component"
 """Record of a process with components, before any label: the component whose coordinates the row is in."""
 LABEL = "label"
@@ -31,7 +33,7 @@ class RowLayout:
     dimension: int
 
     def __post_init__(self) -> None:
-        layouts = (ONE_STEP, ONE_STEP_AND_PROBE, WHOLE_PATH)
+        layouts = (ONE_STEP, ONE_STEP_AND_PROBE, ONE_STEP_AND_SIGNAL, WHOLE_PATH)
         endings: tuple[tuple[str, ...], ...] = ((), (COMPONENT,), (LABEL,), (COMPONENT, LABEL))
         if self.records not in {(*records, *ending) for records in layouts for ending in endings}:
             raise ValueError(f"records: expected one of {layouts}, found {self.records}")

@@ -16,8 +16,10 @@ from torch import Tensor
 from ndsm.core.hashing import fingerprint
 from ndsm.core.rng import torch_stream
 from ndsm.errors import InputError
-from ndsm.processes.base import Process
+from ndsm.processes.base import Process, require
+from ndsm.processes.components import draw_by_weight
 from ndsm.processes.integrators import INTEGRATORS, EulerMaruyama, IntegratorName
+from ndsm.processes.langevin import mode_kernel
 from ndsm.processes.modes import Modes
 from ndsm.simulation.held_out_rows import draw_rows
 from ndsm.simulation.path_tangents import MirroredPaths, make_chain
@@ -60,6 +62,9 @@ class RolloutSpec:
     """(N,) int16, of the data's rows, if they are recorded."""
     held_out: float = 0.0
     """Share of the data's rows that no trajectory starts from, see `held_out_rows`."""
+    drawn_modes: bool = False
+    """Whether rows from the kernel of a mixture's process take a component that is drawn by their responsibilities, or the
+    likeliest."""
     label_dropout: float = 0.0
     """Share of the recorded labels that are dropped."""
     device: torch.device = CPU
@@ -181,12 +186,25 @@ def _draw(spec: RolloutSpec, data: np.ndarray, index: int, draws: Draws) -> np.n
         k = components.draw(y, torch.rand(spec.rows, generator=draws.choices).to(spec.device))
         y = components.enter(y, k)
         named[COMPONENT].copy_(k)
-    mean, std = spec.process.kernel(y, t)
-    noise = torch.empty_like(mean).normal_(generator=draws.noise)
-    _fill(named, {"mean": mean, "noise": noise, "t": t, "std": std}, draws)
+    _fill(named, noised(spec, y, t, draws), draws)
     _record_labels(spec, start, named, draws)
     _check_finite(rows, spec, index)
     return rows.cpu().numpy()
+
+
+def noised(spec: RolloutSpec, y: Tensor, t: Tensor, draws: Draws) -> dict[str, Tensor]:
+    """Y_t = mean + std · noise of starts y (B, d) and times (B,) by the process's kernel, by name."""
+    process = spec.process
+    if process.hidden is None and not spec.drawn_modes:
+        mean, std = process.kernel(y, t)
+        return {"mean": mean, "noise": torch.empty_like(y).normal_(generator=draws.noise), "t": t, "std": std}
+    uniform = torch.rand(len(y), generator=draws.choices).to(y)
+    noise = torch.empty_like(y).normal_(generator=draws.noise)
+    if process.hidden is not None:
+        return process.hidden.noised(y, t, uniform, noise)
+    modes = require(process, "modes", "mixture-dsm")
+    mean, std = mode_kernel(modes, y, t, draw_by_weight(modes.responsibilities(y), uniform))
+    return {"mean": mean, "noise": noise, "t": t, "std": std}
 
 
 def _fill(out: dict[str, Tensor], values: dict[str, Tensor], draws: Draws) -> None:

@@ -169,7 +169,7 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
     last_dt = config.process.last_dt
     integrator = config.integrator(process.mixture is not None)
     times = forward_grid(process, grid.kind, grid.steps, last_dt, integrator)
-    objective = make_objective(config.objective)
+    objective = make_objective(config.objective, process.hidden)
     if process.transition is None and integrator == "exponential":
         require(process, "modes", "process.integrator 'exponential'")
     if objective.kind == "path":
@@ -187,17 +187,22 @@ def make_problem(config: Config, process: Process, dimension: int, *identity: An
         *identity,
         times,
         objective.rows_from,
-        config.process.model_dump(mode="json"),
+        # A field that came later, at its default, leaves the stamp as it was.
+        config.process.model_dump(
+            mode="json", exclude={"form"} if config.process.form == "component" else None
+        ),
         ["weight" if name == "path_weight" else name for name in layout.records],
         k,
         paths,
         config.train.seed,
         *([config.train.held_out_fraction] if config.train.patience else []),
+        *(["likeliest"] if config.objective.component == "likeliest" else []),
     )
     spec = RolloutSpec(
         process, times, last_dt, k, paths, layout, config.train.seed, grid.jitter, objective.rows_from,
         integrator, stamp, label_dropout=config.network.label_dropout,
         held_out=config.train.held_out_fraction if config.train.patience else 0.0,
+        drawn_modes=config.objective.kind == "mixture-dsm" and config.objective.component == "drawn",
     )  # fmt: skip
     end_dt = last_dt or float(times[1])
     return TrainingSetup(

@@ -29,8 +29,8 @@ def time_weight(name: str, process: Process, times: np.ndarray) -> Weight | None
     if name == "variance":
         return process.variance
     if name == "velocity":
-        transition = require(process, "transition", "objective.weighting 'velocity'")
-        return lambda t: process.variance(t) * torch.exp(-2 * transition.log_alpha(t))
+        levels = require(process, "levels", "objective.weighting 'velocity'")
+        return lambda t: process.variance(t) * torch.exp(-2 * levels.log_alpha(t))
     first, horizon, n = float(times[1]), float(times[-1]), len(times) - 1
     total = noise_integral(process, first, horizon)[1]
     middle = 0.5 * (times[:-1] + times[1:])

@@ -16,6 +16,7 @@ from ndsm.metrics.wasserstein import sliced_wasserstein
 from ndsm.processes.integrators import INTEGRATORS
 from ndsm.processes.modes import Modes
 from ndsm.samplers.base import draw_prior
+from ndsm.simulation.rollout import Draws, noised
 from ndsm.training import TrainingSetup
 
 ROWS = 2000
@@ -37,8 +38,9 @@ def noised_to_the_end(problem: TrainingSetup, rows: np.ndarray, n: int, seed: in
     process, generator = spec.process.to("cpu"), torch_stream(seed, "prior match")
     start = torch.from_numpy(rows[torch.randint(len(rows), (n,), generator=generator).numpy()]).float()
     if spec.rows_from == "kernel":
-        mean, std = process.kernel(start, torch.full((n,), process.horizon))
-        return mean + std[:, None] * torch.randn(mean.shape, generator=generator)
+        draws = Draws(generator, generator)
+        made = noised(spec.on(torch.device("cpu")), start, torch.full((n,), process.horizon), draws)
+        return made["mean"] + made["std"][:, None] * made["noise"]
     y = start.T.contiguous()
     modes = None if spec.integrator == "euler-maruyama" else Modes(process.mixture, y)
     integrator = INTEGRATORS[spec.integrator](process, modes)  # type: ignore[arg-type]

@@ -158,6 +158,8 @@ class TrainedModel:
             shares = torch.tensor(self.component_shares[label])
             if process.components is not None:
                 process = with_mode_weights(process, shares)
+            elif process.hidden is not None:
+                process = process.starting_from(process.hidden.prior.with_weights(shares))
             elif process.modes is not None:
                 process = process.starting_from(process.modes.with_weights(shares))
         if mode_weights is not None:

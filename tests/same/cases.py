@@ -175,6 +175,22 @@ def fits() -> Iterator[Case]:
             reference__covariance_type=covariance,
             **({"reference__n_components": "auto"} if covariance == "auto" else {}),
         )
+    for covariance in ("spherical", "tied", "diag", "full"):
+        yield fit(
+            f"form marginal, {covariance}",
+            *map(sample, ("ode", "ode-adaptive", "ddim", "dpmpp-2m")),
+            SCORE,
+            process__kind="mixture-ou",
+            process__form="marginal",
+            process__horizon=3.0,
+            objective__kind="dsm",
+            objective__weighting="velocity",
+            objective__mirrored=covariance == "diag",
+            network__output_scale="velocity",
+            sample__sampler="dpmpp-2m",
+            reference__covariance_type=covariance,
+        )
+    yield fit("the likeliest component", objective__kind="mixture-dsm", objective__component="likeliest")
     yield fit("mirrored noise, vp", process__kind="vp", objective__kind="dsm", objective__mirrored=True)
     yield fit("mirrored noise, mixture-dsm", objective__kind="mixture-dsm", objective__mirrored=True)
     for covariance in ("spherical", "tied", "diag", "full"):

@@ -6,16 +6,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import ks_2samp, multivariate_normal, norm
 
 from ndsm.data import Scaling
 from ndsm.inference.imputation import impute
-from ndsm.inference.likelihood import log_density_of_rows
+from ndsm.inference.likelihood import log_density, log_density_of_rows
 from ndsm.inference.noised_references import responsibilities_given
 from ndsm.inference.operators import Operator
 from ndsm.inference.reconstruction import reconstruct
 from ndsm.mixture import GaussianMixture
-from ndsm.processes import MixtureOU
+from ndsm.objectives.velocity import VelocityMatching
+from ndsm.processes import MarginalMixtureOU, MixtureOU
 from ndsm.processes.components import settled_weights
 from ndsm.samplers import generate, reverse_times
 
@@ -83,6 +84,92 @@ def score(process):
         return out[:, None].to(u.dtype)
 
     return exact
+
+
+@pytest.fixture(scope="module")
+def marginal(process):
+    """The same noising without the component: the states are the rows."""
+    return MarginalMixtureOU(process.components, process.horizon)
+
+
+@pytest.fixture(scope="module")
+def field(process):
+    """-v(y, t) = E[α (Y_0 - μ_K) - (α²/σ) L_K Z | Y_t = y] by quadrature over Y_0 and K, between nodes by cubics."""
+    mixture = process.components.mixture.to(dtype=torch.float64)
+    starts, nodes = (torch.linspace(-a, a, n, dtype=torch.float64) for a, n in ((3.8, 601), (5, 401)))
+    means, stds = mixture.means[:, 0], mixture.covariances.sqrt()
+    joint = mixture.responsibilities(starts[:, None]).T * torch.from_numpy(density(starts))
+    log_joint, step = joint.clamp(min=1e-300).log(), float(nodes[1] - nodes[0])
+
+    @functools.cache
+    def table(t):
+        time = torch.tensor([t], dtype=torch.float64)
+        alpha, std = process.transition.log_alpha(time).exp(), process.transition.std(time)
+        signal = alpha * (starts - means[:, None])
+        off = nodes[:, None, None] - means[:, None] - signal
+        z = off / (std * stds[:, None])
+        w = torch.softmax((log_joint - stds.log()[:, None] - 0.5 * z * z).flatten(1), 1).reshape(z.shape)
+        values = (w * (signal - alpha**2 / std**2 * off)).sum((1, 2))
+        return values, torch.gradient(values, spacing=step)[0]
+
+    def exact(y, t, label=None):
+        (values, slopes), place = table(float(t[0])), (y[:, 0].double() - nodes[0]) / step
+        below = place.detach().long().clamp(0, len(nodes) - 2)
+        x = place - below
+        out = (1 - x) ** 2 * ((1 + 2 * x) * values[below] + x * step * slopes[below])
+        out = out + x**2 * ((3 - 2 * x) * values[below + 1] - (1 - x) * step * slopes[below + 1])
+        return out[:, None].to(y.dtype)
+
+    return exact
+
+
+@pytest.mark.parametrize("sampler", ["ode", "ddim", "dpmpp-2m"])
+def test_with_the_exact_velocity_generated_rows_have_the_law_of_the_data(marginal, field, sampler):
+    """As the test of the exact score below: with the components unseen, too, the law is that of the data."""
+    times = reverse_times(marginal, sampler, 60, 1e-3)
+    rows = torch.cat(list(generate(marginal, field, times, N, 0, sampler=sampler)))[:, 0].double().numpy()
+    rows.sort()
+    distance = np.abs(distribution(rows) - (np.arange(N) + 0.5) / N).max()
+    assert distance < KS / math.sqrt(N) + 0.005
+
+
+def test_rows_with_and_without_their_component_have_one_law(process, marginal, score, field):
+    """Smirnov's theorem: sqrt(n/2) sup|F_n - G_n| of two samples of one law exceeds `KS` with probability 6.3e-5."""
+    made = [
+        torch.cat(list(generate(p, s, reverse_times(p, "dpmpp-2m", 60, 1e-3), N, seed, sampler="dpmpp-2m")))
+        for seed, (p, s) in enumerate([(process, score), (marginal, field)])
+    ]
+    assert ks_2samp(*(rows[:, 0].numpy() for rows in made)).statistic < KS / math.sqrt(N / 2) + 0.005
+
+
+def test_the_loss_of_the_velocity_is_least_at_the_exact_one(marginal, field):
+    """The gradient of the mean loss at s along any change h(y) of s is E h (s - target) = 0, within 4 standard errors."""
+    rng = np.random.default_rng(3)
+    which = rng.choice(2, N, p=WEIGHTS)
+    y = torch.from_numpy(MEANS[which] + STDS[which] * rng.standard_normal(N)).float()[:, None]
+    for t in (0.05, 0.5, 2.0):
+        uniform, z = torch.from_numpy(rng.random(N)), torch.from_numpy(rng.standard_normal((N, 1))).float()
+        rows = marginal.noised(y, torch.full((N,), t), uniform, z)
+        for change in (torch.ones_like, torch.sin, torch.square):
+            for mirrored in (False, True):
+
+                def loss(size, rows=rows, change=change, mirrored=mirrored):
+                    moved = VelocityMatching(marginal, mirrored)(
+                        lambda x, at: field(x, at) + size * change(x), rows
+                    )
+                    return moved.base.double()
+
+                # The loss is quadratic in the size.
+                slope = (loss(1.0) - loss(-1.0)) / 2
+                assert abs(float(slope.mean())) < 4 * float(slope.std()) / math.sqrt(N)
+
+
+def test_the_density_without_components_is_that_of_the_data(marginal, field):
+    """As the test of the density below."""
+    rows = torch.linspace(-2.6, 3.2, 30)[:, None]
+    found = log_density(marginal, field, rows, 1e-3, tolerance=3e-4)[0].exp().numpy()
+    np.testing.assert_allclose(found, density(rows[:, 0].numpy()), atol=4e-3)
+    assert abs(np.trapezoid(found, rows[:, 0].numpy()) - 1) < 0.01
 
 
 @pytest.mark.parametrize("sampler", ["em", "reverse-diffusion", "ancestral", "pc", "ode", "ddim", "dpmpp-2m"])
