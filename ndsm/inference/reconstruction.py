@@ -55,6 +55,7 @@ def reconstruct(
     Raises:
         InputError: A does not fit y or the process's rows, or a drift of your own is to be moment-matched.
     """
+    require(process, "score", "reconstruction")
     linear, own_drift = process.transition is not None, process.mixture is None
     sampler = "ancestral" if linear else "em" if own_drift else "exponential"
     solver = _Solver(

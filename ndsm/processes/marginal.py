@@ -63,6 +63,8 @@ class MarginalMixtureOU:
 
     def to(self, device: torch.device | str) -> Self:
         """The same process on another device."""
+        if torch.device(device) == self._prior.device:
+            return self
         moved = self.starting_from(self._prior.to(device))
         moved._components = self._components.to(device)
         return moved
