@@ -80,7 +80,7 @@ def fitted(rows: np.ndarray, steps: int, seed: int) -> ndsm.NDSM:
         covariance_type="full",
         objective="path",
         max_steps=steps,
-        config=load_config("vectors", SETTINGS),
+        config=load_config("table-langevin", SETTINGS),
         random_state=seed,
     ).fit(rows)
 

@@ -115,7 +115,7 @@ def mixture_of(choice: tuple[int, str, float], rows: np.ndarray, seed: int) -> G
 
 def fitted(fields: dict[str, Any], kind: str, rows: np.ndarray, seed: int, steps: int) -> NDSM:
     """A model of the rows."""
-    config = build_config(merge(load_config("vectors").model_dump(mode="json"), fields), "likelihood")
+    config = build_config(merge(load_config("table-langevin").model_dump(mode="json"), fields), "likelihood")
     return NDSM(
         config.reference.n_components,
         covariance_type=config.reference.covariance_type,

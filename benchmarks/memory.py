@@ -65,7 +65,7 @@ def family_pss(root: psutil.Process) -> dict[str, float]:
 
 
 def run_on_table() -> None:
-    """Train `vectors` through Ray on 5,000,000 rows; the highest sum of memory."""
+    """Train `table-langevin` through Ray on 5,000,000 rows; the highest sum of memory."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
         rng = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def run_on_table() -> None:
                 block = rng.normal(size=(16, 100_000)).astype("f")
                 writer.write_table(pa.table(list(block), schema=schema))
         command = [
-            sys.executable, "-m", "ndsm", "train", "vectors", "--data.path", str(path), "--out", folder,
+            sys.executable, "-m", "ndsm", "train", "table-langevin", "--data.path", str(path), "--out", folder,
             "--train.steps", "1500",
         ]  # fmt: skip
         process = psutil.Process(subprocess.Popen(command).pid)

@@ -3,7 +3,7 @@ for all that train a network.
 
     python benchmarks/rivals.py [--steps 2000] [--seeds 3] [--sets arcs,wine,..] [--methods vp,mixture-ou,..] [--out rivals.json]
 
-`langevin` is the preset `vectors`; `mixture-ou` is the preset `table`; `vp` has the loss, the times, the network's
+`langevin` is the preset `table-langevin`; `mixture-ou` is the preset `table`; `vp` has the loss, the times, the network's
 parametrisation and the sampler of that preset; `marginal` is the preset with `process.form marginal`; `mixture` is its mixture alone. `ot-cfm` is flow matching on straight paths from N(0, I), with rows and noise
 of a batch paired by optimal transport (Tong et al. 2024). `smote` puts rows between a row and one of its five nearest neighbours
 (Chawla et al. 2002), `copula` is a Gaussian copula of the columns' own distributions, and `forest` is the package ForestDiffusion
@@ -76,7 +76,7 @@ MOST_ROWS = 20_000
 HELD_OUT = 0.3
 LINEAR = {"process.kind": "ou", "reference.n_components": 1, "reference.covariance_type": "spherical"}
 FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "langevin": ("vectors", {}),
+    "langevin": ("table-langevin", {}),
     "vp": ("table", LINEAR),
     "mixture-ou": ("table", {}),
     "marginal": ("table", {"process.form": "marginal"}),

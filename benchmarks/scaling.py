@@ -363,7 +363,7 @@ def main() -> None:
     """Measure, predict, check, or compare shapes with an expensive drift."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["costs", "predict", "check", "drift"])
-    parser.add_argument("--presets", nargs="+", default=["toy-arcs", "digits", "vectors"])
+    parser.add_argument("--presets", nargs="+", default=["toy-arcs", "digits", "table-langevin"])
     parser.add_argument("--out", type=Path, default=Path("costs.json"))
     parser.add_argument("--costs", type=Path, default=Path("costs.json"))
     parser.add_argument("--speed-up", type=float, nargs="+", default=[1.0, 10.0, 50.0])

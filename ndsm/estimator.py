@@ -34,20 +34,23 @@ from ndsm.workflows.setup import describe_data, describe_labels, squeezed_column
 from ndsm.workflows.train import training_in_memory
 from ndsm.workflows.trained_model import Denoised, TrainedModel
 
-DEFAULT_PRESET = "vectors"
+CLOSED_FORM, SIMULATED = "table", "table-langevin"
+"""Presets without `config`: for the loss of a noising in closed form, and for all others."""
 
 
 class NDSM(OneToOneFeatureMixin, BaseEstimator):
     """Generative model of rows, trained by nonlinear denoising score matching.
 
-    Standardises the columns, fits a Gaussian mixture, simulates the mixture's Langevin noising on a thread
-    while a network learns the score, and generates by the reverse process from the mixture.
+    Standardises the columns, fits a Gaussian mixture, trains a network on rows that the mixture noises, and generates by the
+    reverse process from the mixture. By default a row is noised in closed form, by the linear process of a component that is drawn
+    for it (the preset `table`), and training ends when the loss of held-out rows falls no more. With another `objective` than "dsm", or a
+    `process`, the noising is simulated on a thread (the preset `table-langevin`): the Langevin diffusion of the mixture, or your own drift.
 
     Args:
-        n_components: mixture components, or "auto" (`reference.n_components`).
-        covariance_type: `spherical`, `tied`, `diag` or `full`.
+        n_components: mixture components; "auto" takes what explains held-out rows best (`reference.n_components`); the preset's if None.
+        covariance_type: `spherical`, `tied`, `diag`, `full`, or "auto"; the preset's if None.
         objective: the loss: a name of `objective.kind`, or an object of `ndsm.objectives`, e.g.
-            `ndsm.objectives.NDSM(control_variate="learned")`.
+            `ndsm.objectives.NDSM(control_variate="learned")`; the preset's if None.
         max_steps: optimiser steps, the preset's if None.
         batch_rows: rows per step, the preset's if None.
         lr: learning rate, the preset's if None.
@@ -72,10 +75,10 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_components: int | Literal["auto"] = 10,
+        n_components: int | Literal["auto"] | None = None,
         *,
-        covariance_type: str = "spherical",
-        objective: str | Objective = "ndsm",
+        covariance_type: str | None = None,
+        objective: str | Objective | None = None,
         max_steps: int | None = None,
         batch_rows: int | None = None,
         lr: float | None = None,
@@ -427,13 +430,16 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         if isinstance(self.config, Config):
             tree = self.config.model_dump(mode="json")
         else:
-            tree = read_preset(self.config or DEFAULT_PRESET)
+            simulated = self.process is not None or self.objective not in (None, "dsm")
+            tree = read_preset(self.config or (SIMULATED if simulated else CLOSED_FORM))
         # X replaces the preset's data, of which only the scaling matters.
         known = flat(tree)
         scaling = {name: known[name] for name in names_of(Config, "scaling") if name in known}
         # Only images have a symmetry: with one, data.name says that the rows of X are images.
         pictured = known.get("data.symmetry", "none") != "none" and known.get("data.name") in IMAGES
         given = {
+            "reference.n_components": self.n_components,
+            "reference.covariance_type": self.covariance_type,
             "train.steps": self.max_steps,
             "train.batch_rows": self.batch_rows,
             "train.lr": self.lr,
@@ -442,9 +448,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         overrides = {
             "data": {"name": "images" if pictured else "vectors", "path": "X", "validation_fraction": 0.0},
             **scaling,
-            "reference.n_components": self.n_components,
-            "reference.covariance_type": self.covariance_type,
-            **objective_fields(self.objective),
+            **({} if self.objective is None else objective_fields(self.objective)),
             "train.seed": draw_seed(self.random_state),
             "train.device": self.device,
             "network.classes": classes,

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from ndsm.config import preset_names
+from ndsm.config import about_preset, preset_names
 from ndsm.core.cores import usable_cores
 
 
@@ -32,11 +32,8 @@ def completion_command(args: Sequence[str]) -> None:
 
 def presets_command(args: Sequence[str]) -> None:
     """`ndsm presets`."""
-    from importlib import resources
-
     for name in preset_names():
-        text = (resources.files("ndsm.config") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-        print(f"{name:12} {text.splitlines()[0].removeprefix('# ')}")
+        print(f"{name:14} {about_preset(name)}")
 
 
 def doctor_command(args: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ Not here: what a field's value makes (`ndsm.training.setup`).
 
 from ndsm.config.data_section import IMAGES, Csv, Data
 from ndsm.config.load import (
+    about_preset,
     build_config,
     chosen_values,
     differences,
@@ -31,6 +32,7 @@ __all__ = [
     "Sample",
     "SamplerName",
     "Train",
+    "about_preset",
     "build_config",
     "chosen_values",
     "differences",

@@ -10,12 +10,27 @@ from ndsm.config.roles import Role, leaf_fields, names_of
 from ndsm.config.schema import Config
 from ndsm.errors import InputError
 
+OTHER_NAMES = {"vectors": "table"}
+"""Presets by their other names."""
 _PRESETS = resources.files("ndsm.config") / "presets"
 
 
 def preset_names() -> list[str]:
     """Names of the packaged presets, sorted."""
-    return sorted(f.name.removesuffix(".yaml") for f in _PRESETS.iterdir() if f.name.endswith(".yaml"))
+    files = [f.name.removesuffix(".yaml") for f in _PRESETS.iterdir() if f.name.endswith(".yaml")]
+    return sorted([*files, *OTHER_NAMES])
+
+
+def _packaged(preset: str) -> Any:
+    return _PRESETS / f"{OTHER_NAMES.get(preset, preset)}.yaml"
+
+
+def about_preset(preset: str) -> str:
+    """The sentence on a packaged preset with which its file begins."""
+    if other := OTHER_NAMES.get(preset):
+        return f"Another name of {other}."
+    first: str = _packaged(preset).read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("# ")
 
 
 def read_preset(preset: str) -> dict[str, Any]:
@@ -25,7 +40,7 @@ def read_preset(preset: str) -> dict[str, Any]:
         InputError: there is no such preset or file, or the file does not hold a mapping.
     """
     packaged = preset in preset_names()
-    path = _PRESETS / f"{preset}.yaml" if packaged else Path(preset)
+    path = _packaged(preset) if packaged else Path(preset)
     if not path.is_file():
         raise InputError(
             f"no preset {preset!r}: expected one of {', '.join(preset_names())}, or the path of a YAML file"

@@ -85,7 +85,7 @@ def array_problem(
     config: Config,
     dataset: Dataset,
     process: Langevin | None,
-    objective: str | Objective,
+    objective: str | Objective | None,
     labels: np.ndarray | None,
 ) -> tuple[GaussianMixture | None, TrainingSetup]:
     """Fit the mixture and return it with the problem.
@@ -102,6 +102,6 @@ def array_problem(
     else:
         config = with_enough_steps(config, process, rows)
         problem = make_problem(config, process, rows.shape[1], dataset.stamp)
-    if not isinstance(objective, str):
+    if not (objective is None or isinstance(objective, str)):
         problem = replace(problem, objective=objective)
     return mixture, with_labels(problem, labels, "y")

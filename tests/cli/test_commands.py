@@ -91,7 +91,7 @@ def table_run(tmp_path_factory):
     )
     pq.write_table(table, folder / "my.parquet")
     done = run(
-        "train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", *TINY, cwd=folder
+        "train", "table-langevin", "--data.path", "my.parquet", "--name", "mine", "--local", *TINY, cwd=folder
     )
     assert done.returncode == 0, done.stderr
     return folder
@@ -148,7 +148,7 @@ def test_a_wrong_command_prints_no_traceback(tmp_path):
 
 
 def test_the_same_command_again_says_the_run_is_complete(table_run):
-    args = ["train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", *TINY]
+    args = ["train", "table-langevin", "--data.path", "my.parquet", "--name", "mine", "--local", *TINY]
     done = run(*args, cwd=table_run)
     assert done.returncode == 0
     assert "mine is complete at step 60" in done.stdout
@@ -158,7 +158,17 @@ def test_a_complete_run_is_evaluated_again_as_other_options_say(table_run, tmp_p
     shutil.copytree(table_run, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs" / "mine"
-    args = ["train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", "--quiet", *TINY]
+    args = [
+        "train",
+        "table-langevin",
+        "--data.path",
+        "my.parquet",
+        "--name",
+        "mine",
+        "--local",
+        "--quiet",
+        *TINY,
+    ]
     args += ["--sample.sampler", "exponential", "--evaluate.n", "70"]
     assert main(args) == 0
     assert json.loads((folder / "metrics.json").read_text())["n"] == 70
@@ -196,16 +206,16 @@ def test_evaluate_rewrites_metrics_and_report(table_run):
     ("args", "sentence"),
     [
         (["train", "nothing"], "no preset 'nothing'"),
-        (["train", "vectors", "--local"], "data.path is missing"),
-        (["train", "vectors", "--local", "--data.path", "absent.parquet"], "absent.parquet"),
-        (["train", "vectors", "--local", "--data.path", "my.parquet", "--data.columns", "temprature"], "temperature"),
+        (["train", "table-langevin", "--local"], "data.path is missing"),
+        (["train", "table-langevin", "--local", "--data.path", "absent.parquet"], "absent.parquet"),
+        (["train", "table-langevin", "--local", "--data.path", "my.parquet", "--data.columns", "temprature"], "temperature"),
         (["train", "digits", "--local", "--train.lr", "-1"], "lr: Input should be greater than 0"),
         (["train", "digits", "--local", "--train.lrr", "1"], "--train.lr"),
         (["train", "digits", "--local", "--process.integrator", "euler-maruyama", "--process.grid.kind", "uniform",
           "--process.grid.steps", "5"], "unstable"),
         (["train", "digits", "--local", "--reference.n-components", "5000"], "5000"),
         (["train", "digits", "--train.simulators", "5000"], "CPUs"),
-        (["train", "vectors", "--data.path", "my.parquet", "--name", "mine", "--local", "--train.lr", "0.5"],
+        (["train", "table-langevin", "--data.path", "my.parquet", "--name", "mine", "--local", "--train.lr", "0.5"],
          "train.lr (0.001 before, 0.5 now)"),
         (["sample", "runs/none"], "runs/none: expected a run directory"),
         (["sample", "runs/mine", "--out", "s.xlsx"], "s.xlsx"),

@@ -22,13 +22,13 @@ QUICK = {
 
 def quick_estimator(**settings):
     fixed = {"max_steps": 5, "batch_rows": 50, "sample_steps": 4, "device": "cpu", "random_state": 4}
-    return ndsm.NDSM(3, config=load_config("vectors", QUICK), **{**fixed, **settings})
+    return ndsm.NDSM(3, config=load_config("table-langevin", QUICK), **{**fixed, **settings})
 
 
 def quick_run(path, fields):
     """A finished run of the preset `vectors` with these fields, without evaluation and report."""
     few = {**QUICK, "train.steps": 3, "train.batch_rows": 50, "sample.steps": 4, "reference.n_components": 3}
-    experiment = prepare(load_config("vectors", {**few, **fields}), Run(Path(path)))
+    experiment = prepare(load_config("table-langevin", {**few, **fields}), Run(Path(path)))
     begin(experiment)
     list(train_locally(experiment))
     return experiment.run

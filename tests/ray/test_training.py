@@ -356,7 +356,7 @@ def test_two_workers_train_what_one_process_trains_on_their_rows(ray_cluster, tm
         "objective.kind": "ndsm-cv",
         "sample.steps": 50,
     }
-    config = load_config("vectors", fields)
+    config = load_config("table-langevin", fields)
     well = Well()
     process = Langevin(drift=well.drift, prior=well, horizon=0.5)
     lines: list[dict] = []

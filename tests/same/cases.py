@@ -81,7 +81,7 @@ class Case:
     name: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     door: Literal["fit", "train", "python", "ray"] = "fit"
-    preset: str = "vectors"
+    preset: str = "table-langevin"
     then: tuple[str, ...] = ()
     labelled: bool = False
 
@@ -282,8 +282,8 @@ def trainings() -> Iterator[Case]:
     yield train("preset toy-arcs", "toy-arcs", PLAIN, "evaluate run --n 30", reference__n_init=2, **toy)
     yield train("preset digits", "digits", PLAIN, sample("flow"), data__n=300)
     yield train(
-        "preset vectors",
-        "vectors",
+        "preset table-langevin",
+        "table-langevin",
         PLAIN,
         "sample run --n 20 --label b --guidance 2 --out label.csv",
         "score run {inputs}/table.parquet --out logp.parquet",
@@ -306,7 +306,7 @@ def trainings() -> Iterator[Case]:
     )
     yield train(
         "text, some columns, another separator",
-        "vectors",
+        "table-langevin",
         "sample run --n 30 --out rows.npy",
         data__path="{inputs}/table.csv",
         data__columns=("height", "count"),
@@ -316,7 +316,7 @@ def trainings() -> Iterator[Case]:
     )
     yield train(
         "table .npy, no evaluation rows",
-        "vectors",
+        "table-langevin",
         data__path="{inputs}/rows.npy",
         data__validation_fraction=0.0,
     )

@@ -10,15 +10,19 @@ from cases import SMALL
 from inputs import blobs
 
 import ndsm
+from ndsm.config import preset_names
 
 X, LABELS = blobs()
+PRESET = "table-langevin" if "table-langevin" in preset_names() else "vectors"
 FEW = {**SMALL, "data.path": "X"}
 
 
 def estimator(components: int = 3, /, fields: dict[str, Any] | None = None, **settings: Any) -> ndsm.NDSM:
     """One that trains in a moment."""
-    config = ndsm.load_config("vectors", {**FEW, **(fields or {})})
-    return ndsm.NDSM(components, config=config, **{"random_state": 0, "device": "cpu", **settings})
+    config = ndsm.load_config(PRESET, {**FEW, **(fields or {})})
+    return ndsm.NDSM(
+        components, config=config, **{"objective": "ndsm", "random_state": 0, "device": "cpu", **settings}
+    )
 
 
 class Well:

@@ -156,7 +156,17 @@ def run_case(case: Case, inputs: Path) -> dict[str, str]:
     else:
         local = [] if case.door == "ray" else ["--local"]
         command(
-            ["train", case.preset, *local, "--quiet", "--out", ".", "--name", "run", *options(case, inputs)]
+            [
+                "train",
+                preset_of(case),
+                *local,
+                "--quiet",
+                "--out",
+                ".",
+                "--name",
+                "run",
+                *options(case, inputs),
+            ]
         )
         found = of_run(Path("run"))
     fields = shlex.join(options(case, inputs))
@@ -178,7 +188,7 @@ def fit(case: Case) -> dict[str, str]:
     import ndsm
 
     rows, cluster = blobs()
-    config = ndsm.load_config(case.preset, {**case.fields, "data.path": "X"})
+    config = ndsm.load_config(preset_of(case), {**case.fields, "data.path": "X"})
     model = ndsm.NDSM(
         config.reference.n_components,
         covariance_type=config.reference.covariance_type,
@@ -193,6 +203,14 @@ def fit(case: Case) -> dict[str, str]:
 
 
 # ---- what a tree has ----
+
+
+def preset_of(case: Case) -> str:
+    """The preset of a case by its name in this tree: up to version 0.1 `vectors` was what is `table-langevin` now."""
+    from ndsm.config import preset_names
+
+    earlier = case.preset == "table-langevin" and case.preset not in preset_names()
+    return "vectors" if earlier else case.preset
 
 
 def choices(section: Any, prefix: str = "") -> Iterator[tuple[str, set[Any] | None]]:
@@ -226,7 +244,7 @@ def has_parts_of(case: Case, known: dict[str, set[Any] | None]) -> bool:
 
     if case.door != "python":
         try:
-            ndsm.load_config(case.preset, {"data.path": "X"} if case.preset in ("table", "vectors") else {})
+            ndsm.load_config(preset_of(case), {"data.path": "X"} if case.preset.startswith("table") else {})
         except ndsm.InputError:
             return False
     for name, value in case.fields.items():

@@ -254,7 +254,7 @@ def test_own_tables_log_densities_are_those_of_the_data(integrator, mean_within)
     rows leave open of the score. Euler-Maruyama's steps of up to a fifth of the variance are off by more than 0.5 nats:
     they widen the mode by up to 11 %, which the flow takes for the data's as long as the noising lasts."""
     v, width, d = 0.06, 0.04, 4
-    config = load_config("vectors", {"data.path": "x", "process.integrator": integrator})
+    config = load_config("table-langevin", {"data.path": "x", "process.integrator": integrator})
     mixture = GaussianMixture(torch.ones(1), torch.zeros(1, d), torch.tensor([v]), dtype=torch.float32)
     problem = build_problem(config, mixture, "rows")
     start = (numpy_stream(9, "rows").normal(size=(20_000, d)) * width**0.5).astype(np.float32)
@@ -281,7 +281,7 @@ def test_a_drift_of_ones_own_gets_the_steps_its_jacobian_asks_for(refined, mean_
     process = Langevin(drift=lambda y, t: 8.0 * y, prior=prior, horizon=2.0)
     x = numpy_stream(9, "rows").normal(size=(5000, 1))
     x = ((x - x.mean(0)) / x.std(0)).astype(np.float32)
-    config = load_config("vectors", {"data.path": "x", "process.horizon": 2.0})
+    config = load_config("table-langevin", {"data.path": "x", "process.horizon": 2.0})
     if refined:
         with pytest.warns(UserWarning, match=r"norms around 8 .*process.grid.steps is \d+ in place of 150"):
             config = with_enough_steps(config, process, x)

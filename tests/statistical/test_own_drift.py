@@ -28,7 +28,7 @@ from ndsm.simulation import RolloutSpec, RowLayout, rollout
 pytestmark = pytest.mark.statistical
 
 SMALL = load_config(
-    "vectors", {"data.path": "x", "network.width": 8, "network.depth": 1, "train.block_mb": 0.02}
+    "table-langevin", {"data.path": "x", "network.width": 8, "network.depth": 1, "train.block_mb": 0.02}
 )
 CENTER, V = torch.tensor([0.4, -0.2], dtype=torch.float64), 0.8
 MEAN = torch.tensor([-0.5, 0.6], dtype=torch.float64)

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.statistical
 
 
 def config(**fields):
-    return load_config("vectors", {"data.path": "x", **{k.replace("__", "."): v for k, v in fields.items()}})
+    return load_config(
+        "table-langevin", {"data.path": "x", **{k.replace("__", "."): v for k, v in fields.items()}}
+    )
 
 
 def two_modes(n=4000):
@@ -79,7 +81,7 @@ def test_it_is_said_before_training_and_kept_with_the_metrics(tmp_path, capsys):
     main(
         [
             "train",
-            "vectors",
+            "table-langevin",
             "--local",
             "--name",
             "short",
@@ -100,6 +102,6 @@ def test_it_is_said_before_training_and_kept_with_the_metrics(tmp_path, capsys):
         "Warning: the noised data are not close to the prior"
         in (tmp_path / "short" / "report.html").read_text()
     )
-    small = load_config("vectors", {"data.path": "x", **setting})
+    small = load_config("table-langevin", {"data.path": "x", **setting})
     with pytest.warns(UserWarning, match="the noised data are not close to the prior"):
         ndsm.NDSM(1, config=small, random_state=0).fit(two_modes(400))

@@ -14,9 +14,18 @@ from ndsm.runs.identity import training_hash
 
 
 def test_every_preset_is_a_valid_configuration():
-    assert preset_names() == ["c2-mnist", "digits", "mnist", "mnist-latent", "table", "toy-arcs", "vectors"]
+    assert preset_names() == [
+        "c2-mnist",
+        "digits",
+        "mnist",
+        "mnist-latent",
+        "table",
+        "table-langevin",
+        "toy-arcs",
+        "vectors",
+    ]
     for name in preset_names():
-        overrides = {"data.path": "table.csv"} if name in ("table", "vectors") else {}
+        overrides = {"data.path": "table.csv"} if name in ("table", "table-langevin", "vectors") else {}
         fields = flatten(load_config(name, overrides))
         stated = [
             (f"{section}.{k}", v) for section, node in read_preset(name).items() for k, v in node.items()
@@ -205,3 +214,8 @@ def test_the_hash_of_a_training_follows_from_the_roles(name):
 def test_the_hash_of_a_training_stays_what_it_was(preset, expected):
     """Checkpoints hold it: another one would keep the runs of earlier versions from being resumed."""
     assert training_hash(load_config(preset)) == expected
+
+
+def test_vectors_is_another_name_of_table():
+    fields = {"data.path": "table.csv"}
+    assert load_config("vectors", fields) == load_config("table", fields)

@@ -153,7 +153,7 @@ def test_a_run_scores_and_completes_text_written_as_its_own_or_as_asked(tmp_path
 
 def test_options_for_text_leave_the_identity_of_other_runs_alone():
     """A new field at its default is no other training."""
-    plain = load_config("vectors", {"data.path": "t.parquet"})
+    plain = load_config("table-langevin", {"data.path": "t.parquet"})
     assert plain.model_dump(mode="json", exclude_defaults=True)["data"] == {
         "name": "vectors",
         "path": "t.parquet",

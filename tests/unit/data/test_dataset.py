@@ -289,10 +289,10 @@ def test_columns_that_outliers_squeeze_are_named(tmp_path):
     pq.write_table(frame, tmp_path / "t.parquet")
     sentence = r"in column 'count' lie within 0\.0015 of its standard deviation, .* up to 12\.2 of them from"
     fields = {"data.path": tmp_path / "t.parquet", "data.validation_fraction": 0.0}
-    (notice,) = prepare(load_config("vectors", fields), Run(tmp_path / "run")).notices
+    (notice,) = prepare(load_config("table-langevin", fields), Run(tmp_path / "run")).notices
     assert re.search(sentence, notice)
     for harmless in ({"data.columns": ("rate", "rare")}, {"data.standardize": False}):
-        assert prepare(load_config("vectors", fields | harmless), Run(tmp_path / "run")).notices == []
+        assert prepare(load_config("table-langevin", fields | harmless), Run(tmp_path / "run")).notices == []
     with pytest.warns(UserWarning, match=sentence):
         quick_estimator().fit(frame)
 

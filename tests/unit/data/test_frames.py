@@ -236,7 +236,7 @@ def test_a_run_of_a_table_knows_the_names_of_its_columns(tmp_path):
         "sample.steps": 4,
         "reference.n_components": 2,
     }
-    experiment = prepare(load_config("vectors", {**QUICK, **fields}), Run(tmp_path / "run"))
+    experiment = prepare(load_config("table-langevin", {**QUICK, **fields}), Run(tmp_path / "run"))
     begin(experiment)
     list(train_locally(experiment))
     model = ndsm.load(tmp_path / "run")

@@ -124,7 +124,7 @@ def _model():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 600)
     X = rng.normal(size=(600, 2)) * 0.3 + np.array([[-2.0, 0.0], [2.0, 1.0]])[y]
-    config = load_config("vectors", {**SMALL, "reference.reg_covar": 0.01})
+    config = load_config("table-langevin", {**SMALL, "reference.reg_covar": 0.01})
     fitted = ndsm.NDSM(2, objective="path", max_steps=300, sample_steps=40, config=config, random_state=0)
     return fitted.fit(X, np.array(["left", "right"])[y])
 
@@ -146,7 +146,7 @@ def test_a_wrong_label_is_one_sentence(model, tmp_path, capsys):
     with pytest.raises(InputError, match="label: expected one of 'left', 'right', found 'up'"):
         model.sample(5, label="up")
     X = np.random.default_rng(0).normal(size=(60, 2))
-    plain = ndsm.NDSM(2, max_steps=2, config=load_config("vectors", SMALL), random_state=0).fit(X)
+    plain = ndsm.NDSM(2, max_steps=2, config=load_config("table-langevin", SMALL), random_state=0).fit(X)
     plain.save(tmp_path / "run")
     assert main(["sample", str(tmp_path / "run"), "--label", "3", "--out", str(tmp_path / "x.csv")]) == 2
     expected = "ndsm: label: expected none: the run was trained without (network.classes), found 3\n"
@@ -235,7 +235,7 @@ def test_labels_of_any_kind_in_a_table_are_learned_and_named(kind, tmp_path, mon
 
 
 def train(fields, path):
-    experiment = prepare(load_config("vectors", {**FEW, **fields}), Run(Path(path)))
+    experiment = prepare(load_config("table-langevin", {**FEW, **fields}), Run(Path(path)))
     begin(experiment)
     list(train_locally(experiment))
     return experiment
@@ -250,7 +250,7 @@ def test_labels_of_any_kind_from_python_are_saved_and_named_on_the_command_line(
     model = ndsm.NDSM(
         2,
         covariance_type="diag",
-        config=load_config("vectors", {**FEW, "data.path": "X"}),
+        config=load_config("table-langevin", {**FEW, "data.path": "X"}),
         random_state=0,
     )
     model.fit(pd.DataFrame({"a": a, "b": b}), y.astype("category") if kind == "category" else y)
@@ -293,7 +293,8 @@ def test_the_number_of_labels_is_checked_and_runs_are_resumed_by_either_spelling
     stamp = train({**fields, "network.classes": "auto"}, tmp_path / "run").problem.spec.stamp
     for classes in (2, "auto"):
         again = prepare(
-            load_config("vectors", {**FEW, **fields, "network.classes": classes}), Run(tmp_path / "run")
+            load_config("table-langevin", {**FEW, **fields, "network.classes": classes}),
+            Run(tmp_path / "run"),
         )
         assert again.problem.spec.stamp == stamp
 
@@ -304,7 +305,7 @@ def test_labels_that_are_not_learned_are_named(tmp_path):
     fields = {**FEW, "data.path": tmp_path / "t.parquet", "data.labels": "mark"}
     for classes, expected in ((0, ["the labels in column 'mark' are not learned: "]), ("auto", [])):
         found = prepare(
-            load_config("vectors", {**fields, "network.classes": classes}), Run(tmp_path / "run")
+            load_config("table-langevin", {**fields, "network.classes": classes}), Run(tmp_path / "run")
         ).notices
         assert [
             notice[: len("the labels in column 'mark' are not learned: ")] for notice in found

@@ -73,7 +73,7 @@ def test_a_folder_is_its_files_one_after_the_other_in_batches(tmp_path, monkeypa
 def test_the_hash_of_the_rows_does_not_depend_on_the_files(tmp_path):
     pq.write_table(TABLE, tmp_path / "one.parquet")
     stamps = {
-        load(load_config("vectors", {"data.path": str(path)}).data, 0).stamp
+        load(load_config("table-langevin", {"data.path": str(path)}).data, 0).stamp
         for path in (tmp_path / "one.parquet", write_parts(tmp_path / "many"), (tmp_path / "many").as_uri())
     }
     assert len(stamps) == 1
@@ -103,7 +103,7 @@ def test_labels_may_be_the_folders_names(tmp_path):
     ds.write_dataset(
         table, tmp_path / "hive", format="parquet", partitioning=["_kind"], partitioning_flavor="hive"
     )
-    config = load_config("vectors", {"data.path": str(tmp_path / "hive"), "data.labels": "_kind"})
+    config = load_config("table-langevin", {"data.path": str(tmp_path / "hive"), "data.labels": "_kind"})
     dataset = load(config.data, 0)
     assert dataset.schema.dimension_names == ["a", "b"]
     assert sorted([*dataset.train_labels, *dataset.validation_labels]) == sorted(k)
@@ -252,11 +252,11 @@ def test_paths_keep_their_text_and_a_run_its_hash():
         ("./a//t.csv", "a/t.csv"),
         ("s3://b/x/", "s3://b/x/"),
     ):
-        config = load_config("vectors", {"data.path": path})
+        config = load_config("table-langevin", {"data.path": path})
         assert config.data.path == expected
     # As they were hashed when they were kept as `pathlib.Path`.
-    assert training_hash(load_config("vectors", {"data.path": "a/t.csv"})) == training_hash(
-        load_config("vectors", {"data.path": Path("./a/t.csv")})
+    assert training_hash(load_config("table-langevin", {"data.path": "a/t.csv"})) == training_hash(
+        load_config("table-langevin", {"data.path": Path("./a/t.csv")})
     )
 
 
@@ -360,14 +360,14 @@ def test_an_index_that_is_asked_for_is_learned_or_is_the_label(tmp_path):
     table = open_table(tmp_path / "t.parquet", ["id", "b"])
     assert (table.schema.dimension_names, table.left_out) == (["id", "b"], ())
     fields = {"data.path": str(tmp_path / "t.parquet"), "data.labels": "id"}
-    dataset = load(load_config("vectors", fields).data, 0)
+    dataset = load(load_config("table-langevin", fields).data, 0)
     assert (dataset.schema.dimension_names, dataset.left_out) == (["a", "b"], ())
 
 
 def test_training_says_once_that_an_index_is_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     frame().sample(frac=0.5, random_state=0).to_parquet("t.parquet")
-    assert main(["train", "vectors", "--data.path", "t.parquet", "--name", "mine", *SMALL]) == 0
+    assert main(["train", "table-langevin", "--data.path", "t.parquet", "--name", "mine", *SMALL]) == 0
     assert capsys.readouterr().err.count("'__index_level_0__'") == 1
     # Rows with and without an index can be scored by it.
     for index in (True, False):

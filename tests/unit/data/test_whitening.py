@@ -162,7 +162,7 @@ def test_whitening_needs_standardised_rows():
 
 def test_a_run_is_resumed_evaluated_and_sampled_in_original_units(table, tmp_path):
     torch.set_num_threads(1)
-    config = load_config("vectors", {**TINY, "data.path": str(table)})
+    config = load_config("table-langevin", {**TINY, "data.path": str(table)})
     run = Run(tmp_path / "run")
     experiment = prepare(config, run)
     begin(experiment)
@@ -180,7 +180,7 @@ def test_a_run_is_resumed_evaluated_and_sampled_in_original_units(table, tmp_pat
 def test_the_estimator_whitens_as_its_configuration_says():
     rows, _ = three_long_modes(1000)
     fields = {k: v for k, v in TINY.items() if k != "data.name"}
-    config = load_config("vectors", {**fields, "data.path": "X"})
+    config = load_config("table-langevin", {**fields, "data.path": "X"})
     model = ndsm.NDSM(3, config=config, max_steps=10, random_state=0, device="cpu").fit(rows)
     assert model._model.scaling.whitening is not None
     new = model.sample(300)

@@ -29,7 +29,7 @@ SMALL = {"data.path": "X", "train.block_mb": 0.05, "network.width": 8, "network.
 
 
 def estimator(**settings):
-    config = load_config("vectors", SMALL)
+    config = load_config("table-langevin", SMALL)
     return ndsm.NDSM(3, **{"config": config, **SETTINGS, **settings})
 
 
@@ -162,7 +162,7 @@ def test_a_saved_model_generates_the_same_rows(fitted, tmp_path):
 
 
 def test_a_saved_model_without_a_last_step_generates_the_same_rows(tmp_path):
-    model = estimator(config=load_config("vectors", {**SMALL, "process.last_dt": None})).fit(data())
+    model = estimator(config=load_config("table-langevin", {**SMALL, "process.last_dt": None})).fit(data())
     model.save(tmp_path / "run")
     np.testing.assert_allclose(ndsm.load(tmp_path / "run").sample(50), model.sample(50), rtol=1e-5)
 
@@ -246,7 +246,7 @@ def test_a_run_with_a_drift_of_ones_own_is_resumed_and_read_with_it(tmp_path):
     """The folder holds no code: the same process reads it, and no other run is mistaken for one of its kind."""
     np.save(tmp_path / "rows.npy", data().astype(np.float32))
     fields = {**SMALL, "data.path": str(tmp_path / "rows.npy"), "train.steps": 10, "sample.steps": 50}
-    config = load_config("vectors", fields)
+    config = load_config("table-langevin", fields)
     process = ndsm.Langevin(drift=lambda y, t: y, prior=StandardNormal(2), horizon=1.5)
     run = Run(tmp_path / "own")
     made = prepare(config, run, process=process)
@@ -259,7 +259,7 @@ def test_a_run_with_a_drift_of_ones_own_is_resumed_and_read_with_it(tmp_path):
     assert np.isfinite(model.sample(20)).all()
     with pytest.raises(InputError, match=r"read it with ndsm\.load\(path, process=\.\.\.\)"):
         ndsm.load(run.path)
-    linear = load_config("vectors", {**fields, "process.kind": "vp", "objective.kind": "dsm"})
+    linear = load_config("table-langevin", {**fields, "process.kind": "vp", "objective.kind": "dsm"})
     with pytest.raises(
         InputError, match=r"process\.kind: expected langevin for a process of your own, found vp"
     ):
@@ -269,7 +269,7 @@ def test_a_run_with_a_drift_of_ones_own_is_resumed_and_read_with_it(tmp_path):
         InputError, match=r"data\.symmetry: expected 'none' for a process of your own, .*found 'c2'"
     ):
         prepare(symmetric, Run(tmp_path / "symmetric"), process=process)
-    fitted_config = load_config("vectors", {**fields, "process.horizon": 1.5})
+    fitted_config = load_config("table-langevin", {**fields, "process.horizon": 1.5})
     begin(prepare(fitted_config, Run(tmp_path / "fitted")))
     with pytest.raises(InputError, match="expected a run with a process of your own, found one of a fitted"):
         prepare(fitted_config, Run(tmp_path / "fitted"), process=process)
@@ -422,7 +422,7 @@ def test_whitened_rows_are_denoised_with_the_variance_of_their_own_columns(monke
     from ndsm.inference.posterior import Covariance, Posterior
 
     rows = data() @ np.array([[1.0, 0.8], [0.0, 1.0]])
-    config = load_config("vectors", {**SMALL, "data.whiten": "within-mode"})
+    config = load_config("table-langevin", {**SMALL, "data.whiten": "within-mode"})
     model = estimator(config=config, max_steps=1).fit(rows)
     own, factors = torch.tensor([[0.1, 0.2]]), torch.tensor([[[0.3], [-0.4]]])
     monkeypatch.setattr(Posterior, "covariance", lambda self, x, t, rank: Covariance(own, factors))

@@ -26,7 +26,7 @@ def _model():
     x[:, 1] += 3 * x[:, 0]
     return ndsm.NDSM(
         2, covariance_type="full", max_steps=20, sample_steps=30, random_state=0,
-        config=ndsm.config.load_config("vectors", {"network.width": 16, "process.integrator": "exponential", "process.grid.steps": 20, "sample.sampler": "exponential"}),
+        config=ndsm.config.load_config("table-langevin", {"network.width": 16, "process.integrator": "exponential", "process.grid.steps": 20, "sample.sampler": "exponential"}),
     ).fit(x * [1, 10, 5] + [100, 0, 7])  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def fitted(X, **fields):
     small = {"network.width": 16, **fields}
     return ndsm.NDSM(
         2, covariance_type="full", max_steps=20, sample_steps=40, random_state=0,
-        config=load_config("vectors", small),
+        config=load_config("table-langevin", small),
     ).fit(X)  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_linear_noising_and_a_drift_of_ones_own_are_reconstructed_too():
     normal = ndsm.GaussianMixture(torch.ones(1), torch.zeros(1, 3), torch.ones(1))
     own = ndsm.NDSM(
         process=ndsm.Langevin(drift=lambda y, t: y, prior=normal, horizon=2.0), max_steps=20, sample_steps=40,
-        random_state=0, config=load_config("vectors", {"network.width": 16}),
+        random_state=0, config=load_config("table-langevin", {"network.width": 16}),
     ).fit(X)  # fmt: skip
     kept = mask(torch.tensor([True, False, False]))
     for model in (linear, own):

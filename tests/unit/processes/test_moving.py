@@ -62,7 +62,7 @@ def test_a_process_is_itself_where_it_already_is(kind, names, made):
 @pytest.mark.parametrize("kind", ["langevin", "mixture-ou"])
 def test_a_model_moves_its_process_once(kind, made):
     config = load_config(
-        "vectors",
+        "table-langevin",
         {"data.path": "X", "process.kind": kind, **({"objective.kind": "dsm"} if "ou" in kind else {})},
     )
     problem = training_problem(config, MIXTURE, "rows", None)

@@ -63,7 +63,7 @@ def problem_of(**fields):
     """The problem of a small configuration."""
     mixture = GaussianMixture(torch.ones(2) / 2, torch.eye(3)[:2], torch.ones(2))
     return training_problem(
-        load_config("vectors", {"data.path": "X", **SMALL, **fields}), mixture, "rows", None
+        load_config("table-langevin", {"data.path": "X", **SMALL, **fields}), mixture, "rows", None
     )
 
 
@@ -157,7 +157,7 @@ def test_an_estimator_draws_completes_and_scores_there(law, device):
     if own:
         fields |= {"process.integrator": "euler-maruyama", "sample.sampler": "em"}
     model = ndsm.NDSM(
-        2, covariance_type="spherical" if linear or own else law, config=load_config("vectors", fields), device="cuda",
+        2, covariance_type="spherical" if linear or own else law, config=load_config("table-langevin", fields), device="cuda",
         process=own_process(law, device) if own else None, objective="dsm" if linear else "ndsm", sample_steps=3,
         random_state=0,
     ).fit(ROWS, [0, 1] * 30)  # fmt: skip
@@ -229,11 +229,11 @@ def test_commands_work_there(device, tmp_path, monkeypatch, capsys):
     given = [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     for words in (
         # With its evaluation and report.
-        ["train", "vectors", "--local", "--out", ".", *given],
-        ["sample", "vectors", "--n", "3", "--out", "folder", "--local"],
-        ["sample", "vectors", "--n", "3", "--given", "x0=0.5", "--steps", "3"],
-        ["impute", "vectors", "part.parquet", "--steps", "3"],
-        ["score", "vectors", "rows.parquet"],
-        ["bench", "variance", "vectors", "--n", "100", "--steps", "2", "--objectives", "path", *given],
+        ["train", "table-langevin", "--local", "--out", ".", *given],
+        ["sample", "table-langevin", "--n", "3", "--out", "folder", "--local"],
+        ["sample", "table-langevin", "--n", "3", "--given", "x0=0.5", "--steps", "3"],
+        ["impute", "table-langevin", "part.parquet", "--steps", "3"],
+        ["score", "table-langevin", "rows.parquet"],
+        ["bench", "variance", "table-langevin", "--n", "100", "--steps", "2", "--objectives", "path", *given],
     ):
         assert main(words) == 0, capsys.readouterr().err

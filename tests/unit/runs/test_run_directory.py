@@ -334,7 +334,7 @@ def test_changed_data_are_refused(tmp_path):
     x = rng.normal(size=(200, 2))
     np.save(table, x)
     config = load_config(
-        "vectors", {"data.path": str(table), "reference.n_components": 2, "train.device": "cpu"}
+        "table-langevin", {"data.path": str(table), "reference.n_components": 2, "train.device": "cpu"}
     )
     begin(prepare(config, Run(tmp_path / "run")))
     prepare(config, Run(tmp_path / "run"))

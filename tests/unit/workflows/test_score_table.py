@@ -227,7 +227,7 @@ def _whole_numbers(tmp_path_factory):
         "2",
     ]
     data = ["--data.path", str(folder / "counts.parquet"), "--data.dequantize", "1"]
-    assert main(["train", "vectors", *data, *options, *small]) == 0
+    assert main(["train", "table-langevin", *data, *options, *small]) == 0
     return folder
 
 
