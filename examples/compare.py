@@ -87,7 +87,7 @@ def trained(
         # A symmetry of the rows is one of the scaled rows if it leaves the mean alone.
         group = GROUPS[overrides.get("data.symmetry", "none")]
         origin = mean_image(group, torch.from_numpy(mean[None]))[0].numpy()
-        config = load_config("vectors", overrides)
+        config = load_config("table-langevin", overrides)
         gen = ndsm.NDSM(
             config.reference.n_components,
             covariance_type=config.reference.covariance_type,

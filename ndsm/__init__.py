@@ -1,6 +1,6 @@
 """Score-based generative models with nonlinear noising adapted to the data.
 
-gen = ndsm.NDSM(n_components=8).fit(X)
+gen = ndsm.NDSM().fit(X)
 rows = gen.sample(1000)
 """
 

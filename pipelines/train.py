@@ -76,7 +76,7 @@ def train(
     in a module that all nodes can import. Evaluations beside the training see it too.
 
     Args:
-        config: with its data, e.g. `load_config("vectors", {"data.path": "rows.npy", "train.simulators": 2})`.
+        config: with its data, e.g. `load_config("table-langevin", {"data.path": "rows.npy", "train.simulators": 2})`.
         path: the run directory; on several machines a path they all see, or with a URI as `train.storage` any: the run is
             then kept there under the folder's name.
         process: in place of the fitted mixture's, in standardised units, e.g. `ndsm.Langevin(drift=f, prior=p)`. Its

@@ -198,7 +198,7 @@ NEEDED = {
     "transition": "a process whose transition law is known (vp, subvp, ve, ou or mixture-ou of form component)",
     "levels": "a process of signal and noise levels (vp, subvp, ve, ou or mixture-ou)",
     "score": "a process whose score is learned, not the velocity of its probability flow alone (process.form component)",
-    "rows": "a process whose states are the rows themselves",
+    "rows": "a process whose states are the rows themselves (vp, ve, or langevin, as in the preset table-langevin)",
     "modes": "the Langevin process of a mixture",
     "components": "a process with components (mixture-ou of form component)",
     "hidden": "a process with hidden components (mixture-ou of form marginal)",

@@ -26,7 +26,7 @@ def quick_estimator(**settings):
 
 
 def quick_run(path, fields):
-    """A finished run of the preset `vectors` with these fields, without evaluation and report."""
+    """A finished run of the preset `table-langevin` with these fields, without evaluation and report."""
     few = {**QUICK, "train.steps": 3, "train.batch_rows": 50, "sample.steps": 4, "reference.n_components": 3}
     experiment = prepare(load_config("table-langevin", {**few, **fields}), Run(Path(path)))
     begin(experiment)

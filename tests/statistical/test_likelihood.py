@@ -249,7 +249,7 @@ def learned_from(spec, start):
 @pytest.mark.parametrize("integrator", ["auto", "euler-maruyama"])
 def test_own_tables_log_densities_are_those_of_the_data(integrator, mean_within):
     """The score is learned for the law of the simulated chain, the density is had along the continuous flow. With the score
-    that the rows of the `vectors` preset determine and a mode of its smallest usual variance, 0.06, the mean log-density
+    that the rows of the `table-langevin` preset determine and a mode of its smallest usual variance, 0.06, the mean log-density
     of N(0, 0.04 I) in four columns is -4 (½ log(2πe (0.04 + 2τ))) within 4 standard errors and 0.05 nats for what the
     rows leave open of the score. Euler-Maruyama's steps of up to a fifth of the variance are off by more than 0.5 nats:
     they widen the mode by up to 11 %, which the flow takes for the data's as long as the noising lasts."""

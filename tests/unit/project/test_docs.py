@@ -347,7 +347,7 @@ def folder(tmp_path_factory, mnist_root):
         for run in (
             ["digits"],
             ["digits", "--network.classes", "10", "--name", "labelled"],
-            ["vectors", "--data.path", "my.parquet", "--name", "mine"],
+            ["table", "--data.path", "my.parquet", "--name", "mine"],
         ):
             assert cli.main(["train", *run, *SHORT["train"]]) == 0
     return made

@@ -86,7 +86,7 @@ def test_what_a_known_kernel_of_rows_is_needed_for_is_refused_in_one_sentence(ru
     model = ndsm.load(run)
     with pytest.raises(
         InputError,
-        match=r"denoising: expected a process whose states are the rows themselves, found MixtureOU",
+        match=r"denoising: expected a process whose states are the rows themselves \(.*\), found MixtureOU",
     ):
         model.denoise(rows[:3], 0.1)
 

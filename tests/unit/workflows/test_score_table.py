@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
         0.0,
         500.0,
     ]
-    model = ndsm.NDSM(n_components=3, max_steps=60, batch_rows=64, random_state=0).fit(x)
+    model = ndsm.NDSM(n_components=3, objective="ndsm", max_steps=60, batch_rows=64, random_state=0).fit(x)
     model.save(folder / "run")
     np.save(folder / "rows.npy", x[:5].astype(np.float32))
     pq.write_table(pa.table({"x1": x[:5, 1], "note": ["a"] * 5, "x0": x[:5, 0]}), folder / "rows.parquet")
