@@ -112,6 +112,17 @@ def test_objectives_train_and_are_measured_there(kind, device):
         assert measure_costs(problem, ROWS, trainer, 1, seconds=0.0).use > 0
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_one_field_for_components_trains_and_generates_there(mirrored, device):
+    marginal = {"process.kind": "mixture-ou", "process.form": "marginal", "objective.mirrored": mirrored}
+    problem = problem_of(**LINEAR, **marginal)
+    with training_in_memory(problem, ROWS) as (_, records):
+        assert [record.step for record in records] == [2]
+    model = untrained(problem)
+    assert np.isfinite(model.all_rows(3, 0, 4)).all()
+    assert np.isfinite(model.log_density(ROWS[:3]).log_prob).all()
+
+
 def untrained(problem):
     trainer, _ = start(problem, None)
     return TrainedModel(problem, trainer.ema.eval(), Scaling(np.zeros(3), np.ones(3)), TableSchema(()))
