@@ -9,9 +9,13 @@ and what is learned is one field for all of them, the velocity of the probabilit
     v(y, t) = E[ dY_t/dt | Y_t = y ] = E[ -α (Y_0 - μ_K) + (α²/σ) L_K Z | Y_t = y ],
 
 as in flow matching with the mixture as its source, each row coupled to its own component (Lipman et al. 2023). Rows whose law is the
-mixture have v = 0. The network works in coordinates that are those of a component where that one is alone, and blend into one
-another where components overlap: u = Σ r_k(y) L_k⁻¹ (y - μ_k), beside r itself, and v = Σ r_k(y) L_k net. No drift is known that would leave a score: the field -v takes the place of f + ½g² s with f = 0 and
-g = √2, and samplers that need the score itself are refused (`require`).
+mixture have v = 0.
+
+The network works in coordinates that are those of a component where that one is alone, and a blend where several overlap: it sees
+u = Σ r_k(y) L_k⁻¹ (y - μ_k) and r itself, and v = Σ r_k(y) L_k net.
+
+The drift of the law of Y_t is not known, and with it no score: the field -v takes the place of f + ½g² s with f = 0 and g = √2, and
+samplers that need the score itself are refused (`require`).
 """
 
 import copy
