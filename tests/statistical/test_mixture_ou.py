@@ -164,6 +164,7 @@ def test_the_loss_of_the_velocity_is_least_at_the_exact_one(marginal, field):
                 assert abs(float(slope.mean())) < 4 * float(slope.std()) / math.sqrt(N)
 
 
+@pytest.mark.nightly
 def test_the_density_without_components_is_that_of_the_data(marginal, field):
     """As the test of the density below."""
     rows = torch.linspace(-2.6, 3.2, 30)[:, None]
