@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-IDLE_SECONDS = 120.0
+IDLE_SECONDS = 300.0
 """For which a standby stays without a worker: a driver that was killed is typed again meanwhile."""
 QUIET_SECONDS = 10.0
 """Until a standby begins to import: the worker that it was left behind by starts first."""
