@@ -2,12 +2,36 @@
 coordinator, which needs none of Ray Train.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
 from pipelines.coordinator import sealed
+
+REQUESTS = "AutoscalingCoordinator"
+"""Name and namespace of Ray's actor that divides the cluster among trainings."""
+
+
+def withdraw_request(run: str) -> None:
+    """Take back the room that a driver of this run which was killed had asked for; its controller cannot any more.
+
+    Ray Train keeps it for three minutes for workers that are never to come, and would tell the next driver that there is none.
+
+    Args:
+        run: where the run is, which no other driver trains.
+    """
+    # Without a request, or an actor that keeps requests, there is nothing to take back.
+    with suppress(ValueError, ray.exceptions.RayError):
+        if requester := _internal_kv_get(_key(run)):
+            keeper = ray.get_actor(REQUESTS, namespace=REQUESTS)
+            ray.get(keeper.cancel_request.remote(requester.decode()))
+
+
+def _key(run: str) -> str:
+    return f"ndsm:{run}"
 
 
 class AnnounceController(ControllerCallback, WorkerGroupCallback):
@@ -15,14 +39,16 @@ class AnnounceController(ControllerCallback, WorkerGroupCallback):
 
     Args:
         coordinator: its handle.
+        run: where the run is.
     """
 
-    def __init__(self, coordinator: Any) -> None:
-        self._coordinator = coordinator
+    def __init__(self, coordinator: Any, run: str) -> None:
+        self._coordinator, self._run = coordinator, run
 
     def after_controller_start(self, train_run_context: Any) -> None:
         """Called by the controller in its own process."""
         here = ray.get_runtime_context()
+        _internal_kv_put(_key(self._run), f"train-{train_run_context.run_id}")
         self._coordinator.note_controller.remote(sealed(here.current_actor), here.get_actor_id())
 
     def after_worker_group_start(self, worker_group: Any) -> None:

@@ -29,7 +29,7 @@ from ndsm.workflows.resuming import restarts_of
 from ndsm.workflows.setup import RunContext, begin, prepare
 from pipelines.address import check_address
 from pipelines.cluster import cluster, find_nodes, is_joined
-from pipelines.controller_callback import AnnounceController
+from pipelines.controller_callback import AnnounceController, withdraw_request
 from pipelines.coordinator import Group
 from pipelines.evaluate import Evaluations
 from pipelines.growth import grown, let_go
@@ -239,6 +239,8 @@ def train_on_ray(
         "restarts": restarts_of(run),
         "lost": dict(journal.lost),
     }
+    where = run.mirror.uri if run.mirror is not None else str(run.path.resolve())
+    withdraw_request(where)
     least, most = config.worker_range
     if simulators and not use_gpu and TRAINER not in room.worker_bundle:
         # Ray Train counts whole CPUs, also those that simulators hold, and would ask for more workers than fit for ever.
@@ -260,7 +262,7 @@ def train_on_ray(
             name="ray",
             failure_config=FailureConfig(max_failures=config.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            callbacks=[AnnounceController(pool.coordinator)],
+            callbacks=[AnnounceController(pool.coordinator, where)],
             # A cluster of this command's own is one machine, which rarely loses a worker and has better use for the memory.
             worker_runtime_env=worker_environment(software()) if is_joined() else {},
             **storage,

@@ -136,3 +136,43 @@ def test_a_run_without_room_gives_up_and_has_written_nothing(ray_cluster, tmp_pa
         )
         assert err.splitlines()[-1].startswith(expected)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_request_of_a_driver_that_was_killed_is_withdrawn_by_the_next(ray_cluster):
+    """Ray Train would keep its room for three minutes for workers that never come."""
+    from types import SimpleNamespace
+
+    from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+
+    from pipelines.controller_callback import AnnounceController, withdraw_request
+    from pipelines.coordinator import open_coordinator
+
+    class Controller:
+        def __init__(self, coordinator):
+            run = SimpleNamespace(run_id="killed")
+            AnnounceController(coordinator, "file:///runs/mine").after_controller_start(run)
+
+    keeper = get_or_create_autoscaling_coordinator()
+
+    def ask(requester):
+        everything = [{"CPU": ray_cluster.cluster_resources()["CPU"]}]
+        ray_cluster.get(keeper.request_resources.remote(requester, everything, expire_after_s=1000.0))
+        reserved = ray_cluster.get(keeper.get_reserved_resources.remote(requester))
+        return sum(node.get("CPU", 0.0) for node in reserved.values())
+
+    withdraw_request("file:///runs/mine")
+    coordinator = open_coordinator([])
+    controller = ray_cluster.remote(num_cpus=0)(Controller).remote(coordinator)
+    ray_cluster.get(controller.__ray_ready__.remote())
+    try:
+        assert ask("train-killed") > 0
+        assert ask("train-next") == 0
+        withdraw_request("file:///runs/another")
+        assert ask("train-next") == 0
+        withdraw_request("file:///runs/mine")
+        assert ask("train-next") > 0
+    finally:
+        for requester in ("train-killed", "train-next"):
+            ray_cluster.get(keeper.cancel_request.remote(requester))
+        for actor in (controller, coordinator):
+            ray_cluster.kill(actor)
