@@ -191,6 +191,7 @@ def fits() -> Iterator[Case]:
             reference__covariance_type=covariance,
         )
     yield fit("the likeliest component", objective__kind="mixture-dsm", objective__component="likeliest")
+    yield fit("early stopping", train__patience=1, train__validation_steps=10, train__held_out_fraction=0.2)
     yield fit("mirrored noise, vp", process__kind="vp", objective__kind="dsm", objective__mirrored=True)
     yield fit("mirrored noise, mixture-dsm", objective__kind="mixture-dsm", objective__mirrored=True)
     for covariance in ("spherical", "tied", "diag", "full"):
