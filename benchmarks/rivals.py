@@ -336,7 +336,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             if not of:
                 continue
             cells = []
-            for key in (*RANKED, "off_support", "copies", "seconds"):
+            for key in ("auc", "swd2", "shares", "off_support", "copies", "seconds"):
                 values = np.array([row.get(key, np.nan) for row in of], dtype=float)
                 means[method, key] = float(values.mean())
                 spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 and key != "seconds" else ""
