@@ -26,8 +26,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-IDLE_SECONDS = 300.0
-"""For which a standby stays without a worker: a driver that was killed is typed again meanwhile."""
+IDLE_SECONDS = 120.0
+"""For which a standby stays without a worker, while those of its job wait for room."""
 QUIET_SECONDS = 10.0
 """Until a standby begins to import: the worker that it was left behind by starts first."""
 HARMLESS_THREADS = {"jemalloc_bg_thd"}
@@ -88,9 +88,9 @@ def start_worker(key: str, arguments: list[str]) -> None:
 
 
 def standby_key(key: str) -> str:
-    """Return the key with what decides besides what is imported: where this process looks for modules."""
-    places = os.getcwd(), os.environ.get("PYTHONPATH")
-    return f"{key}-{zlib.crc32(repr(places).encode()):08x}"
+    """Return the key with what a fork keeps of its standby besides: where modules are looked for, and the job, by Ray's native code."""
+    kept = os.getcwd(), os.environ.get("PYTHONPATH"), os.environ.get("RAY_JOB_ID")
+    return f"{key}-{zlib.crc32(repr(kept).encode()):08x}"
 
 
 def ask(folder: str, name: str, arguments: list[str]) -> socket.socket | None:

@@ -96,7 +96,13 @@ def test_without_a_standby_the_command_is_the_worker(tmp_path, file):
     assert worker.communicate("x")[1] == "the end"
 
 
-def test_another_softwares_standby_is_not_asked():
+def test_another_softwares_or_jobs_standby_is_not_asked(monkeypatch):
+    """Ray's native code in a fork has the job that it had when it was imported, and its raylet ends a worker of a job that is over."""
+    jobs = []
+    for job in ("01000000", "02000000"):
+        monkeypatch.setenv("RAY_JOB_ID", job)
+        jobs.append(standby.standby_key("key"))
+    assert jobs[0] != jobs[1]
     first, second = (standby.worker_environment({"ndsm": version}) for version in "12")
     assert first != second
     assert first == standby.worker_environment({"ndsm": "1"})
