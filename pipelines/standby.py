@@ -43,7 +43,7 @@ ANSWER_SECONDS = 5.0
 def worker_environment(software: dict[str, str]) -> dict[str, str]:
     """Return the runtime environment of Ray for workers that are forked where there is a standby.
 
-    Where this file or this Python is not at the same place as here, Ray's ordinary command is taken.
+    Where this file or this Python is not at the same place as here, or NDSM_STANDBY is 0, Ray's ordinary command is taken.
 
     Args:
         software: of the driver; a standby that may have another one is not asked.
@@ -53,7 +53,8 @@ def worker_environment(software: dict[str, str]) -> dict[str, str]:
     for path in sorted(file.parent.glob("*.py")):
         digest.update(path.read_bytes())
     python = sys.executable
-    if sys.platform != "linux" or any(shlex.quote(word) != word for word in (python, str(file))):
+    unwanted = os.environ.get("NDSM_STANDBY") == "0"
+    if unwanted or sys.platform != "linux" or any(shlex.quote(word) != word for word in (python, str(file))):
         return {}
     # The raylet, whose child this is, has the command for its workers among its arguments.
     ordinary = r"tr '\0' '\n' < /proc/$PPID/cmdline | sed -n 's/^--python_worker_command=\([^ ]*\) .*/\1/p'"

@@ -112,6 +112,8 @@ def test_where_this_file_is_not_rays_ordinary_command_is_taken(tmp_path, monkeyp
     """The shell is a raylet's child, whose arguments have the command."""
     monkeypatch.setattr(standby, "__file__", str(tmp_path / "standby.py"))
     executable = standby.worker_environment({})["py_executable"]
+    monkeypatch.setenv("NDSM_STANDBY", "0")
+    assert standby.worker_environment({}) == {}
     shell = (
         f"import subprocess; subprocess.run(['bash', '-c', 'exec ' + {executable!r} + ' -c \"print(7)\"'])"
     )
