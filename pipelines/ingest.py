@@ -39,9 +39,9 @@ SCAN_SECONDS = 0.2
 """Between looks for late calls."""
 FEW = 64
 """So many simulators are waited for together; of more all answers are collected now and then, since a wait costs time for each."""
-PAUSE_OF_EACH = 1e-3
+PAUSE_OF_EACH = 1.5e-3
 """Seconds between these collections for each simulator."""
-LONGEST_PAUSE = 1.0
+LONGEST_PAUSE = 1.5
 
 
 class NoAnswer(RuntimeError):
