@@ -272,7 +272,11 @@ def copula(task: Task) -> Generated:
     """Rows of a Gaussian copula with the columns' empirical distributions."""
     train, rng = task.dataset.train, task.rng
     scores = norm.ppf(rankdata(train, axis=0) / (len(train) + 1))
-    drawn = rng.multivariate_normal(np.zeros(train.shape[1]), np.corrcoef(scores.T), task.n)
+    with np.errstate(invalid="ignore"):
+        correlations = np.nan_to_num(np.corrcoef(scores.T))
+    # A constant column has none, not even with itself.
+    np.fill_diagonal(correlations, 1.0)
+    drawn = rng.multivariate_normal(np.zeros(train.shape[1]), correlations, task.n)
     levels = norm.cdf(drawn)
     columns = [np.quantile(values, level) for values, level in zip(train.T, levels.T, strict=True)]
     return np.stack(columns, 1), {}
