@@ -123,14 +123,18 @@ def field(process):
     return exact
 
 
+def distance_of_rows(process, score, sampler):
+    """sup|F_n - F| of N generated rows, F being the law of the data."""
+    times = reverse_times(process, sampler, 60, 1e-3)
+    rows = torch.cat(list(generate(process, score, times, N, 0, sampler=sampler)))[:, 0].double().numpy()
+    rows.sort()
+    return np.abs(distribution(rows) - (np.arange(N) + 0.5) / N).max()
+
+
 @pytest.mark.parametrize("sampler", ["ode", "ddim", "dpmpp-2m"])
 def test_with_the_exact_velocity_generated_rows_have_the_law_of_the_data(marginal, field, sampler):
     """As the test of the exact score below: with the components unseen, too, the law is that of the data."""
-    times = reverse_times(marginal, sampler, 60, 1e-3)
-    rows = torch.cat(list(generate(marginal, field, times, N, 0, sampler=sampler)))[:, 0].double().numpy()
-    rows.sort()
-    distance = np.abs(distribution(rows) - (np.arange(N) + 0.5) / N).max()
-    assert distance < KS / math.sqrt(N) + 0.005
+    assert distance_of_rows(marginal, field, sampler) < KS / math.sqrt(N) + 0.005
 
 
 def test_rows_with_and_without_their_component_have_one_law(process, marginal, score, field):
@@ -176,11 +180,7 @@ def test_the_density_without_components_is_that_of_the_data(marginal, field):
 @pytest.mark.parametrize("sampler", ["em", "reverse-diffusion", "ancestral", "pc", "ode", "ddim", "dpmpp-2m"])
 def test_with_the_exact_score_generated_rows_have_the_law_of_the_data(process, score, sampler):
     """Kolmogorov's theorem: sqrt(n) sup|F_n - F| exceeds `KS` with probability 6.3e-5; steps add at most 0.005 to sup|F_n - F|."""
-    times = reverse_times(process, sampler, 60, 1e-3)
-    rows = torch.cat(list(generate(process, score, times, N, 0, sampler=sampler)))[:, 0].double().numpy()
-    rows.sort()
-    distance = np.abs(distribution(rows) - (np.arange(N) + 0.5) / N).max()
-    assert distance < KS / math.sqrt(N) + 0.005
+    assert distance_of_rows(process, score, sampler) < KS / math.sqrt(N) + 0.005
 
 
 def test_rows_in_a_components_coordinates_have_its_law(process):
