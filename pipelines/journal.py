@@ -48,7 +48,8 @@ class Journal:
                 self._failure_told = self._group.number
                 self._note(f"{cause} with {workers} of {len(self._group.nodes)} workers; {FROM}")
             elif count := simulators.get(id, 0):
-                self._note(f"{cause} with {_many(count, 'simulator')}; training goes on with the others")
+                others = "with the others" if sum(simulators.values()) > count else "once others run"
+                self._note(f"{cause} with {_many(count, 'simulator')}; training goes on {others}")
             else:
                 self._note(f"{cause}, which this run did not use")
             self.lost["simulators_lost"] += simulators.get(id, 0)

@@ -145,7 +145,8 @@ class Room:
 
     def lost(self) -> list[Place]:
         """Places whose node is gone."""
-        alive = {node.id for node in find_nodes()}
+        # Apart from what is free of it, which Ray may know a moment later.
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         return [place for place in self.places if place.node not in alive]
 
     def in_the_way(self) -> list[Place]:

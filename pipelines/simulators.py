@@ -12,8 +12,6 @@ from typing import Any, TypedDict
 import numpy as np
 import ray
 import torch
-from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ndsm.errors import InputError, described
 from ndsm.simulation import RolloutSpec, rollout
@@ -84,7 +82,7 @@ def start_simulators(
     spec: RolloutSpec,
     data: Any,
     resources: Mapping[str, float] = {"CPU": 1.0},
-    groups: Sequence[PlacementGroup] | None = None,
+    strategies: Sequence[Any] | None = None,
 ) -> list[SimulatorHandle]:
     """`count` simulators; `data` refers to the (N, d) float32 rows, which each node fetches once.
 
@@ -93,12 +91,12 @@ def start_simulators(
 
     Args:
         resources: of each.
-        groups: a placement group with room for one for each; anywhere if not given.
+        strategies: Ray's scheduling strategy for each; anywhere if not given.
     """
     actor = ray.remote(**remote_options(resources), max_restarts=-1, max_task_retries=-1)(Simulator)
     inputs = [ray.put(spec), data]
     # "DEFAULT" is said explicitly: started from a trial of Ray Tune they would have to fit into what the trial itself holds.
-    there = ["DEFAULT"] * count if groups is None else [PlacementGroupSchedulingStrategy(g) for g in groups]
+    there = ["DEFAULT"] * count if strategies is None else strategies
     return [
         SimulatorHandle(actor.options(scheduling_strategy=strategy).remote(software()), inputs)
         for strategy in there

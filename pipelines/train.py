@@ -234,6 +234,7 @@ def train_on_ray(
         "problem": workers_problem(problem, use_gpu),
         "run": Run(run.path.resolve(), run.mirror),
         "coordinator": pool.coordinator,
+        "simulators": simulators,
         "data": [data],
         "software": software(),
         "restarts": restarts_of(run),
@@ -324,11 +325,11 @@ def train_on_ray(
                 waits = room.watch(controller and controller[1])
                 alive = {node.id: node.name for node in find_nodes()}
                 journal.nodes(alive, Counter(place.node for place in room.places))
+                if not waits:
+                    pool.look(group.nodes)
                 # What a worker held before is free again a moment after its end.
-                if waits and room.waiting.seconds > WAY_SECONDS and (left := pool.make_way()) is not None:
+                elif room.waiting.seconds > WAY_SECONDS and (left := pool.make_way()) is not None:
                     note(left)
-                elif not group.nodes:
-                    pool.come_back()
                 pool.coordinator.note_events.remote(told, journal.lost | {"nodes": len(alive)})
                 told = []
         failure = ray.get(pool.coordinator.failure.remote())

@@ -109,7 +109,8 @@ def train_as_worker(settings: dict[str, Any]) -> None:
         def index_of(number: int) -> int:
             return block_index(resume, rank, number)
 
-        if not members.total:
+        # Of a run that has simulators the list may be empty for a moment.
+        if not settings["simulators"]:
             data = ray.get(settings["data"][0])
             return local_source(problem, data, resume, rank, device=device, bad=bad)(first)
         config = problem.config.train

@@ -20,6 +20,8 @@ from ndsm.workflows.train import train_locally
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 STEPS = 4000
+PARTS = ("useful", "stall", "pause", "warm_up", "restart")
+"""Of the time since the start."""
 SETTINGS = {
     "data.n": 2000,
     "objective.kind": "ndsm",
@@ -152,6 +154,7 @@ def test_losses_of_processes_and_nodes_cost_time_and_nothing_else(cluster, tmp_p
         killer.join()
     lines = training.lines
     losses = len(killed) + 2
+    parts = ", ".join(f"{name} {lines[-1][f'{name}_seconds']:.0f} s" for name in PARTS)
     stall = sum(stall_seconds(lines))
     restarts, retried = (counted(lines, name) for name in ("simulator_restarts", "blocks_retried"))
     watched = sum(was_watched(lines, when) for when in killed)
@@ -160,7 +163,8 @@ def test_losses_of_processes_and_nodes_cost_time_and_nothing_else(cluster, tmp_p
         f"{resized:.1f} s after a node came; {len(killed)} simulators killed and 2 lost with their node; stall "
         f"{stall:.2f} s in all, {stall / losses:.3f} s per loss; {lines[-1]['time'] - training.started:.0f} s; the aim of 30 s "
         f"after the loss of a trainer is {'met' if recovery < 30 else 'missed'}; of {watched} kills while the workers trained "
-        f"{restarts} simulators were seen that came back and {retried} calls that failed"
+        f"{restarts} simulators were seen that came back and {retried} calls that failed; goodput "
+        f"{lines[-1]['goodput']:.3f} of {lines[-1]['wall_seconds']:.0f} s: {parts}"
     )
     assert lines[-1]["step"] == STEPS
     assert math.isfinite(resized)

@@ -3,6 +3,7 @@ actors that do nothing, which start faster."""
 
 import pytest
 import torch
+from ray.util.placement_group import remove_placement_group
 from settle import wait_for, wait_for_free_cpus, wait_until_all_is_free
 
 from ndsm.config import load_config
@@ -105,9 +106,11 @@ def adapt(ray, pool, lines, times, stall, busy):
     return counts
 
 
-def gone(ray, actor):
+def ended(ray, pool, handle):
+    """Whether one that left the list has ended, as it does at a later look."""
+    pool.look(["worker"])
     try:
-        ray.get(actor.there.remote())
+        ray.get(handle.actor.there.remote())
     except ray.exceptions.RayActorError:
         return True
     return False
@@ -130,7 +133,7 @@ def test_simulators_come_and_go_as_workers_wait_or_do_not(ray_cluster, make, oth
     assert all(ray_cluster.get([handle.actor.there.remote() for handle in pool.handles]))
     left = pool.handles[1]
     assert 1 in adapt(ray_cluster, pool, lines, 12, 0.0, 0.1)
-    wait_for(lambda: gone(ray_cluster, left.actor))
+    wait_for(lambda: ended(ray_cluster, pool, left))
     assert len(room.places) == 1
 
 
@@ -148,13 +151,47 @@ def test_a_number_of_simulators_is_filled_up_as_others_leave_and_stays(ray_clust
     holder = other(2)
     pool, _ = make(2, said.append, **{"train.simulators": 2})
     assert said == ["1 of 2 simulators have room; the others start when there is more"]
-    lines = Lines()
-    assert adapt(ray_cluster, pool, lines, 3, 0.6, 1.0) == [1] * 3
+    pool.look(["worker"])
+    assert len(pool.handles) == 1
     ray_cluster.kill(holder)
-    counts = []
-    while not counts or counts[-1] < 2:
-        counts += adapt(ray_cluster, pool, lines, 1, 0.6, 1.0)
-    assert adapt(ray_cluster, pool, lines, 10, 0.6, 1.0) == [2] * 10
+    wait_for(lambda: look(ray_cluster, pool) == 2)
+    assert adapt(ray_cluster, pool, Lines(), 10, 0.6, 1.0) == [2] * 10
+    assert look(ray_cluster, pool) == 2
+
+
+def look(ray, pool):
+    """The count after a look, as the coordinator has it."""
+    pool.look([ray.get_runtime_context().get_node_id()])
+    (shown,) = ray.get(pool.coordinator.simulators.remote())
+    return len(ray.get(shown))
+
+
+def test_where_all_simulators_are_lost_guests_run_on_the_workers_cpus_until_there_is_room(
+    ray_cluster, make, other, monkeypatch
+):
+    """The worker waits for blocks meanwhile, so that no line of metrics comes."""
+    monkeypatch.setattr(simulator_pool, "LEAVE_SECONDS", 0.0)
+    said, holder = [], other(1)
+    pool, room = make(2, said.append, **{"train.simulators": 2})
+    before, taken = pool.handles, list(room.places)
+    # Their node is there: that they are busy, or crash, is another matter.
+    assert look(ray_cluster, pool) == 2
+    assert pool.handles == before
+    with pytest.MonkeyPatch.context() as patch:
+        # As if their node had gone: the CPUs do not come back to the other nodes.
+        patch.setattr(room, "lost", lambda: [place for place in room.places if place in taken])
+        patch.setattr(room, "free", room.places.remove)
+        assert look(ray_cluster, pool) == 1
+        (guest,) = pool.handles
+        assert ray_cluster.get(guest.actor.there.remote())
+        assert look(ray_cluster, pool) == 1
+        assert (pool.handles, room.places) == ([guest], [])
+    assert said == ["no simulator has room: until one has, 1 run on the workers' CPUs, which slows both"]
+    ray_cluster.kill(holder)
+    for place in taken:
+        remove_placement_group(place.group)
+    wait_for(lambda: look(ray_cluster, pool) == 2 and guest not in pool.handles)
+    assert said[1:] == ["2 of 2 simulators have room again"]
 
 
 def test_auto_starts_what_the_measured_costs_ask_for_and_there_is_room_for(ray_cluster, monkeypatch):

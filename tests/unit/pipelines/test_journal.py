@@ -71,7 +71,7 @@ def test_a_worker_that_ends_alone_and_a_restart_for_room(journal, said):
 
 
 def test_nodes_without_workers_and_simulators(journal, said):
-    journal.nodes(without("3"), {"3": 2})
+    journal.nodes(without("3"), {"3": 2, "1": 1})
     journal.nodes(without("3"), {})
     journal.simulators(3, 0)
     journal.simulators(3, 2)
@@ -90,6 +90,8 @@ def test_nodes_without_workers_and_simulators(journal, said):
     other.nodes(without("1"), {})
     assert said[4:] == ["lost node a (10.0.0.1), which this run did not use"]
     assert other.lost["nodes_lost"] == 2
+    other.nodes(without("1", "3"), {"3": 2})
+    assert said[5:] == ["lost node c (10.0.0.3) with 2 simulators; training goes on once others run"]
 
 
 def node(id, cpus, free):
