@@ -117,8 +117,20 @@ def load_mnist(root: Path, train: bool) -> LabelledImages:
     return LabelledImages(rows, digits.astype(np.int64))
 
 
+def mnist_files(root: Path) -> list[Path]:
+    """Paths of the files that `load_mnist` reads, which are downloaded if they are missing; errors as of `load_mnist`."""
+    folder = root / "MNIST" / "raw"
+    if not _has_files(folder):
+        load_mnist(root, True)
+    return _files(folder)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in _KINDS]
+
+
 def _has_files(folder: Path) -> bool:
-    return all((folder / f"{split}-{kind}-ubyte").is_file() for split in ("train", "t10k") for kind in _KINDS)
+    return all(file.is_file() for file in _files(folder))
 
 
 def turned(images: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The independent runs of a study as Ray tasks."""
 
+import shutil
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -9,7 +10,8 @@ import pytest
 from ndsm.cli import main
 from ndsm.config import build_config, merge
 from ndsm.core.interrupt import Interrupted
-from ndsm.errors import Unfinished
+from ndsm.data.mnist import load_mnist
+from ndsm.errors import InputError, Unfinished
 from ndsm.reproduce import STUDIES, run_job, stop_file
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -32,6 +34,33 @@ def test_tasks_give_the_rows_and_points_of_this_process(ray_cluster, tmp_path):
         for a, b in zip(found[job.name][0], rows, strict=True):
             assert {**a, "train_seconds": 0} == {**b, "train_seconds": 0}
         np.testing.assert_array_equal(found[job.name][1], samples)
+
+
+def test_a_node_without_the_images_of_a_study_is_sent_them(ray_cluster, mnist_root, tmp_path):
+    from pipelines.reproduce import images_of
+
+    root = shutil.copytree(mnist_root, tmp_path / "data")
+    before = {file: file.read_bytes() for file in root.glob("MNIST/raw/*")}
+    jobs = STUDIES["fig7"].jobs(0.01, {"data.root": root})
+    images = images_of(jobs)
+    # As on another node.
+    shutil.rmtree(root)
+    place = ray_cluster.remote(num_cpus=1)(lambda images: images.place())
+    ray_cluster.get(place.remote(images))
+    assert {file: file.read_bytes() for file in root.glob("MNIST/raw/*")} == before
+    assert len(load_mnist(root, False).images) == 20
+    # What is there is read as it is.
+    changed = next(iter(before))
+    changed.write_bytes(b"another")
+    ray_cluster.get(place.remote(images))
+    assert changed.read_bytes() == b"another"
+    shutil.rmtree(root)
+    root.write_text("no folder", encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"node .*: expected .*MNIST/raw/.* or a folder that it can be written to, found "
+    ):
+        ray_cluster.get(place.remote(images))
+    assert images_of(STUDIES["fig2"].jobs(0.01)) is None
 
 
 def test_doctor_says_what_the_cluster_has(ray_cluster, capsys):
