@@ -11,7 +11,6 @@ from typing import Literal
 from ndsm.cli.console import print_result
 from ndsm.config import Config
 from ndsm.core.global_state import environment
-from ndsm.core.places import shown
 from ndsm.core.progress import say
 from ndsm.core.uris import is_uri
 from ndsm.data import Dataset, load
@@ -175,11 +174,6 @@ def _check_numbers(options: SearchOptions) -> None:
         raise InputError(f"--validation: expected a share between 0 and 1, found {options.validation:g}")
     if options.search == "pbt" and options.trial_kind != "in-process":
         raise InputError(f"--search pbt: expected --trial-kind in-process, found {options.trial_kind}")
-    if options.search == "pbt" and is_uri(options.path):
-        raise InputError(
-            f"--out: expected a path that all nodes share for --search pbt, whose members take over one another's files, found "
-            f"{shown(str(options.path))}"
-        )
     if options.trial_kind == "train" and options.config.train.simulators == "auto":
         # A trial's pool of simulators would grow into the resources of other trials.
         raise InputError("--trial-kind train: expected a number as train.simulators, found auto")

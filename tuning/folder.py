@@ -12,6 +12,7 @@ summary.json, tune-report.html, best.yaml
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,7 @@ from ndsm.core.atomic_file import write_whole
 from ndsm.core.folders import first_foreign, names_below, remove_files
 from ndsm.errors import InputError
 from ndsm.runs import Run
-from ndsm.runs.layout import FILES
+from ndsm.runs.layout import FILES, removable
 from ndsm.runs.lock import LOCK_FILES, RunLock
 from tuning.pool import STAMP_FILES
 
@@ -157,6 +158,29 @@ class TrialFolder:
 
     def take_request(self) -> None:
         """Pass on what `ask_to_stop` asked for to this process's run, if it does not see that by itself."""
+
+    def forget(self) -> None:
+        """Delete what only this process has of the run, which may have been replaced since."""
+
+    @contextmanager
+    def successor(self, donor: "TrialFolder") -> Iterator[Run]:
+        """Yield a copy of another trial's run, which `succeed` has take the place of this one's; it is whole when the context ends."""
+        coming = self._coming
+        remove_files(coming, removable(names_below(coming)))
+        shutil.copytree(
+            donor.run.path, coming, ignore=shutil.ignore_patterns(*LOCK_FILES), dirs_exist_ok=True
+        )
+        yield Run(coming)
+
+    def succeed(self) -> None:
+        """Have the whole `successor`, if there is one, take the place of the run; a call after a kill ends as the first one would have."""
+        if self._coming.is_dir():
+            self.run.remove()
+            self._coming.rename(self.run.path)
+
+    @property
+    def _coming(self) -> Path:
+        return self.path / "run-next"
 
 
 class SearchFolder:
@@ -302,7 +326,7 @@ class SearchFolder:
 
     def write_population(self, takeovers: dict[str, dict[str, int]]) -> None:
         """Write `population.json`."""
-        write_json(self.path / "population.json", takeovers)
+        self.write_json("population.json", takeovers)
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the search."""

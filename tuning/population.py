@@ -5,7 +5,6 @@ quarter, and its values changed a little; and so on to the end. Member 0, the pr
 compared with it. What a search has done is in its members' files and in `population.json`, from which it goes on.
 """
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,12 @@ import numpy as np
 
 from ndsm.config import Config
 from ndsm.config.roles import adjustable_names
-from ndsm.core.folders import names_below, remove_files
 from ndsm.core.global_state import threads
 from ndsm.core.rng import numpy_stream
 from ndsm.errors import InputError
-from ndsm.runs import Run
-from ndsm.runs.layout import removable
-from ndsm.runs.lock import LOCK_FILES
-from tuning.folder import UNFINISHED, SearchFolder, TrialFolder, TrialRecord
+from tuning.folder import UNFINISHED, SearchFolder, TrialRecord
 from tuning.proposals import Plan, make_study
+from tuning.remote import trial_folder
 from tuning.space import Parameter, Range, Space
 from tuning.tasks import run_tasks
 from tuning.trial import TICKS, Setting, run_trial
@@ -94,7 +90,7 @@ def run_population(
     _begin(plan, folder)
     for generation, share in enumerate(SHARES, 1):
         jobs = [
-            (folder.trial(r.number).path, plan.space.config(r.params), share)
+            (folder.trial(r.number).where, plan.space.config(r.params), share)
             for r in folder.records()
             if r.status in UNFINISHED and r.score_at(share) is None
         ]
@@ -108,9 +104,11 @@ def run_population(
 
 
 @threads(1)
-def train_member(setting: Setting, path: Path, config: Any, share: float) -> None:
-    """Train a member up to a share of its steps, and score it."""
-    run_trial(setting, TrialFolder(path), config, rungs=tuple(s for s in SHARES if s <= share), until=share)
+def train_member(setting: Setting, where: Path | str, config: Any, share: float) -> None:
+    """Train a member, whose folder is a path or a URI, up to a share of its steps, and score it."""
+    trial = trial_folder(where)
+    trial.forget()
+    run_trial(setting, trial, config, rungs=tuple(s for s in SHARES if s <= share), until=share)
 
 
 def _begin(plan: Plan, folder: SearchFolder) -> None:
@@ -158,27 +156,22 @@ def takeovers(records: list[TrialRecord], generation: int, seed: int) -> dict[in
 
 def _take_over(plan: Plan, folder: SearchFolder, generation: int, member: int, donor: int) -> None:
     trial, giving = folder.trial(member), folder.trial(donor)
-    record, coming = trial.read(), trial.path / "run-next"
+    record = trial.read()
     if all(change["generation"] != generation for change in record.changes):
-        remove_files(coming, removable(names_below(coming)))
-        ignored = shutil.ignore_patterns(*LOCK_FILES)
-        shutil.copytree(giving.run.path, coming, ignore=ignored, dirs_exist_ok=True)
         rng = numpy_stream(plan.seed, "changed values", generation, member)
         given = giving.read().params
         record.params = {
             p.field: changed(p, given[p.field], rng) for p in plan.space.parameters if p.field in given
         }
-        run = Run(coming)
-        config = plan.space.config(record.params)
-        train = config.train.model_copy(update={"steps": run.config().train.steps})
-        run.begin(config.model_copy(update={"train": train}), run.data(), run.mixture())
-        run.adopt_checkpoint()
+        with trial.successor(giving) as run:
+            config = plan.space.config(record.params)
+            train = config.train.model_copy(update={"steps": run.config().train.steps})
+            run.begin(config.model_copy(update={"train": train}), run.data(), run.mixture())
+            run.adopt_checkpoint()
         record.changes.append({"generation": generation, "from": donor, "params": record.params})
         trial.write(record)
-    # The record says that the copy is whole: from here on it takes the place of the run.
-    if coming.is_dir():
-        trial.run.remove()
-        coming.rename(trial.run.path)
+    # The record says that the copy is whole.
+    trial.succeed()
 
 
 def changed(parameter: Parameter, value: Any, rng: np.random.Generator) -> Any:

@@ -1,5 +1,6 @@
 """A search whose folder is a URI: trials train in folders of their machines, and the records and runs are there."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -14,9 +15,10 @@ from ndsm.core.places import Flag, Place, child
 from ndsm.core.uris import is_uri
 from ndsm.errors import InputError
 from ndsm.runs import Run
+from ndsm.runs.layout import removable
 from ndsm.runs.lease import EXPIRY_SECONDS, Lease
 from ndsm.runs.lock import LOCK_FILES
-from ndsm.runs.mirror import LEASE
+from ndsm.runs.mirror import LEASE, RemoteCopy
 from tuning.folder import LOCK_FILE, OWN, SearchFolder, TrialFolder, TrialRecord
 
 STOP = "run/checkpoints/stop"
@@ -90,6 +92,38 @@ class RemoteTrial(TrialFolder):
         """Pass on what `ask_to_stop` asked for, here or on another machine, to this process's run."""
         if self._place.has(STOP):
             self.run.stop_file.touch()
+
+    def forget(self) -> None:
+        """Delete what this process has of the run: another one may have replaced it at the URI since."""
+        self.__dict__.pop("run", None)
+        shutil.rmtree(self.path / "run", ignore_errors=True)
+
+    @contextmanager
+    def successor(self, donor: TrialFolder) -> Iterator[Run]:
+        """Yield a copy of another trial's run, which is uploaded when the context ends."""
+        coming = self._copy("run-next")
+        coming.remove(removable(coming.modified()))
+        with tempfile.TemporaryDirectory() as folder:
+            run = Run(Path(folder))
+            RemoteCopy.under(str(donor.where), "run").pull(run.path)
+            run.stop_file.unlink(missing_ok=True)
+            yield run
+            coming.push(run.path)
+
+    def succeed(self) -> None:
+        """Have the whole `successor`, if there is one, take the place of the run."""
+        coming, run = self._copy("run-next"), self._copy("run")
+        if "config.yaml" in (names := coming.names()):
+            with tempfile.TemporaryDirectory() as folder:
+                coming.pull(Path(folder))
+                run.push(Path(folder))
+            run.remove(removable(run.modified().keys() - names))
+            self.forget()
+        # Without the first of them it is known to have been copied.
+        coming.remove(sorted(names, key=lambda name: name != "config.yaml"))
+
+    def _copy(self, name: str) -> RemoteCopy:
+        return RemoteCopy.under(str(self.where), name)
 
 
 class Owner(Lease):
@@ -169,6 +203,12 @@ class RemoteSearch(SearchFolder):
 
     def _trial_files(self) -> Iterable[str]:
         return (name for name in self.names() if name.endswith("/trial.json"))
+
+    def population(self) -> dict[str, dict[str, int]]:
+        """What `population.json` says."""
+        if self.place.has("population.json"):
+            self.place.fetch("population.json", self.path)
+        return super().population()
 
     def write_text(self, name: str, content: str) -> None:
         """Write a file of the search."""

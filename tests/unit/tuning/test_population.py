@@ -1,5 +1,6 @@
 """Population-based training in this process: who takes over from whom, what is taken over, and going on after a kill."""
 
+import itertools
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from ndsm.data import load
 from ndsm.errors import InputError
 from ndsm.objectives.epsilon import NetworkEpsilon
 from ndsm.runs import Run
+from ndsm.runs.mirror import RemoteCopy
 from ndsm.training import fit_mixture
 from ndsm.workflows.setup import build_problem
 from tuning.folder import Score, TrialRecord
@@ -26,6 +28,7 @@ from tuning.population import (
     train_member,
 )
 from tuning.proposals import Plan
+from tuning.remote import search_folder
 from tuning.scoring import Scorer, search_split
 from tuning.space import Choice, Range, make_space
 from tuning.trial import Setting
@@ -59,14 +62,21 @@ def weights(trial):
     return torch.cat([v.flatten() for v in state["model"].values()])
 
 
-def test_a_population_ends_with_all_members_trained_and_the_worst_replaced(search, tmp_path):
+@pytest.fixture(params=["folder", "uri"])
+def place(request, tmp_path):
+    """Where a search is."""
+    return tmp_path / "search" if request.param == "folder" else f"file://{tmp_path}/search"
+
+
+@pytest.mark.parametrize("place", ["folder", pytest.param("uri", marks=pytest.mark.nightly)], indirect=True)
+def test_a_population_ends_with_all_members_trained_and_the_worst_replaced(search, place):
     plan, make = search
     ended = []
-    run_population(plan, make(tmp_path), 1, {"CPU": 1}, ended.append, here)
+    run_population(plan, make(place), 1, {"CPU": 1}, ended.append, here)
     assert [r.status for r in ended] == ["done"] * 4
     for record in ended:
         assert [s.share for s in record.scores] == list(SHARES)
-        assert make(tmp_path).search.trial(record.number).run.last_step() == record.steps == 180
+        assert make(place).search.trial(record.number).run.last_step() == record.steps == 180
     # Whoever was worst after a generation took over from whoever was best.
     changes = sum(len(r.changes) for r in ended)
     assert 1 <= changes <= len(SHARES) - 1
@@ -76,7 +86,7 @@ def test_a_population_ends_with_all_members_trained_and_the_worst_replaced(searc
     again = []
     run_population(
         plan,
-        make(tmp_path),
+        make(place),
         1,
         {"CPU": 1},
         again.append,
@@ -86,10 +96,10 @@ def test_a_population_ends_with_all_members_trained_and_the_worst_replaced(searc
 
 
 @pytest.fixture
-def first_generation(search, tmp_path):
+def first_generation(search, place):
     """Members after their first ninth, whose last is made the worst."""
     plan, make = search
-    setting = make(tmp_path / "search")
+    setting = make(place)
     stopped = []
 
     def once(function, shared, jobs):
@@ -126,6 +136,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
 @pytest.mark.parametrize(
     "moment", ["before the copy is whole", "before it is moved", "after the run is gone"]
 )
@@ -151,6 +162,38 @@ def test_a_kill_while_a_member_takes_over_loses_nothing(first_generation, monkey
     assert torch.equal(weights(folder.trial(3)), weights(folder.trial(0)))
     assert folder.trial(3).run.config().train.lr == record.params["train.lr"]
     assert not (folder.trial(3).path / "run-next").exists()
+
+
+@pytest.mark.parametrize("place", ["uri"], indirect=True)
+def test_a_kill_while_a_member_takes_over_at_a_uri_loses_nothing(first_generation, monkeypatch, tmp_path):
+    """Before, or in the middle of, each step: the copy is emptied and uploaded, the run replaced and tidied, the copy deleted."""
+    plan, first = first_generation
+
+    def dies_at(moment, method, calls):
+        def once(copy, argument):
+            if next(calls) == moment:
+                if not isinstance(argument, Path):
+                    method(copy, list(argument)[:1])
+                raise Killed
+            method(copy, argument)
+
+        return once
+
+    for moment in range(5):
+        shutil.copytree(tmp_path / "search", tmp_path / str(moment))
+        folder = search_folder(f"file://{tmp_path}/{moment}")
+        calls = itertools.count()
+        with monkeypatch.context() as patch:
+            for name in ("remove", "push"):
+                patch.setattr(RemoteCopy, name, dies_at(moment, getattr(RemoteCopy, name), calls))
+            with pytest.raises(Killed):
+                replace_worst(plan, folder, 1)
+        replace_worst(plan, folder, 1)
+        record = folder.trial(3).read()
+        assert len(record.changes) == 1
+        assert torch.equal(weights(folder.trial(3)), weights(first.trial(0)))
+        assert folder.trial(3).run.config().train.lr == record.params["train.lr"]
+        assert not any("run-next" in name for name in folder.names())
 
 
 def test_a_quarter_takes_over_and_the_preset_keeps_its_own():
