@@ -139,6 +139,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
             if notice:
                 warnings.warn(notice, stacklevel=2)
         data |= describe_labels(problem, dataset.train)
+        if self.verbose and dataset.scaling.columns is not None:
+            print(dataset.scaling.columns.describe())
         history: list[dict[str, Any]] = []
         with training_in_memory(problem, dataset.train) as (trainer, records):
             for record in records:
@@ -435,6 +437,8 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         # X replaces the preset's data, of which only the scaling matters.
         known = flat(tree)
         scaling = {name: known[name] for name in names_of(Config, "scaling") if name in known}
+        if types := (tree.get("data") or {}).get("column_types"):
+            scaling["data.column_types"] = types
         # Only images have a symmetry: with one, data.name says that the rows of X are images.
         pictured = known.get("data.symmetry", "none") != "none" and known.get("data.name") in IMAGES
         given = {

@@ -96,7 +96,7 @@ def train(
     # A path as `train.storage` is a folder of runs, in place of which there is `path` here.
     run = Run.at(path.parent, storage, path.name, fresh) if storage and is_uri(storage) else Run(path)
     experiment = prepare(config, run, fresh, process, continued)
-    for notice in experiment.notices:
+    for notice in filter(None, [experiment.column_notice, *experiment.notices]):
         say(notice)
     if (fresh or not experiment.run.last_step()) and (
         warning := prior_warning(prior_match(experiment.problem, experiment.dataset.train))

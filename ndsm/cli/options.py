@@ -13,6 +13,8 @@ from ndsm.errors import InputError
 
 FLAGS = ("--local", "--fresh", "--continue", "--quiet", "--json")
 """Options without a value of the commands that take a preset."""
+COLUMN_TYPES = ("--data.column-types.", "--data.column_types.")
+"""What options of one column's type begin with."""
 
 
 @dataclass(kw_only=True)
@@ -314,6 +316,7 @@ def parse(command: str, kind: type[Any], args: Sequence[str], default: Any = Non
 
 def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any:
     """The options of a command that takes a preset, whose values are then the options' defaults."""
+    args, types = split_column_types(args)
     # Options are typed as in Python; YAML's spelling is what presets and config.yaml use.
     spelling = {"true": "True", "false": "False", "null": "None"}
     spelled = []
@@ -325,7 +328,12 @@ def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any
     free = [a for i, a in enumerate(args) if i not in values and not a.startswith("-")]
     preset = next((a for a in free if a in preset_names() or a.endswith((".yaml", ".yml"))), None)
     while True:
-        base = build_config(read_preset(preset), preset) if preset else Config()
+        tree = read_preset(preset) if preset else {}
+        if types:
+            # A name may have points in it.
+            data = dict(tree.get("data") or {})
+            tree = {**tree, "data": {**data, "column_types": {**(data.get("column_types") or {}), **types}}}
+        base = build_config(tree, preset or "the options")
         default = kind(preset=preset or tyro.MISSING, config=base)
         if {"-h", "--help"} & set(args):
             print_help(command, default, base)
@@ -333,6 +341,27 @@ def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any
         if options.preset == preset:
             return options
         preset = options.preset
+
+
+def split_column_types(args: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The other arguments, and the types of --data.column-types.NAME TYPE by column name.
+
+    Raises:
+        InputError: one has no type.
+    """
+    rest: list[str] = []
+    types: dict[str, str] = {}
+    waiting = iter(args)
+    for argument in waiting:
+        prefix = next((p for p in COLUMN_TYPES if argument.startswith(p)), None)
+        if prefix is None:
+            rest.append(argument)
+            continue
+        name, given, value = argument.removeprefix(prefix).partition("=")
+        if not given and (value := next(waiting, "--")).startswith("--"):
+            raise InputError(f"{argument}: expected a type such as int[18,90] or quantile, found none")
+        types[name] = value
+    return rest, types
 
 
 def split_options(args: Sequence[str], prefix: str) -> tuple[list[str], dict[str, str]]:

@@ -69,6 +69,8 @@ def train(options: TrainOptions) -> None:
         else:
             assert mixture is not None
             rows, d = experiment.dataset.train.shape
+            if columns := experiment.column_notice:
+                say(columns)
             for notice in experiment.notices:
                 print(f"ndsm: {notice}", file=sys.stderr)
             say(

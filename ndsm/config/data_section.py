@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
+from ndsm.config.column_types import ColumnType
 from ndsm.config.roles import names_of, setting
 from ndsm.config.section import Section
 from ndsm.core.uris import is_uri
@@ -79,6 +80,13 @@ class Data(Section):
     """Column of the table that holds labels: text, true/false, whole numbers or dates; it is not learned."""
     standardize: bool = setting("scaling", True)
     """Shift and scale each dimension to mean 0 and variance 1; undone on output."""
+    transform: Literal["standard", "auto"] = setting("scaling", "standard")
+    """How a table's columns become numbers to learn: `standard` shifts and scales; `auto` finds what each column needs: steps of
+    whole numbers and decimals, bounds, point masses, heavy tails (normal quantiles or a logarithm); undone exactly on output. A
+    list column, and a table with data.dequantize or without data.standardize, are treated as by `standard`."""
+    column_types: dict[str, str] = setting("scaling", {})
+    """Types of single columns by name: `int` or `float`, bounds, and `standard`, `log` or `quantile`, such as `int[18,90]`,
+    `float[0,] log` or `quantile`; what is left out is found in the data. As an option: --data.column-types.NAME TYPE."""
     whiten: Literal["none", "within-mode"] = setting("scaling", "none")
     """After standardising, mix the dimensions so that the modes become nearly round; undone on output."""
     whiten_components: int = setting("scaling", 10, ge=1)
@@ -96,10 +104,26 @@ class Data(Section):
     validation_fraction: float = setting("data", 0.1, ge=0.0, lt=1.0)
     """Share of the rows held out for evaluation; MNIST has a test split of its own."""
 
+    @property
+    def transforms_columns(self) -> bool:
+        """Whether columns of a table have transforms of their own."""
+        chosen = self.transform == "auto" or bool(self.column_types)
+        return chosen and self.standardize and self.dequantize is None
+
     def unscaled(self) -> "Data":
         """The same rows in their own units."""
         usual = {name: type(self).model_fields[name].default for name in names_of(Data, "scaling")}
         return self.model_copy(update=usual | {"standardize": False})
+
+    @field_validator("column_types")
+    @classmethod
+    def _column_types_are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            try:
+                ColumnType.parse(text)
+            except ValueError as error:
+                raise ValueError(f"column {name!r}: {error}") from None
+        return value
 
     @field_validator("path", mode="before")
     @classmethod

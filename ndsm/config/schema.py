@@ -50,6 +50,10 @@ class Config(Section):
             raise ValueError(
                 f"data.path and data.columns go with data.name 'vectors' or 'images', not {self.data.name!r}"
             )
+        if self.data.column_types and not (self.data.name == "vectors" and self.data.transforms_columns):
+            raise ValueError(
+                "data.column_types goes with data.name 'vectors', data.standardize true and no data.dequantize"
+            )
         if self.data.whiten != "none" and not self.data.standardize:
             raise ValueError(
                 f"data.whiten {self.data.whiten!r} acts on standardised rows: expected data.standardize true, found false"

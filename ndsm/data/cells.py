@@ -38,6 +38,12 @@ def is_time(kind: pa.DataType) -> bool:
     return t.is_date32(kind) or t.is_timestamp(kind) or t.is_time(kind) or t.is_duration(kind)
 
 
+def precision_of(name: str) -> type:
+    """The floating-point type that holds a column's numbers, given the name of its Arrow type: its own, or else float64."""
+    kind = type_of_name(name)
+    return np.dtype(kind.to_pandas_dtype()).type if pa.types.is_floating(kind) else np.float64
+
+
 def fits(found: pa.DataType, learned: pa.DataType) -> bool:
     """Whether cells of a type can be values of a column that was learned with another: numbers, or times of one sort."""
     t = pa.types

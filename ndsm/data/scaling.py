@@ -1,11 +1,12 @@
 """Scaling between original and model units, one chunk of rows at a time.
 
-original -> standardised: each dimension shifted and divided by its scale; standardised -> model: whitened by a
-matrix, if data.whiten says so, else the same.
+original -> transformed: each column by its transform, if there are any (`ndsm.data.column_transforms`); transformed ->
+standardised: each dimension shifted and divided by its scale; standardised -> model: whitened by a matrix, if data.whiten says so,
+else the same.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from ndsm.core.symmetry import Symmetry, mean_image
+from ndsm.data.column_transforms import ColumnTransforms
 from ndsm.errors import InputError
 
 CHUNK_VALUES = 1 << 18
@@ -51,7 +53,9 @@ class Whitening:
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """The map original = standardised * scale + mean, per dimension; both are (d,) float64 and scale > 0.
+    """The map transformed = standardised * scale + mean, per dimension; both are (d,) float64 and scale > 0.
+
+    Original numbers are the transformed ones where there are no `columns`.
 
     Model units are the standardised ones, or those of a whitening. Original numbers are centred and scaled in float64:
     float32 has no room for the seconds of a Unix time.
@@ -63,6 +67,8 @@ class Scaling:
     rounded: bool = False
     """Whether original numbers are rounded to float32 before they are centred, as in runs of earlier versions: their rows
     have to stay the same to the last bit."""
+    columns: ColumnTransforms | None = None
+    """The columns' transforms."""
 
     @property
     def dimensions(self) -> int:
@@ -71,7 +77,7 @@ class Scaling:
 
     @property
     def log_volume(self) -> float:
-        """log |det| of the map from model to original units: log-densities in original units are less by it."""
+        """log |det| of the map from model to transformed units: log-densities in these are less by it."""
         colour = 0.0 if self.whitening is None else float(np.linalg.slogdet(self.whitening.colour)[1])
         return float(np.log(self.scale).sum()) + colour
 
@@ -108,6 +114,25 @@ class Scaling:
         return cls._checked(
             mean, variance, varying(x), x[0], n, names, source, one_scale, precision or x.dtype
         )
+
+    @classmethod
+    def of_columns(cls, columns: ColumnTransforms, rows: np.ndarray, u: np.ndarray, source: str) -> "Scaling":
+        """The scaling to mean 0 and variance 1 of original rows (n, d) after the columns' transforms.
+
+        Args:
+            u: as of `apply`.
+            source: where the rows come from, for the error message.
+
+        Raises:
+            InputError: as `fit`.
+        """
+        names = [column.name for column in columns.columns]
+        # Of what a constant column is made by noise there is a variance.
+        fitted = cls._checked(
+            *mean_and_variance(rows), varying(rows), rows[0], len(rows), names, source, False, np.float64
+        )
+        mean, variance = mean_and_variance(columns.forward(rows, u))
+        return replace(fitted, mean=mean, scale=np.sqrt(variance), columns=columns)
 
     @classmethod
     def of_moments(
@@ -157,33 +182,66 @@ class Scaling:
         _check_steps(mean, scale, np.dtype(precision), names, source, "subtract a number near its mean first")
         return cls(mean, scale)
 
+    def log_volumes(self, x: np.ndarray, u: np.ndarray | None = None) -> np.ndarray | float:
+        """What log-densities of original rows (n, d) are less by than those in model units: (n,), or a number for all.
+
+        Args:
+            u: as of `apply`.
+        """
+        if self.columns is None:
+            return self.log_volume
+        return self.log_volume - self.columns.log_volume(x, u)
+
+    def linear(self, purpose: str) -> "Scaling":
+        """The scaling without cells and bounds of the columns.
+
+        Raises:
+            InputError: a column has another transform than `standard`, whose map is not linear.
+        """
+        if self.columns is None or self.columns.is_linear:
+            return replace(self, columns=None)
+        bent = next(column for column in self.columns.columns if column.kind != "standard")
+        raise InputError(
+            f"{purpose}: expected columns that are shifted and scaled alone, found {bent.name!r} with the transform {bent.kind}; "
+            "train with data.transform standard"
+        )
+
     def symmetrised(self, group: Sequence[Symmetry]) -> "Scaling":
         """The scaling that commutes with permutations of the dimensions: the mean's and the variances' mean over them."""
         mean, variance = mean_image(group, torch.from_numpy(np.stack([self.mean, self.scale**2]))).numpy()
         return Scaling(mean, np.sqrt(variance))
 
-    def standardise(self, x: np.ndarray) -> np.ndarray:
-        """Convert rows (n, d) from original to standardised units; new, float32, NaN stays."""
+    def standardise(self, x: np.ndarray, u: np.ndarray | None = None) -> np.ndarray:
+        """Convert rows (n, d) from original to standardised units; new, float32, NaN stays.
+
+        Args:
+            u: as of `apply`.
+        """
         out = np.empty(x.shape, dtype=np.float32)
         for start, stop in chunk_bounds(x):
             chunk = x[start:stop].astype(np.float32) if self.rounded else x[start:stop]
+            if self.columns is not None:
+                chunk = self.columns.forward(chunk, None if u is None else u[start:stop])
             with np.errstate(over="ignore"):
                 out[start:stop] = (chunk - self.mean) / self.scale
         return out
 
     def standardise_(self, x: np.ndarray) -> np.ndarray:
-        """Convert rows (n, d) from original to standardised units in place; returns the same array."""
+        """Convert rows (n, d) from transformed to standardised units in place; returns the same array."""
         for start, stop in chunk_bounds(x):
             x[start:stop] = (x[start:stop] - self.mean) / self.scale
         return x
 
-    def apply(self, x: np.ndarray) -> np.ndarray:
+    def apply(self, x: np.ndarray, u: np.ndarray | None = None) -> np.ndarray:
         """Convert rows (n, d) from original to model units; new, float32, NaN stays.
+
+        Args:
+            u: uniform numbers (n, d) that values of columns with a grid are spread over their cells by, the cells' middle if None.
 
         Raises:
             InputError: a finite number lies so far from the data that float32 has no room for it.
         """
-        out = self.standardise(x)
+        out = self.standardise(x, u)
         if len(far := np.argwhere(np.isinf(out))):
             i, j = far[0]
             raise InputError(
@@ -203,17 +261,20 @@ class Scaling:
             chunk = x[start:stop]
             if self.whitening is not None:
                 chunk = self.whitening.invert_chunk(chunk)
-            out[start:stop] = chunk * self.scale + self.mean
+            chunk = chunk * self.scale + self.mean
+            out[start:stop] = chunk if self.columns is None else self.columns.inverse(chunk)
         return out
 
     def to_json(self) -> dict[str, Any]:
         """{"mean": [...], "scale": [...]} and, of whitened rows, "colour": [[...], ...]; exact in float64.
 
-        "precision" is "float64" but for rows that are rounded to float32 first.
+        "columns" are the columns' transforms, if there are any. "precision" is "float64" but for rows that are rounded to float32 first.
         """
-        tree = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        tree: dict[str, Any] = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
         if not self.rounded:
             tree["precision"] = "float64"
+        if self.columns is not None:
+            tree["columns"] = self.columns.to_json()
         return tree if self.whitening is None else {**tree, "colour": self.whitening.colour.tolist()}
 
     @classmethod
@@ -222,7 +283,8 @@ class Scaling:
         mean, scale = (np.array(tree[key], dtype=np.float64) for key in ("mean", "scale"))
         colour = tree.get("colour")
         whitening = None if colour is None else Whitening(np.array(colour, dtype=np.float64))
-        return cls(mean, scale, whitening, rounded="precision" not in tree)
+        columns = None if "columns" not in tree else ColumnTransforms.from_json(tree["columns"])
+        return cls(mean, scale, whitening, rounded="precision" not in tree, columns=columns)
 
 
 class Moments:

@@ -10,8 +10,11 @@ from ndsm.config import Data
 from ndsm.core.hashing import fingerprint
 from ndsm.core.rng import numpy_stream
 from ndsm.core.symmetry import GROUPS
+from ndsm.data.cells import precision_of
+from ndsm.data.column_choice import ColumnSurvey
 from ndsm.data.dequantising import add_noise, check_steps
 from ndsm.data.scaling import Moments, Scaling, check_resolution, mean_and_variance, varying
+from ndsm.data.table_schema import TableSchema
 from ndsm.data.whitening import fit_whitening
 from ndsm.errors import InputError
 
@@ -149,6 +152,60 @@ def scaled_batches(
         read, position, cut, out, names, source, known, width is not None, partial(_symmetrised, config)
     )
     scaling, stamp = whiten_(config, out[:cut], out[cut:], names, source, seed, scaling, known is None)
+    return out, scaling, stamp
+
+
+def transformed_batches(
+    config: Data,
+    read: Read,
+    position: np.ndarray,
+    shape: tuple[int, int],
+    cut: int,
+    schema: TableSchema,
+    source: str,
+    seed: int,
+    known: Scaling | None = None,
+    order: np.ndarray | None = None,
+    where: Callable[[int], str] = lambda row: f"row {row + 1}",
+) -> tuple[np.ndarray, Scaling, str] | None:
+    """As `scaled_batches`, with the transforms of `ndsm.data.column_choice`; None if they leave all columns as they are.
+
+    The rows are read once to choose the transforms, and once to apply them.
+
+    Args:
+        schema: of the columns.
+        order: a random order of the rows of `out`, (n,), the one that they have if None: the first ones are the sample that quantiles
+            are fitted on.
+        where: what a row of the source is called in error messages.
+    """
+
+    def placed() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Places in `out`, numbers in the source and rows of each batch."""
+        start = 0
+        for batch in read():
+            at = position[start : start + len(batch)]
+            used = at < shape[0]
+            yield at[used], start + np.flatnonzero(used), batch[used]
+            start += len(batch)
+
+    scaling = None if known is None else _checked(known, shape[1], source)
+    if scaling is None:
+        precisions = [precision_of(kind) for _, kind in schema.columns]
+        names, auto = schema.dimension_names, config.transform == "auto"
+        survey = ColumnSurvey(names, config.column_types, precisions, cut, source, auto, where)
+        for at, numbers, rows in placed():
+            survey.add(rows, at if order is None else order[at], numbers)
+        columns = survey.transforms()
+        if columns.is_plain:
+            return None
+        u = numpy_stream(seed, "dequantize sample").random(survey.sample.shape)
+        scaling = Scaling.of_columns(columns, survey.sample, u, source)
+    out = numpy_stream(seed, "dequantize").random(shape, dtype=np.float32)
+    for at, _, rows in placed():
+        out[at] = scaling.standardise(rows, out[at])
+    scaling, stamp = whiten_(
+        config, out[:cut], out[cut:], schema.dimension_names, source, seed, scaling, known is None
+    )
     return out, scaling, stamp
 
 

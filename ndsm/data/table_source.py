@@ -5,6 +5,8 @@ the training and validation rows are slices. Numbers that float32 does not hold 
 float64 and in a second pass; others in place.
 """
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 
@@ -14,7 +16,7 @@ from ndsm.data.dataset import Dataset
 from ndsm.data.dequantising import add_noise, check_steps
 from ndsm.data.scaling import Moments, Scaling, check_resolution
 from ndsm.data.shuffling import place, scatter, shuffled_positions, training_rows
-from ndsm.data.standardising import scale_, scaled_batches
+from ndsm.data.standardising import scale_, scaled_batches, transformed_batches
 from ndsm.data.table_reader import Table, open_table, read_labels
 from ndsm.errors import InputError
 
@@ -33,7 +35,19 @@ def load_table(config: Data, seed: int, known: Scaling | None) -> Dataset:
     names, shape = table.schema.dimension_names, (config.n or table.rows, table.schema.dimensions)
     cut = training_rows(config, shape[0], source)
     rounded = not config.standardize or (known is not None and known.rounded)
-    if rounded or table.schema.precision is np.float32:
+    transformed = None
+    if (
+        config.transforms_columns
+        and table.schema.list_column is None
+        and (known is None or known.columns is not None)
+    ):
+        transformed = transformed_batches(
+            config, partial(table.batches, np.float64), position, shape, cut, table.schema, source, seed, known,
+            where=table.reader.row,
+        )  # fmt: skip
+    if transformed is not None:
+        rows, scaling, stamp = transformed
+    elif rounded or table.schema.precision is np.float32:
         rows, start = np.empty(shape, dtype=np.float32), 0
         for batch in table.batches(np.float32):
             scatter(rows, position[start : start + len(batch)], batch)

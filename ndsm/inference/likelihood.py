@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ndsm.core.rng import torch_stream
+from ndsm.core.rng import numpy_stream, torch_stream
 from ndsm.core.types import Score
 from ndsm.data import Scaling
 from ndsm.errors import InputError
@@ -220,8 +220,13 @@ def log_density_of_rows(
     bound: int | None = None,
     probes: int | None = None,
     seed: int = 0,
+    noise_index: int | None = None,
 ) -> LogDensity:
     """Log-densities of rows (n, d) in the units of the data: log-densities in model units minus log |det| of the map back.
+
+    Values of columns with steps, levels or point masses (`ndsm.data.column_transforms`) count as probabilities: the density at a
+    uniform place of a value's cell times the cell's width, whose mean over places is the probability, so that the mean of the
+    logarithms is a lower bound of its logarithm. Values beyond a column's bounds have probability 0.
 
     Args:
         process, score: on one device.
@@ -229,10 +234,20 @@ def log_density_of_rows(
         scaling: from model units to the rows'.
         bound: draws for `log_density_bound`, which then takes the density's place.
         end, probes, seed: as `log_density`.
+        noise_index: index of the random stream of the places in cells; a hash of the rows if None.
+
+    Raises:
+        InputError: a number lies beyond declared bounds.
     """
+    u = None
+    if scaling.columns is not None:
+        scaling.columns.check(rows)
+        index = hash_index(np.asarray(rows, dtype=np.float64)) if noise_index is None else noise_index
+        # Not the training rows' own stream: the network may know the points that it makes of them by heart.
+        u = numpy_stream(seed, "score noise", index).random(rows.shape)
     device = device_of(process, score)
     at_once = max(16, min(2048, VALUES // rows.shape[1]))
-    model_rows = torch.from_numpy(scaling.apply(rows))
+    model_rows = torch.from_numpy(scaling.apply(rows, u))
 
     def density(given: Score, y: Tensor) -> tuple[Tensor, Tensor]:
         if bound is None:
@@ -246,7 +261,7 @@ def log_density_of_rows(
         else:
             parts.append(_over_components(process.components, score, y, density))
     log_prob, error = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
-    return LogDensity(log_prob - scaling.log_volume, error)
+    return LogDensity(log_prob - scaling.log_volumes(rows, u), error)
 
 
 def _over_components(

@@ -8,10 +8,11 @@ import numpy as np
 from sklearn.utils.validation import check_array
 
 from ndsm.config import WITH_EPSILON, Config
+from ndsm.core.rng import numpy_stream
 from ndsm.data import Dataset, Labels, TableSchema
 from ndsm.data.frames import Frame, label_column
 from ndsm.data.scaling import check_resolution, chunks, mean_and_variance, varying
-from ndsm.data.standardising import scale_, scaled_batches
+from ndsm.data.standardising import scale_, scaled_batches, transformed_batches
 from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
 from ndsm.objectives import Objective
@@ -24,6 +25,22 @@ from ndsm.workflows.setup import build_problem
 def array_dataset(rows: np.ndarray, config: Config, schema: TableSchema) -> Dataset:
     """Return the data set of rows (N, d), scaled as the `data` section says; the rows themselves stay as they are."""
     names, seed = schema.dimension_names, config.train.seed
+    if config.data.transforms_columns:
+        order = numpy_stream(seed, "columns").permutation(len(rows))
+        transformed = transformed_batches(
+            config.data,
+            partial(chunks, rows),
+            np.arange(len(rows)),
+            rows.shape,
+            len(rows),
+            schema,
+            "X",
+            seed,
+            order=order,
+        )
+        if transformed is not None:
+            rows, scaling, stamp = transformed
+            return Dataset(rows, rows[:0], scaling, schema, stamp, None, None, None)
     if rows.dtype == np.float64 and config.data.standardize:
         position, read = np.arange(len(rows)), partial(chunks, rows)
         rows, scaling, stamp = scaled_batches(

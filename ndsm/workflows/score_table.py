@@ -54,7 +54,7 @@ class RowScorer:
     def __call__(self, rows: np.ndarray, index: int | None = None) -> np.ndarray:
         """Return `ndsm.inference.likelihood.COLUMNS` of rows (n, d) in original units, (n, 3).
 
-        With data.dequantize, noise of that width is added to the rows.
+        With data.dequantize, noise of that width is added to the rows; columns with transforms have noise of their own steps.
 
         Args:
             index: index of that noise's random stream, one for each batch; a hash of the rows if not given.
@@ -67,7 +67,7 @@ class RowScorer:
             index = hash_index(np.asarray(rows, dtype=np.float32)) if index is None else index
             # Not the training rows' own stream: the network may know the points that it makes of them by heart.
             rows = dequantised(rows, self._level, numpy_stream(self._seed, "score noise", index))
-        found = self._model.log_density(rows, seed=self._seed, **self._settings)
+        found = self._model.log_density(rows, seed=self._seed, noise_index=index, **self._settings)
         return found.columns(rows.shape[1], self._level or 1.0)
 
 
@@ -102,7 +102,7 @@ def advice(run: Run, table: Table) -> str | None:
     first = next(table.batches())
     # From 2⁵³ on, all floating-point numbers are whole.
     whole = bool(((first == np.rint(first)) & (np.abs(first) < 2**53)).all(0).any())
-    if data.dequantize is not None or not (whole or data.name in IMAGES):
+    if data.dequantize is not None or run.scaling().columns is not None or not (whole or data.name in IMAGES):
         return None
     return (
         "bits_per_dim is of a continuous density at whole numbers or grey levels, which can be as low as one likes: expected "

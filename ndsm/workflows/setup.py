@@ -44,6 +44,12 @@ class RunContext:
         return self.problem.config
 
     @property
+    def column_notice(self) -> str | None:
+        """Each column of a table with its type and transform; None if they are only shifted and scaled."""
+        columns = self.dataset.scaling.columns
+        return None if columns is None else columns.describe()
+
+    @property
     def notices(self) -> list[str]:
         """Sentences about columns that are not learned, or badly."""
         dataset, found = self.dataset, []
@@ -66,6 +72,9 @@ def squeezed_columns(config: Config, dataset: Dataset) -> str | None:
     """
     data = config.data
     if data.name != "vectors" or not data.standardize or data.whiten != "none":
+        return None
+    if data.transform == "auto" and dataset.scaling.columns is not None:
+        # Such columns go to quantiles, unless another transform was asked for.
         return None
     return outlier_notice(dataset.train, dataset.schema.dimension_names)
 

@@ -295,7 +295,8 @@ class TrainedModel:
             advance: called with the number of incomplete rows drawn since the last call.
 
         Raises:
-            InputError: a row has no number, or rows have another number of columns than the run's or are whitened.
+            InputError: a row has no number, rows have another number of columns than the run's or are whitened, or a number
+                lies beyond declared bounds.
         """
         self._check_columns(rows)
         missing = np.isnan(rows)
@@ -308,10 +309,13 @@ class TrainedModel:
                 "expected a run whose columns are not mixed to draw some of them given others, found data.whiten "
                 "'within-mode'; reference.covariance_type full serves the same end"
             )
+        if self.scaling.columns is not None:
+            self.scaling.columns.check(rows)
         problem, incomplete = self.problem, missing.any(1)
         out = np.repeat(rows[None], draws, 0)
         if incomplete.any():
-            # Known numbers of a run with data.dequantize: the middle of where its noise may have put them.
+            # Known numbers of a run with data.dequantize: the middle of where its noise may have put them. So it is, by default, with
+            # the columns' transforms.
             noise = (problem.config.data.dequantize or 0.0) / 2
             model_rows = self.scaling.apply(rows[incomplete] + noise)
             completed = impute(
@@ -343,9 +347,10 @@ class TrainedModel:
             steps, method, strength: as `ndsm.inference.reconstruction`; the run's number of steps if not given.
 
         Raises:
-            InputError: A fits neither the run's rows nor y, or the noise is negative or of another length.
+            InputError: A fits neither the run's rows nor y, the noise is negative or of another length, or a column's transform is
+                not linear.
         """
-        (n, m), scaling = y.shape, self.scaling
+        (n, m), scaling = y.shape, self.scaling.linear("reconstruction")
         operator.check(scaling.dimensions, torch.from_numpy(y))
         std = np.asarray(noise, dtype=np.float64)
         if std.shape not in ((), (m,)) or not (np.isfinite(std) & (std >= 0)).all():
@@ -367,7 +372,7 @@ class TrainedModel:
         )  # fmt: skip
         out, done = np.empty((draws * n, scaling.dimensions)), 0
         for x in found:
-            out[done : done + len(x)] = scaling.invert(x)
+            out[done : done + len(x)] = self.scaling.invert(x)
             done += len(x)
         return out.reshape(draws, n, -1)
 
@@ -379,11 +384,12 @@ class TrainedModel:
             rank: columns of the factors; a second-order score that was trained has its own.
 
         Raises:
-            InputError: t is not a time of the process, the process is a drift of your own, or the columns are not the model's.
+            InputError: t is not a time of the process, the process is a drift of your own, the columns are not the model's, or a
+                column's transform is not linear.
         """
         self._check_columns(rows)
         require(self.process, "rows", "denoising")
-        problem, scaling, d = self.problem, self.scaling, rows.shape[1]
+        problem, scaling, d = self.problem, self.scaling.linear("denoising"), rows.shape[1]
         if not 0 < t <= problem.process.horizon:
             raise InputError(f"t: expected above 0 and at most {problem.process.horizon:g}, found {t:g}")
         if rank < 0:
