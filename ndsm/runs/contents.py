@@ -19,7 +19,7 @@ from ndsm.data import Labels, Scaling, TableSchema
 from ndsm.errors import InputError
 from ndsm.mixture import GaussianMixture
 from ndsm.runs.checkpoints import Checkpoint, Checkpoints
-from ndsm.runs.layout import DATA_KEYS, FORMAT
+from ndsm.runs.layout import DATA_KEYS, FORMAT, NEWEST_VERSION
 
 
 class RunContents:
@@ -74,9 +74,9 @@ class RunContents:
             InputError: it is damaged, or of a later version.
         """
         found: dict[str, Any] = self._read_json("data.json")
-        if (version := found.get("format_version", 1)) > FORMAT["format_version"]:
+        if (version := found.get("format_version", 1)) > NEWEST_VERSION:
             raise InputError(
-                f"{self.path}: expected a run of format {FORMAT['format_version']} or before, found one of format {version}; "
+                f"{self.path}: expected a run of format {NEWEST_VERSION} or before, found one of format {version}; "
                 "install the version of ndsm that its versions.json names"
             )
         return found

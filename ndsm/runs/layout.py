@@ -33,6 +33,8 @@ from ndsm.runs.lock import LOCK_FILES
 
 FORMAT: dict[str, Any] = {"format": "ndsm-run", "format_version": 1}
 """First entries of `data.json`, by which a run is told from another folder with files of the same names."""
+NEWEST_VERSION = 2
+"""Newest format that is read: 2, which `data.json` says itself, has transforms of columns, without which rows would be misread."""
 DATA_KEYS = {"schema", "scaling", "fingerprint"}
 """Keys of a run's `data.json` that was written before there was a format entry."""
 LOCKS = tuple(f"checkpoints/{name}" for name in LOCK_FILES)

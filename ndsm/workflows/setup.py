@@ -16,6 +16,7 @@ from ndsm.processes import Langevin
 from ndsm.processes.registry import make_process
 from ndsm.runs import Run
 from ndsm.runs.identity import changes_of_continuation, differing_fields
+from ndsm.runs.layout import NEWEST_VERSION
 from ndsm.training import TrainingSetup, fit_mixture, make_problem, with_labels
 from ndsm.training.own_drift import with_enough_steps, with_steps
 
@@ -295,6 +296,8 @@ def describe_data(dataset: Dataset, identity: str) -> dict[str, Any]:
         names["class_names"] = list(dataset.class_names)
     if dataset.labels is not None:
         names["labels"] = dataset.labels.to_json()
+    if dataset.scaling.columns is not None:
+        names["format_version"] = NEWEST_VERSION
     return {
         "schema": dataset.schema.to_json(),
         "scaling": dataset.scaling.to_json(),

@@ -433,8 +433,8 @@ def test_a_run_of_before_data_json_was_marked_goes_on_and_starts_over(run):
     assert Run.open(run.path).last_step() == 20
     begin(prepare(tiny(), run, fresh=True))
     assert run.data()["format"] == "ndsm-run"
-    (run.path / "data.json").write_text(json.dumps({**run.data(), "format_version": 2}))
-    with pytest.raises(InputError, match="expected a run of format 1 or before, found one of format 2"):
+    (run.path / "data.json").write_text(json.dumps({**run.data(), "format_version": 3}))
+    with pytest.raises(InputError, match="expected a run of format 2 or before, found one of format 3"):
         run.scaling()
 
 
