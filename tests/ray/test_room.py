@@ -45,6 +45,7 @@ def room_of(said, use_gpu=False, data=0, **train):
     return Room(find_cluster(), Train(**train), use_gpu, 1 << 20, data, said.append)
 
 
+@pytest.mark.nightly
 def test_workers_come_first_on_unequal_nodes_and_places_of_a_lost_node_stay_with_it(ray_cluster, joined):
     """The only GPU is on the smaller node: simulators that came first would fill it, and the worker would never start.
 

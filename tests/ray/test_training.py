@@ -406,6 +406,7 @@ class Rollouts:
         pass
 
 
+@pytest.mark.nightly
 def test_a_simulation_error_ends_the_run_with_its_own_message(ray_cluster, tmp_path):
     made = experiment(tmp_path, "bad")
     poisoned = made.dataset.train.copy()
@@ -557,6 +558,7 @@ def test_a_worker_alone_fetches_the_run_from_a_uri_and_keeps_it_there(ray_cluste
     assert_same_weights(elsewhere, local.run)
 
 
+@pytest.mark.nightly
 def test_a_run_is_evaluated_and_measured_beside_its_training_until_its_folder_vanishes(ray_cluster, tmp_path):
     """From its checkpoints, into its folder and TensorBoard's; Prometheus finds its numbers where the console says.
 

@@ -64,7 +64,7 @@ def test_training_does_without_torchs_compiler(tmp_path):
     program = (
         "import sys; from ndsm import cli\n"
         "cli.main(['train', 'toy-arcs', '--local', '--quiet', '--train.steps', '20', '--data.n', '200', '--evaluate.n', '20',"
-        " '--reference.n-init', '1', '--objective.kind', 'ndsm-cv', '--objective.epsilon.kind', 'network'])\n"
+        " '--reference.n-init', '1', '--objective.kind', 'ndsm-cv', '--objective.epsilon.kind', 'network', '--sample.steps', '4'])\n"
         "print('torch._dynamo' in sys.modules)"
     )
     done = subprocess.run(
