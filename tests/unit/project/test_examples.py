@@ -15,6 +15,7 @@ EXAMPLES = {
     "nearly_symmetric": ["nearly-symmetric"],
     "posterior": ["posterior"],
     "rare_classes": ["rare-classes-cancer", "rare-classes-wine"],
+    "thin_support": ["thin-support"],
 }
 """What each script writes: the names of its tables and figures."""
 
