@@ -14,7 +14,7 @@ import ndsm
 from ndsm.config import load_config
 from ndsm.data.toys import make_toy
 from ndsm.metrics.balance import class_share, total_variation
-from ndsm.metrics.two_sample import classifier_auc
+from ndsm.metrics.two_sample import told_apart
 
 ROWS, STEPS, GENERATED = 9000, 2000, 2000
 LINEAR = {"process.kind": "ou", "reference.n_components": 1, "reference.covariance_type": "spherical"}
@@ -49,7 +49,7 @@ def main() -> None:
         results.append(
             {
                 name: {
-                    "trees tell them apart (AUC)": classifier_auc(rows, held_out, seed),
+                    "trees tell them apart (AUC)": told_apart(rows, held_out, seed).auc.value,
                     "off the arcs": float(np.mean(toy.off_support(rows))),
                     "arc shares, TV": total_variation(class_share(toy.mode_of(rows), 8), toy.weights),
                 }
