@@ -108,6 +108,8 @@ class SimulatorPool:
 
     def make_way(self) -> str | None:
         """Give places up that workers wait for; a sentence if there were any. The workers find a shorter list when they start."""
+        # No worker is at work that could still ask them.
+        self._end(list(self._leaving))
         gone = self._room.in_the_way()
         if not gone:
             return None
@@ -115,8 +117,8 @@ class SimulatorPool:
         leaving = [pair for pair in self._placed if pair[1] in gone]
         self._placed = [pair for pair in self._placed if pair[1] not in gone]
         self._publish(before)
-        # No worker is at work that could still ask them.
-        self._end([(handle, place, 0.0) for handle, place in leaving])
+        self._leave(leaving)
+        self._end(list(self._leaving))
         return (
             f"{len(leaving)} of the run's simulators leave their CPUs to the workers that wait for room: "
             f"{len(self._placed)} of {self._wanted} stay"
