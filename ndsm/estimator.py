@@ -474,7 +474,7 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
         self._data, self._raw, self._model = data, raw, model
         self._labels = Labels.of_run(data, self.config_.network.class_count)
         self.classes_: list[Any] = list(self._labels.values)
-        self._frame, self.n_features_in_ = frame, model.scaling.dimensions
+        self._frame, self.n_features_in_ = frame, model.scaling.original_dimensions
         if frame.named:
             self.feature_names_in_ = np.array(frame.schema.dimension_names, dtype=object)
         elif hasattr(self, "feature_names_in_"):

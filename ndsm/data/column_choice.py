@@ -168,15 +168,20 @@ class ColumnSurvey:
         """The transforms of the columns.
 
         Raises:
-            InputError: a logarithm was declared of numbers that have none.
+            InputError: a logarithm was declared of numbers that have none, or all columns are constant.
         """
-        return ColumnTransforms(tuple(self._choose(j) for j in range(len(self.names))))
+        found = ColumnTransforms(tuple(self._choose(j) for j in range(len(self.names))))
+        if not found.dimensions:
+            raise InputError(f"{self.source}: expected a column that is not constant, found none")
+        return found
 
     def _choose(self, j: int) -> ColumnTransform:
         """The transform of a column."""
         declared, exact, x = self._declared[j], self._exact[j], self.sample[:, j]
         if declared == _LEFT:
             return ColumnTransform(self.names[j])
+        if exact.low == exact.high:
+            return ColumnTransform(self.names[j], "constant", low=exact.low, high=exact.high)
         values, counts = np.unique(x, return_counts=True)
         grid = self._grid(declared, exact, len(values))
         low, high = self._bounds(declared, exact, grid, values, counts)

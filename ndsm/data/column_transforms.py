@@ -15,7 +15,7 @@ from ndsm.data.column_grids import Grid, grid_from_json
 from ndsm.data.column_quantiles import Quantiles
 from ndsm.errors import InputError
 
-Kind = Literal["standard", "log", "quantile"]
+Kind = Literal["standard", "log", "quantile", "constant"]
 MAX_EXPONENT = 690.0
 """Largest logarithm that is taken back: float64 has no room for e^710."""
 
@@ -37,6 +37,11 @@ class ColumnTransform:
     origin: float = 0.0
     """What lies at minus infinity of a logarithm."""
     quantiles: Quantiles | None = None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all cells are `low`: such a column is no dimension of the model."""
+        return self.kind == "constant"
 
     @property
     def is_plain(self) -> bool:
@@ -102,6 +107,8 @@ class ColumnTransform:
 
     def __str__(self) -> str:
         """Type and transform, such as "int[18,90] log"."""
+        if self.is_constant:
+            return f"constant {self.low:.6g}"
         whole = self.grid is not None and self.grid.width >= 1 and float(self.grid.width).is_integer()
         cells = "float" if self.grid is None else "int" if whole else f"step {self.grid.width:.4g}"
         bounds = [f"{bound:.6g}" if bound is not None else "" for bound in (self.low, self.high)]
@@ -110,9 +117,24 @@ class ColumnTransform:
 
 @dataclass(frozen=True, eq=False)
 class ColumnTransforms:
-    """The transforms of all columns of a table."""
+    """The transforms of the c columns of a table, of which the d that vary are the dimensions of the model."""
 
     columns: tuple[ColumnTransform, ...]
+
+    @property
+    def varying(self) -> list[int]:
+        """The columns that are not constant, (d,)."""
+        return [j for j, column in enumerate(self.columns) if not column.is_constant]
+
+    @property
+    def dimensions(self) -> int:
+        """d."""
+        return len(self.varying)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the d dimensions."""
+        return [self.columns[j].name for j in self.varying]
 
     @property
     def is_plain(self) -> bool:
@@ -125,26 +147,35 @@ class ColumnTransforms:
         return all(column.kind == "standard" for column in self.columns)
 
     def forward(self, x: np.ndarray, u: np.ndarray | None = None) -> np.ndarray:
-        """Transformed rows (n, d) float64 of original ones.
+        """Transformed rows (n, d) float64 of original ones (n, c).
 
         Args:
             u: (n, d) places in cells and point masses; their middles if None.
         """
-        out = np.empty(x.shape)
-        for j, column in enumerate(self.columns):
-            out[:, j] = column.forward(x[:, j].astype(np.float64), _places(x, u, j))[0]
+        out = np.empty((len(x), self.dimensions))
+        for k, j in enumerate(self.varying):
+            out[:, k] = self.columns[j].forward(x[:, j].astype(np.float64), _places(x, u, k))[0]
         return out
 
     def log_volume(self, x: np.ndarray, u: np.ndarray | None = None) -> np.ndarray:
-        """The sum over the columns (n,) of the log-volumes of `ColumnTransform.forward`."""
+        """The sum over the columns (n,) of the log-volumes of `ColumnTransform.forward`; -inf off a constant."""
         out = np.zeros(len(x))
+        for k, j in enumerate(self.varying):
+            out += self.columns[j].forward(x[:, j].astype(np.float64), _places(x, u, k))[1]
         for j, column in enumerate(self.columns):
-            out += column.forward(x[:, j].astype(np.float64), _places(x, u, j))[1]
+            if column.is_constant:
+                out[(x[:, j] != column.low) & ~np.isnan(x[:, j])] = -np.inf
         return out
 
     def inverse(self, y: np.ndarray) -> np.ndarray:
-        """Original rows (n, d) of transformed ones, float64."""
-        return np.stack([column.inverse(y[:, j]) for j, column in enumerate(self.columns)], axis=1)
+        """Original rows (n, c) of transformed ones (n, d), float64."""
+        out = np.empty((len(y), len(self.columns)))
+        for j, column in enumerate(self.columns):
+            if column.is_constant:
+                out[:, j] = column.low
+        for k, j in enumerate(self.varying):
+            out[:, j] = self.columns[j].inverse(y[:, k])
+        return out
 
     def check(self, x: np.ndarray, source: str = "the rows") -> None:
         """Check rows (n, d) against declared bounds.

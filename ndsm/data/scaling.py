@@ -76,6 +76,11 @@ class Scaling:
         return len(self.mean)
 
     @property
+    def original_dimensions(self) -> int:
+        """Columns of original rows: more than d if some are constant."""
+        return len(self.mean) if self.columns is None else len(self.columns.columns)
+
+    @property
     def log_volume(self) -> float:
         """log |det| of the map from model to transformed units: log-densities in these are less by it."""
         colour = 0.0 if self.whitening is None else float(np.linalg.slogdet(self.whitening.colour)[1])
@@ -117,7 +122,7 @@ class Scaling:
 
     @classmethod
     def of_columns(cls, columns: ColumnTransforms, rows: np.ndarray, u: np.ndarray, source: str) -> "Scaling":
-        """The scaling to mean 0 and variance 1 of original rows (n, d) after the columns' transforms.
+        """The scaling to mean 0 and variance 1 of original rows (n, c) after the columns' transforms.
 
         Args:
             u: as of `apply`.
@@ -126,10 +131,10 @@ class Scaling:
         Raises:
             InputError: as `fit`.
         """
-        names = [column.name for column in columns.columns]
-        # Of what a constant column is made by noise there is a variance.
+        # Before noise gives what hardly varies a variance.
+        own = rows[:, columns.varying]
         fitted = cls._checked(
-            *mean_and_variance(rows), varying(rows), rows[0], len(rows), names, source, False, np.float64
+            *mean_and_variance(own), varying(own), own[0], len(rows), columns.names, source, False, np.float64
         )
         mean, variance = mean_and_variance(columns.forward(rows, u))
         return replace(fitted, mean=mean, scale=np.sqrt(variance), columns=columns)
@@ -217,7 +222,7 @@ class Scaling:
         Args:
             u: as of `apply`.
         """
-        out = np.empty(x.shape, dtype=np.float32)
+        out = np.empty((len(x), self.dimensions), dtype=np.float32)
         for start, stop in chunk_bounds(x):
             chunk = x[start:stop].astype(np.float32) if self.rounded else x[start:stop]
             if self.columns is not None:
@@ -243,9 +248,10 @@ class Scaling:
         """
         out = self.standardise(x, u)
         if len(far := np.argwhere(np.isinf(out))):
-            i, j = far[0]
+            i, k = far[0]
+            j = k if self.columns is None else self.columns.varying[k]
             raise InputError(
-                f"column {j + 1}: expected numbers within 1e38 standard deviations of the training rows' mean {self.mean[j]:g}, "
+                f"column {j + 1}: expected numbers within 1e38 standard deviations of the training rows' mean {self.mean[k]:g}, "
                 f"found {x[i, j]:g}"
             )
         return out if self.whitening is None else self.whitening.apply_(out)
@@ -255,8 +261,8 @@ class Scaling:
         return x if self.whitening is None else self.whitening.invert(x)
 
     def invert(self, x: np.ndarray) -> np.ndarray:
-        """Convert rows (n, d) from model to original units; a new float64 array."""
-        out = np.empty(x.shape)
+        """Convert rows (n, d) from model to original units; a new float64 array, with the constant columns."""
+        out = np.empty((len(x), self.original_dimensions))
         for start, stop in chunk_bounds(x):
             chunk = x[start:stop]
             if self.whitening is not None:

@@ -198,13 +198,14 @@ def transformed_batches(
         columns = survey.transforms()
         if columns.is_plain:
             return None
-        u = numpy_stream(seed, "dequantize sample").random(survey.sample.shape)
+        u = numpy_stream(seed, "dequantize sample").random((len(survey.sample), columns.dimensions))
         scaling = Scaling.of_columns(columns, survey.sample, u, source)
-    out = numpy_stream(seed, "dequantize").random(shape, dtype=np.float32)
+    assert scaling.columns is not None
+    out = numpy_stream(seed, "dequantize").random((shape[0], scaling.dimensions), dtype=np.float32)
     for at, _, rows in placed():
         out[at] = scaling.standardise(rows, out[at])
     scaling, stamp = whiten_(
-        config, out[:cut], out[cut:], schema.dimension_names, source, seed, scaling, known is None
+        config, out[:cut], out[cut:], scaling.columns.names, source, seed, scaling, known is None
     )
     return out, scaling, stamp
 
@@ -242,8 +243,8 @@ def _symmetrised(config: Data, scaling: Scaling) -> Scaling:
 
 def _checked(known: Scaling, dimensions: int, source: str) -> Scaling:
     """The scaling of a run, if it has the rows' dimension."""
-    if known.dimensions != dimensions:
+    if known.original_dimensions != dimensions:
         raise InputError(
-            f"{source}: expected {known.dimensions} columns as when the run was begun, found {dimensions}"
+            f"{source}: expected {known.original_dimensions} columns as when the run was begun, found {dimensions}"
         )
     return known

@@ -244,7 +244,7 @@ def log_density_of_rows(
         scaling.columns.check(rows)
         index = hash_index(np.asarray(rows, dtype=np.float64)) if noise_index is None else noise_index
         # Not the training rows' own stream: the network may know the points that it makes of them by heart.
-        u = numpy_stream(seed, "score noise", index).random(rows.shape)
+        u = numpy_stream(seed, "score noise", index).random((len(rows), scaling.dimensions))
     device = device_of(process, score)
     at_once = max(16, min(2048, VALUES // rows.shape[1]))
     model_rows = torch.from_numpy(scaling.apply(rows, u))

@@ -318,12 +318,18 @@ class TrainedModel:
             # the columns' transforms.
             noise = (problem.config.data.dequantize or 0.0) / 2
             model_rows = self.scaling.apply(rows[incomplete] + noise)
+            if (unknown := np.isnan(model_rows).all(1)).any():
+                raise InputError(
+                    f"row {int(np.flatnonzero(incomplete)[unknown][0]) + 1}: expected a known number in each row beside those of "
+                    "constant columns, found all of them missing"
+                )
             completed = impute(
                 self.process, self.network, model_rows, draws,
                 checked_evaluations(STEPS if steps is None else steps), problem.end_dt, seed, self.device,
                 problem.config.sample.particles if particles is None else particles, advance,
             )  # fmt: skip
-            drawn = self.as_data(completed.reshape(-1, rows.shape[1])).reshape(completed.shape)
+            drawn = self.as_data(completed.reshape(-1, model_rows.shape[1]))
+            drawn = drawn.reshape(draws, -1, rows.shape[1])
             out[:, incomplete] = np.where(missing[incomplete], drawn, rows[incomplete])
         return out
 
@@ -428,9 +434,9 @@ class TrainedModel:
         return sample_prior(self.process, n, seed).cpu().numpy()
 
     def _check_columns(self, rows: np.ndarray) -> None:
-        if rows.shape[1] != self.scaling.dimensions:
+        if rows.shape[1] != self.scaling.original_dimensions:
             raise InputError(
-                f"expected {self.scaling.dimensions} columns, as the model has, found {rows.shape[1]}"
+                f"expected {self.scaling.original_dimensions} columns, as the model has, found {rows.shape[1]}"
             )
 
     def _evaluations(self, steps: int | None) -> int:

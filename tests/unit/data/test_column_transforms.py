@@ -195,6 +195,7 @@ def table(tmp_path_factory):
         {
             "rate.x": rng.normal(5, 1, n),
             "count": np.where(np.arange(n) % 100 == 7, 50_000, rng.poisson(5, n)),
+            "unit": 7,
             "price": rng.lognormal(3, 1, n).round(2),
         }
     )
@@ -211,7 +212,7 @@ def test_the_command_line_knows_the_columns_from_training_to_scoring(table, caps
     assert main(train) == 0
     said = capsys.readouterr()
     assert (
-        "columns: rate.x float[0,20] standard; count int[0,50000] quantile; price step 0.01[0,] log"
+        "columns: rate.x float[0,20] standard; count int[0,50000] quantile; unit constant 7; price step 0.01[0,] log"
         in said.out
     )
     assert "outliers" not in said.err
@@ -222,6 +223,7 @@ def test_the_command_line_knows_the_columns_from_training_to_scoring(table, caps
     made = pd.read_parquet(folder / "s.parquet")
     assert dict(made.dtypes) == dict(frame.dtypes)
     assert made["count"].min() >= 0
+    assert (made["unit"] == 7).all()
     assert np.array_equal(made["price"].round(2), made["price"])
     # The same command goes on, with the stored transforms.
     assert main([*train, "--train.steps", "20"]) == 0
@@ -234,11 +236,13 @@ def test_the_command_line_knows_the_columns_from_training_to_scoring(table, caps
     holes = frame.head(5).astype({"count": "Int64"})
     holes.loc[[0, 2], "count"] = None
     holes.loc[4, "price"] = np.nan
+    holes.loc[2, "unit"] = None
     holes.to_parquet(folder / "holes.parquet", index=False)
     args = ["impute", str(folder / "run"), str(folder / "holes.parquet"), "--steps", "4"]
     assert main([*args, "--out", str(folder / "o.parquet"), "--quiet"]) == 0
     full = pd.read_parquet(folder / "o.parquet")
     assert full["count"].dtype.kind == "i"
+    assert (full["unit"] == 7).all()
     assert (full["count"][[1, 3, 4]] == frame["count"][[1, 3, 4]]).all()
     assert np.array_equal(full["price"].round(2), full["price"])
     capsys.readouterr()
@@ -251,7 +255,12 @@ def test_the_command_line_knows_the_columns_from_training_to_scoring(table, caps
 def test_fit_keeps_the_kinds_of_a_frame_in_all_it_makes(tmp_path):
     rng, n = np.random.default_rng(0), 300
     X = pd.DataFrame(
-        {"a": rng.normal(5, 1, n), "k": rng.choice([1, 2, 5, 1000], n), "p": rng.integers(0, 9, n) / 2}
+        {
+            "a": rng.normal(5, 1, n),
+            "k": rng.choice([1, 2, 5, 1000], n),
+            "p": rng.integers(0, 9, n) / 2,
+            "one": 1.0,
+        }
     )
     config = load_config("table", {"data.path": "X", "network.width": 8})
     model = ndsm.NDSM(2, max_steps=10, sample_steps=4, random_state=0, config=config).fit(X)
@@ -260,6 +269,8 @@ def test_fit_keeps_the_kinds_of_a_frame_in_all_it_makes(tmp_path):
         made = known.sample(100, random_state=1)
         assert dict(made.dtypes) == dict(X.dtypes)
         assert made["k"].between(1, 1000).all()
+        assert (made["one"] == 1).all()
+        assert known.n_features_in_ == 4
         assert np.array_equal(made["p"] * 2, (made["p"] * 2).round())
     scores = model.score_samples(X.head(4))
     assert np.array_equal(scores, ndsm.load(tmp_path / "run").score_samples(X.head(4)))
@@ -277,3 +288,17 @@ def test_columns_without_need_of_a_transform_are_as_ever():
     ]
     first, second = (model.sample(10) for model in models)
     assert np.array_equal(first, second)
+
+
+def test_constant_columns_are_no_dimensions_of_the_model_and_come_back():
+    rng = np.random.default_rng(0)
+    scaling, rows, _ = surveyed({"a": np.full(50, 3.5), "b": rng.normal(0, 1, 50), "c": np.zeros(50)})
+    assert kinds(scaling) == {"a": "constant 3.5", "b": "float standard", "c": "constant 0"}
+    model = scaling.apply(rows)
+    assert model.shape == (50, 1)
+    assert np.allclose(scaling.invert(model), rows, atol=1e-6)
+    changed = rows[:2].copy()
+    changed[1, 2] = 1.0
+    assert np.isfinite(scaling.log_volumes(changed)).tolist() == [True, False]
+    with pytest.raises(InputError, match="expected a column that is not constant"):
+        surveyed({"a": np.ones(50), "c": np.zeros(50)})
