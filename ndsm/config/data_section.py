@@ -82,8 +82,8 @@ class Data(Section):
     """Shift and scale each dimension to mean 0 and variance 1; undone on output."""
     transform: Literal["standard", "auto"] = setting("scaling", "standard")
     """How a table's columns become numbers to learn: `standard` shifts and scales; `auto` finds what each column needs: steps of
-    whole numbers and decimals, bounds, point masses, heavy tails (normal quantiles or a logarithm); undone exactly on output. A
-    list column, and a table with data.dequantize or without data.standardize, are treated as by `standard`."""
+    whole numbers and decimals, bounds, point masses, heavy tails (normal quantiles or a logarithm), and passes constants through;
+    undone exactly on output. A list column, and a table with data.dequantize or without data.standardize, are treated as by `standard`."""
     column_types: dict[str, str] = setting("scaling", {})
     """Types of single columns by name: `int` or `float`, bounds, and `standard`, `log` or `quantile`, such as `int[18,90]`,
     `float[0,] log` or `quantile`; what is left out is found in the data. As an option: --data.column-types.NAME TYPE."""

@@ -27,7 +27,9 @@ MAX_LEVELS, ROWS_PER_LEVEL = 256, 4
 POINT_MASS = 0.05
 """Least share of the rows of a point mass among numbers without a grid, and of a spike among those with one."""
 SPIKE = 4.0
-"""How many times more rows a spike has than a normal column of the same standard deviation has in its densest cell."""
+"""How many times more rows a spike has than a normal column of the same standard deviation has in its densest cell, and than the
+most frequent values beside `MASSES` of them."""
+MASSES = 4
 MAX_CODES = 32
 """Most values of a range with hardly a gap whose ends are bounds however rare they are."""
 END_SHARE, END_ROWS = 0.01, 3
@@ -266,8 +268,10 @@ def _has_spike(counts: np.ndarray, width: float, spread: float) -> bool:
         spread: standard deviation of the column.
     """
     share = float(counts.max() / counts.sum())
+    # Values that are rounded have many rows, too, but so have their neighbours; a few masses stand out together.
+    ordinary = float(np.sort(counts)[-MASSES - 1]) / counts.sum() if len(counts) > MASSES else 0.0
     # A normal law has at most 0.4 width / spread in a cell.
-    return share >= POINT_MASS and share > SPIKE * 0.4 * width / spread
+    return share >= POINT_MASS and share > SPIKE * max(ordinary, 0.4 * width / spread)
 
 
 def _kurtosis(x: np.ndarray, width: float) -> float:
