@@ -12,6 +12,7 @@ with its defaults, if it is installed. Tables are scikit-learn's, and with the p
 rows, at most 20,000. Times are processor seconds of data, mixture, training and generation. Each line is written as
 soon as it is known, and one that the file has is not run again.
 
+Rows are compared as a table holds them: in the set's units, and whole numbers rounded, whatever the method makes of them.
 auc: of gradient-boosted trees, cross-validated, that tell generated from held-out rows; 0.5 is a model that cannot be told.
 swd2: sliced Wasserstein distance to held-out rows in standardised units. shares: total variation of mode or class shares.
 copies: share of generated rows nearer to a training row than to any of as many held-out ones; 0.5 is right. Mean ranks are over
@@ -40,16 +41,17 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from scipy.stats import norm, rankdata
 from sklearn import datasets
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch import Tensor
 
 from ndsm.config import Config, load_config
 from ndsm.core.atomic_file import write_whole
 from ndsm.core.types import Score
 from ndsm.data import Dataset, load
-from ndsm.metrics import evaluate
+from ndsm.metrics.balance import class_balance, mode_balance
+from ndsm.metrics.columns import as_written
+from ndsm.metrics.copies import copies
+from ndsm.metrics.two_sample import told_apart
+from ndsm.metrics.wasserstein import sliced_wasserstein
 from ndsm.objectives.base import ControlVariate, Losses, OneStep
 from ndsm.samplers import sample_prior
 from ndsm.simulation import ONE_STEP, RowLayout, held_out_rows
@@ -126,27 +128,27 @@ def other_table(name: str) -> tuple[np.ndarray, np.ndarray]:
     return x, x[:, -1] if column is None else np.unique(frame[column].astype(str), return_inverse=True)[1]
 
 
-def told_apart(generated: np.ndarray, held_out: np.ndarray, seed: int) -> float:
-    """Cross-validated area under the curve of trees that tell generated from as many held-out rows."""
-    n = min(len(generated), len(held_out))
-    x, y = np.concatenate([generated[:n], held_out[:n]]), np.repeat([0, 1], n)
-    trees = HistGradientBoostingClassifier(max_iter=100, min_samples_leaf=min(20, max(2, n // 10)))
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    return float(roc_auc_score(y, cross_val_predict(trees, x, y, cv=folds, method="predict_proba")[:, 1]))
-
-
 def measured(dataset: Dataset, rows: np.ndarray, held_out: np.ndarray, seed: int) -> dict[str, float]:
-    """The numbers of generated rows (n, d) in model units."""
-    found = evaluate(dataset, rows, None, seed)
-    m, parts = len(held_out), np.array_split(rows, max(1, min(DRAWS, len(rows) // len(held_out))))
-    train = dataset.train[np.random.default_rng(seed).permutation(len(dataset.train))[:m]]
-    distances = [cKDTree(known).query(rows)[0] for known in (train, held_out[: len(train)])]
+    """The numbers of generated rows (n, d) in model units, as they are in a table of the set's types."""
+    invert, schema = dataset.scaling.invert, dataset.schema
+    new, real, known = (as_written(invert(x), schema) for x in (rows, held_out, dataset.train))
+    m = len(real)
+    parts = np.array_split(new, max(1, min(DRAWS, len(new) // m)))
+    mean, std = known.mean(0), known.std(0)
+    new_z, real_z, known_z = (
+        ((x - mean) / np.where(std > 0, std, 1)).astype(np.float32) for x in (new, real, known)
+    )
+    parts_z = np.array_split(new_z, len(parts))
+    found: dict[str, float] = {}
+    for measure in (mode_balance(dataset, seed), class_balance(dataset, seed)):
+        if measure is not None:
+            found |= measure[1](rows, invert(rows))
     off = {"off_support": found["off_support"]} if "off_support" in found else {}
     return {
-        "auc": float(np.mean([told_apart(part, held_out, seed) for part in parts])),
-        "swd2": found["swd2"],
+        "auc": float(np.mean([told_apart(part, real, seed).auc.value for part in parts])),
+        "swd2": float(np.mean([sliced_wasserstein(part[:m], real_z, seed=seed) for part in parts_z])),
         "shares": found.get("class_share_tv", float("nan")),
-        "copies": float(np.mean(distances[0] < distances[1])),
+        "copies": copies(new_z, known_z, real_z, seed).share,
         **off,
     }
 
