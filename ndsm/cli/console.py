@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from ndsm.core.progress import PLAIN_SECONDS, is_quiet, say
-from ndsm.report.evaluation import evaluation_rows
+from ndsm.report.evaluation import evaluation_rows, verdict
 
 if TYPE_CHECKING:
     from ndsm.reproduce import Group
@@ -106,6 +106,8 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
             "noised data (Y_T) to the prior", f"{match:.4g}", "", f"{metrics['prior_match_floor']:.4g}"
         )
     _print(table)
+    if "verdict" in metrics:
+        print(f"verdict: {verdict(metrics)}")
     if warning := prior_warning(metrics):
         print(f"ndsm: warning: {warning}", file=sys.stderr)
 

@@ -58,12 +58,24 @@ class Samples:
         return found if self.mixture is None else {**found, "mixture": self.mixture}
 
 
+ToData = Callable[[np.ndarray], np.ndarray]
+"""Converts rows (n, d) from model to original units."""
+
+
+def sample_of(number: int, rows: np.ndarray, dataset: Dataset, to_data: ToData) -> Sample:
+    """Return those of the rows (n, d) in model units that are finite; a missing cell is NaN in units of the data only."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        data = to_data(rows)
+    finite = np.isfinite(rows).all(1) & ~np.isinf(data).any(1)
+    return Sample(number, rows[finite], as_written(data[finite], dataset.schema))
+
+
 def samples_of(
     dataset: Dataset,
     generated: np.ndarray,
     prior: np.ndarray | None,
     seed: int,
-    to_data: Callable[[np.ndarray], np.ndarray],
+    to_data: ToData,
 ) -> Samples | None:
     """Return the rows of an evaluation; None if there are fewer than ten of a kind.
 
@@ -71,7 +83,6 @@ def samples_of(
 
     Args:
         generated, prior: (n, d) in model units.
-        to_data: converts rows from model to original units.
     """
     order = numpy_stream(seed, "verdict-rows").permutation(len(dataset.train))
     copied_from = None
@@ -87,14 +98,8 @@ def samples_of(
     if source != "train":
         copied_from = dataset.scaling.standardised(dataset.train)
 
-    def sample(number: int, rows: np.ndarray) -> Sample:
-        with np.errstate(over="ignore", invalid="ignore"):
-            data = to_data(rows)
-        finite = np.isfinite(rows).all(1) & ~np.isinf(data).any(1)
-        return Sample(number, rows[finite], as_written(data[finite], dataset.schema))
-
     parts = [
-        None if rows is None else sample(number, rows[: 5 * MAX_ROWS])
+        None if rows is None else sample_of(number, rows[: 5 * MAX_ROWS], dataset, to_data)
         for number, rows in (
             (GENERATED, generated),
             (MIXTURE, prior),

@@ -42,5 +42,5 @@ def bootstrap_weights(n: int, seed: int, sample: int) -> np.ndarray:
     return rng.multinomial(n, np.full(n, 1 / n), REPLICATES).astype(np.float64)
 
 
-HELD_OUT, GENERATED, MIXTURE, TRAINING = range(4)
+HELD_OUT, GENERATED, MIXTURE, TRAINING, LABELLED = range(5)
 """Numbers of the samples of an evaluation."""

@@ -121,24 +121,30 @@ def sentence(
         parts.append(" and ".join(told) or "not shown to be better or worse than the mixture alone")
     if "copies" in tests:
         test = tests["copies"]
-        share = f"{test.value:.1%} of generated rows lie nearer to training than to held-out rows"
-        parts.append(
-            f"copies training rows ({share})" if test.against_data == "worse" else "no sign of copied rows"
-            if test.against_data == "as good" else f"whether rows are copied cannot be told ({share})"
-        )  # fmt: skip
+        share = f"{test.value:.1%} nearer to training than to held-out rows, 50% is right"
+        said = {
+            "worse": f"copies training rows ({share})",
+            "as good": "no sign of copied rows",
+            "cannot tell": f"too few rows to tell whether some are copied ({share})",
+        }
+        parts.append(said[test.against_data])
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 
 
 def _told(name: str, test: Comparison, columns: Mapping[str, Mapping[str, Any]]) -> str:
-    """A test with its numbers."""
+    """A test as the sentence names it."""
     if name == "c2st":
-        return f"{NAMES[name]} (AUC {test.value:.2f} ± {test.se:.2f}, 0.5 is right)"
+        return f"trees (C2ST, AUC {test.value:.2f})"
     if name == "columns":
-        worst = max(columns, key=lambda c: columns[c].get("ks", columns[c].get("tv", 0.0)))
-        kind = "ks" if "ks" in columns[worst] else "tv"
-        return f"column {worst!r} ({kind.upper()} {columns[worst][kind]:.2f}, {test.floor:.2f} between rows of the data)"
-    return f"{NAMES[name]} ({test.value:.3g}, {test.floor:.3g} between rows of the data)"
+        worst = max(columns, key=lambda c: column_value(columns[c]))
+        return f"column {worst!r} ({'KS' if 'ks' in columns[worst] else 'TV'} {test.value:.2f})"
+    return NAMES[name]
+
+
+def column_value(column: Mapping[str, Any]) -> float:
+    """Return the distance of a column, whichever was measured."""
+    return float(column["ks"] if "ks" in column else column["tv"])
 
 
 def _listed(names: list[str]) -> str:

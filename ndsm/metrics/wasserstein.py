@@ -41,14 +41,41 @@ def sliced_wasserstein(
             "sliced_wasserstein expects non-empty rows (n, d) and (m, d), "
             f"found shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    generator = torch_stream(seed, "sliced-wasserstein")
-    directions = torch.randn(n_projections, a.shape[1], generator=generator, dtype=torch.float64)
-    directions = (directions / directions.norm(dim=1, keepdim=True)).to(a.device)
+    directions = _directions(n_projections, a.shape[1], seed).to(a.device)
     b = b.to(a.device)
     total = 0.0
     for few in directions.split(_PROJECTIONS_AT_ONCE):
         total += _squared_wasserstein(_project(a, few), _project(b, few)).sum().item()
     return float(np.sqrt(total / n_projections))
+
+
+def resampled_distances(
+    x: np.ndarray,
+    y: np.ndarray,
+    x_rows: np.ndarray,
+    y_rows: np.ndarray,
+    n_projections: int = 128,
+    seed: int = 0,
+) -> np.ndarray:
+    """Sliced Wasserstein-2 distances of resampled rows, (B,), which are projected once for all.
+
+    Args:
+        x, y: (n, d) and (m, d) rows.
+        x_rows, y_rows: (B, n) and (B, m) numbers of the rows in each resample.
+    """
+    directions = _directions(n_projections, x.shape[1], seed)
+    a, b = (_project(torch.as_tensor(rows), directions) for rows in (x, y))
+    found = [
+        _squared_wasserstein(a[:, torch.from_numpy(i)], b[:, torch.from_numpy(j)]).mean().sqrt().item()
+        for i, j in zip(x_rows, y_rows, strict=True)
+    ]
+    return np.array(found)
+
+
+def _directions(n: int, d: int, seed: int) -> torch.Tensor:
+    """(n, d) float64 unit vectors."""
+    directions = torch.randn(n, d, generator=torch_stream(seed, "sliced-wasserstein"), dtype=torch.float64)
+    return directions / directions.norm(dim=1, keepdim=True)
 
 
 def _project(rows: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,13 @@
 """A run's report: one page from its numbers."""
 
+from typing import Any
+
 import yaml
 
 from ndsm.config import WITH_EPSILON, Config
 from ndsm.data import Dataset
-from ndsm.report.evaluation import evaluation_rows, verdict
+from ndsm.metrics.verdict import CERTAIN, MARGIN
+from ndsm.report.evaluation import column_rows, evaluation_rows, tested_rows, verdict
 from ndsm.report.figures import balance_plot, curve_plots, means_plot, nearest_plot, times_plots, weights_plot
 from ndsm.report.numbers import NearestNumbers, RunNumbers, TimesNumbers
 from ndsm.report.parts import (
@@ -48,6 +51,10 @@ def build_report(run: Run, dataset: Dataset | None = None) -> str:
     """Return the page as HTML; arguments and errors as of `write_report`."""
     numbers = RunNumbers.of(run, dataset)
     metrics, sections = numbers.metrics, []
+    if metrics and metrics.get("tests"):
+        sections.append(Section("Tests", _tests(metrics)))
+    if metrics and metrics.get("columns"):
+        sections.append(Section("Columns", _columns(metrics)))
     if metrics and metrics.get("class_share"):
         sections.append(Section("Class shares", [balance_plot(metrics)]))
     sections += [
@@ -113,6 +120,47 @@ def _first_screen(numbers: RunNumbers) -> list[Part]:
             }
         )
     )
+    return parts
+
+
+def _tests(metrics: dict[str, Any]) -> list[Part]:
+    judged = metrics["verdict"]
+    header = (
+        "test",
+        "model",
+        "standard error",
+        "rows of the data",
+        "mixture alone",
+        "against the data",
+        "against the mixture",
+    )
+    return [
+        Note(
+            f"Against {judged['n']:,} rows ({judged['reference']}). A difference counts beyond {CERTAIN:.2g} of its standard errors; "
+            f"'as good' is no such difference, and surely less than {MARGIN:g} of excess."
+        ),
+        Table("Generated rows, tested", header, tested_rows(metrics)),
+    ]
+
+
+def _columns(metrics: dict[str, Any]) -> list[Part]:
+    rows, more = column_rows(metrics)
+    header = (
+        "column", "distance", "model", "standard error", "floor",
+        "out of range", "data", "exact", "data", "missing", "data",
+    )  # fmt: skip
+    parts: list[Part] = [
+        Table("Columns, the worst first" + (f"; and {more} more" if more else ""), header, rows)
+    ]
+    if (pairs := metrics.get("pairs")) is not None:
+        floor = "" if pairs["floor"] is None else f", {pairs['floor']:.3g} between rows of the data"
+        first, second = pairs["pair"]
+        parts.append(
+            Text(
+                f"Dependence between two columns differs by {pairs['mean']:.3g} on average{floor}, at most by "
+                f"{pairs['largest']:.3g}, between {first} and {second}."
+            )
+        )
     return parts
 
 

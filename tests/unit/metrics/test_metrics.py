@@ -21,6 +21,7 @@ from ndsm.metrics import (
     sliced_wasserstein,
     total_variation,
 )
+from ndsm.metrics.wasserstein import resampled_distances
 
 
 def normal(*shape, seed=0):
@@ -41,6 +42,13 @@ class Scaling:
 
     def invert(self, rows):
         return rows * self.scale + self.mean
+
+
+def test_resampled_distances_are_those_of_the_resampled_rows():
+    x, y = normal(40, 3), normal(30, 3, seed=1)
+    i, j = (numpy_stream(2, "picked").integers(len(rows), size=(2, len(rows))) for rows in (x, y))
+    expected = [sliced_wasserstein(x[a], y[b], 16, 5) for a, b in zip(i, j, strict=True)]
+    assert resampled_distances(x, y, i, j, 16, 5) == pytest.approx(expected)
 
 
 def dataset(train, validation, train_labels=None, validation_labels=None, toy=None):
