@@ -26,9 +26,11 @@ from ndsm.inference.reconstruction import Method
 from ndsm.mixture import GaussianMixture
 from ndsm.objectives import Objective
 from ndsm.processes import Langevin
+from ndsm.report.evaluation import Evaluation
 from ndsm.runs import Run
 from ndsm.samplers import configured_sampler
 from ndsm.workflows.arrays import array_dataset, array_problem, labels_of, objective_fields
+from ndsm.workflows.evaluate import evaluate_rows
 from ndsm.workflows.prior_match import prior_match, prior_warning
 from ndsm.workflows.setup import describe_data, describe_labels, squeezed_columns
 from ndsm.workflows.train import training_in_memory
@@ -238,6 +240,30 @@ class NDSM(OneToOneFeatureMixin, BaseEstimator):
     def score(self, X: Any, y: None = None) -> float:
         """Return the mean of `score_samples`, as scikit-learn's mixtures do: the higher, the better."""
         return float(self.score_samples(X).mean())
+
+    @usable_threads()
+    def evaluate(
+        self, X: Any, *, X_train: Any = None, n_samples: int = 10_000, random_state: RandomState = None
+    ) -> Evaluation:
+        """Test generated rows against held-out rows X (n, d); returns the metrics, a dictionary that prints as a table.
+
+        Args:
+            X: rows that the model was not trained on, at least 40.
+            X_train: rows that it was trained on: they set the floor, and copies of them are looked for. Without them half of X
+                sets the floor.
+            n_samples: rows to generate.
+            random_state: what is drawn from, the estimator's own if None.
+
+        Raises:
+            ValueError: X or X_train is not a finite 2-D array of numbers with `n_features_in_` columns, or X is too short.
+        """
+        train = None if X_train is None else self._rows(X_train)
+        seed = self._seed(random_state)
+        return Evaluation(
+            evaluate_rows(
+                self._model, self._rows(X), train, n_samples, seed, self.mixture_, self.sample_steps
+            )
+        )
 
     @usable_threads()
     def impute(self, X: Any, n_draws: int = 1, *, random_state: RandomState = None) -> Any:

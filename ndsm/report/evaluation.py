@@ -118,3 +118,18 @@ def _way_gone(metrics: dict[str, Any]) -> str:
             return f"No better than the mixture alone: the network has learned nothing that this metric sees. {numbers}."
         return f"{(prior - model) / (prior - floor):.0%} of the way from the mixture alone to true data. {numbers}."
     return "No distance to the data was measured."
+
+
+class Evaluation(dict[str, Any]):
+    """Metrics by the keys of `metrics.json`, shown as a table below the verdict."""
+
+    def __repr__(self) -> str:
+        """The verdict, and each metric beside the mixture alone and the floor."""
+        rows = [
+            (label, *("" if v is None else f"{v:.4g}" for v in values))
+            for label, *values in evaluation_rows(self)
+        ]
+        header = ("", "model", "mixture alone", "true data (floor)")
+        width = max(len(row[0]) for row in (header, *rows))
+        lines = [f"{label:{width}}  {a:>10}  {b:>13}  {c:>17}" for label, a, b, c in (header, *rows)]
+        return "\n".join([verdict(self), *lines])

@@ -12,6 +12,7 @@ from ndsm.core.hashing import fingerprint
 from ndsm.core.progress import Stage, no_progress
 from ndsm.core.rng import numpy_stream
 from ndsm.data import Dataset, load
+from ndsm.errors import InputError
 from ndsm.metrics import evaluate, judge
 from ndsm.mixture import GaussianMixture
 from ndsm.runs import Run
@@ -87,6 +88,40 @@ def compare_and_judge(
     judged = judge(
         dataset, samples, prior, seed,
         mixture=mixture, to_data=model.as_data, tabular=tabular, labelled=labelled,
+    )  # fmt: skip
+    alone = metrics["prior"] | judged.pop("prior", {})
+    return metrics | judged | {"prior": alone}
+
+
+def evaluate_rows(
+    model: TrainedModel,
+    held_out: np.ndarray,
+    train: np.ndarray | None,
+    n: int,
+    seed: int,
+    mixture: GaussianMixture | None,
+    steps: int | None = None,
+) -> dict[str, Any]:
+    """Return the metrics and tests of n generated rows against held-out rows (m, d) in original units.
+
+    Args:
+        train: rows that the model was trained on; without them half of the held-out rows set the floor, and copies are not looked for.
+
+    Raises:
+        InputError: there are fewer than 40 held-out rows.
+    """
+    if len(held_out) < 40:
+        raise InputError(f"evaluate: expected at least 40 rows, found {len(held_out)}")
+    known = model.scaling.apply(held_out)
+    half = len(known) // 2
+    parts = (known[:half], known[half:]) if train is None else (model.scaling.apply(train), known)
+    dataset = Dataset(*parts, model.scaling, model.schema, "", None, None, None)
+    samples, prior = model.all_rows(n, seed, steps), model.prior_rows(n, seed)
+    metrics = evaluate(dataset, samples, prior, seed)
+    judged = judge(
+        dataset, samples, prior, seed,
+        mixture=mixture, to_data=model.as_data, trained_on=train is not None,
+        tabular=model.problem.config.data.name not in IMAGES,
     )  # fmt: skip
     alone = metrics["prior"] | judged.pop("prior", {})
     return metrics | judged | {"prior": alone}

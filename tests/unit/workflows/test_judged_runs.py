@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import ndsm
 from ndsm.cli import main
 from ndsm.runs import Run
 from ndsm.workflows.evaluate import evaluate_checkpoint
@@ -73,3 +74,19 @@ def test_evaluations_along_the_training_leave_the_trees_out(run):
     metrics, _ = evaluate_checkpoint(run, problem, dataset)
     assert "swd2" in metrics
     assert "c2st" not in metrics
+
+
+def test_an_estimator_is_evaluated_on_rows_it_has_not_seen():
+    rng = np.random.default_rng(0)
+    train, held_out = rng.standard_normal((2, 120, 2)) + 3
+    model = ndsm.NDSM(2, max_steps=2, sample_steps=4, random_state=0).fit(train)
+    found = model.evaluate(held_out, X_train=train, n_samples=100)
+    assert found["verdict"]["n"] == 120
+    assert "copies" in found
+    assert repr(found).startswith(found["verdict"]["sentence"])
+    assert "worst column" in repr(found)
+    alone = model.evaluate(held_out, n_samples=100)
+    assert alone["verdict"]["n"] == 60
+    assert "copies" not in alone
+    with pytest.raises(ValueError, match="at least 40 rows, found 30"):
+        model.evaluate(held_out[:30])
