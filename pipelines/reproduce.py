@@ -42,7 +42,9 @@ def run_on_ray(jobs: list[Job], runs: Path | str, on_done: Callable[[Job, Result
         least = {"CPU": 1.0, "GPU": float(min(gpus, default=0))}
         wait_for_room(least, 1, max(job.config.train.start_seconds for job in jobs), say)
         tasks = [ray.remote(num_cpus=1, num_gpus=n, max_retries=3)(run_with_images) for n in gpus]
-        pending = {task.remote(job, runs, images): job for task, job in zip(tasks, jobs, strict=True)}
+        pending = {
+            task.remote(run_job, job, runs, images): job for task, job in zip(tasks, jobs, strict=True)
+        }
         failures: list[BaseException] = []
         while pending:
             (ready,), _ = ray.wait(list(pending), num_returns=1)
@@ -71,8 +73,10 @@ def images_of(jobs: list[Job]) -> SentFiles | None:
     return SentFiles(files) if files else None
 
 
-def run_with_images(job: Job, runs: Path | str, images: SentFiles | None) -> Result:
+def run_with_images(
+    run: Callable[[Job, Path | str], Result], job: Job, runs: Path | str, images: SentFiles | None
+) -> Result:
     """`run_job`, on a node that may have no images."""
     if images is not None:
         images.place()
-    return run_job(job, runs)
+    return run(job, runs)
