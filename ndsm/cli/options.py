@@ -316,7 +316,7 @@ def parse(command: str, kind: type[Any], args: Sequence[str], default: Any = Non
 
 def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any:
     """The options of a command that takes a preset, whose values are then the options' defaults."""
-    args, types = split_column_types(args)
+    args, types = _split(args, COLUMN_TYPES, "a type such as int[18,90] or quantile")
     # Options are typed as in Python; YAML's spelling is what presets and config.yaml use.
     spelling = {"true": "True", "false": "False", "null": "None"}
     spelled = []
@@ -343,40 +343,28 @@ def parse_with_preset(command: str, kind: type[Any], args: Sequence[str]) -> Any
         preset = options.preset
 
 
-def split_column_types(args: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The other arguments, and the types of --data.column-types.NAME TYPE by column name.
+def split_options(args: Sequence[str], prefix: str) -> tuple[list[str], dict[str, str]]:
+    """The other arguments, and the values of the options that begin with `prefix` by the field that follows it."""
+    rest, found = _split(args, [prefix], "a range such as 1e-4..1e-2 or choices such as a,b")
+    return rest, {name.replace("-", "_"): value for name, value in found.items()}
+
+
+def _split(args: Sequence[str], prefixes: Sequence[str], expected: str) -> tuple[list[str], dict[str, str]]:
+    """The other arguments, and the values of the options that begin with one of the prefixes by what follows it, as it is written.
 
     Raises:
-        InputError: one has no type.
+        InputError: one has no value, of which `expected` says what it should be.
     """
     rest: list[str] = []
-    types: dict[str, str] = {}
+    found: dict[str, str] = {}
     waiting = iter(args)
     for argument in waiting:
-        prefix = next((p for p in COLUMN_TYPES if argument.startswith(p)), None)
+        prefix = next((p for p in prefixes if argument.startswith(p)), None)
         if prefix is None:
             rest.append(argument)
             continue
         name, given, value = argument.removeprefix(prefix).partition("=")
         if not given and (value := next(waiting, "--")).startswith("--"):
-            raise InputError(f"{argument}: expected a type such as int[18,90] or quantile, found none")
-        types[name] = value
-    return rest, types
-
-
-def split_options(args: Sequence[str], prefix: str) -> tuple[list[str], dict[str, str]]:
-    """The other arguments, and the values of the options that begin with `prefix` by what follows it."""
-    rest: list[str] = []
-    found: dict[str, str] = {}
-    waiting = iter(args)
-    for argument in waiting:
-        if not argument.startswith(prefix):
-            rest.append(argument)
-            continue
-        name, given, value = argument.removeprefix(prefix).partition("=")
-        if not given and (value := next(waiting, "--")).startswith("--"):
-            raise InputError(
-                f"{argument}: expected a range such as 1e-4..1e-2 or choices such as a,b, found none"
-            )
-        found[name.replace("-", "_")] = value
+            raise InputError(f"{argument}: expected {expected}, found none")
+        found[name] = value
     return rest, found

@@ -10,7 +10,7 @@ One pass over all rows finds exact things (range, steps, levels), and a sample o
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -211,9 +211,9 @@ class ColumnSurvey:
                     f"{self.source}: expected numbers above {origin:g} in column {self.names[j]!r} for the transform log, found "
                     f"{exact.low:g}; declare a lower bound in data.column_types, or quantile"
                 )
-            return _replaced(base, origin=origin)
+            return replace(base, origin=origin)
         if kind == "quantile":
-            return _replaced(base, quantiles=_quantiles(base, values, counts))
+            return replace(base, quantiles=_quantiles(base, values, counts))
         return base
 
     def _grid(self, declared: ColumnType, exact: _Exact, different: int) -> Grid | None:
@@ -248,10 +248,6 @@ class ColumnSurvey:
         return (low if declared.low is None else declared.low), (
             high if declared.high is None else declared.high
         )
-
-
-def _replaced(column: ColumnTransform, **changes: object) -> ColumnTransform:
-    return ColumnTransform(**{**vars(column), **changes})
 
 
 def _origin(grid: Grid | None, low: float | None) -> float | None:

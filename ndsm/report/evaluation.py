@@ -19,20 +19,27 @@ LABELS = {
 }
 
 
+HEADER = ("metric", "model", "mixture alone", "true data (floor)")
+"""Of tables of `evaluation_rows`."""
 MAX_COLUMNS = 20
 """Columns that are listed, the worst first."""
 
 Row = tuple[str, float | None, float | None, float | None]
 
 
-def evaluation_rows(metrics: dict[str, Any]) -> list[Row]:
-    """Return each metric's name and its value for the model, the mixture alone and true data (the floor)."""
+def distance_rows(metrics: dict[str, Any]) -> list[Row]:
+    """Return the rows of `evaluation_rows` that are no tests: distances and class shares."""
     prior = metrics.get("prior", {})
-    rows: list[Row] = [
+    return [
         (label, metrics[key], prior.get(key), metrics.get(f"{key}_floor"))
         for key, label in LABELS.items()
         if key in metrics
     ]
+
+
+def evaluation_rows(metrics: dict[str, Any]) -> list[Row]:
+    """Return each metric's name and its value for the model, the mixture alone and true data (the floor)."""
+    prior, rows = metrics.get("prior", {}), distance_rows(metrics)
     tests, c2st = metrics.get("tests", {}), metrics.get("c2st")
     if c2st is not None:
         rows.append(
@@ -129,7 +136,6 @@ class Evaluation(dict[str, Any]):
             (label, *("" if v is None else f"{v:.4g}" for v in values))
             for label, *values in evaluation_rows(self)
         ]
-        header = ("", "model", "mixture alone", "true data (floor)")
-        width = max(len(row[0]) for row in (header, *rows))
-        lines = [f"{label:{width}}  {a:>10}  {b:>13}  {c:>17}" for label, a, b, c in (header, *rows)]
+        width = max(len(row[0]) for row in (HEADER, *rows))
+        lines = [f"{label:{width}}  {a:>10}  {b:>13}  {c:>17}" for label, a, b, c in (HEADER, *rows)]
         return "\n".join([verdict(self), *lines])

@@ -7,7 +7,7 @@ import yaml
 from ndsm.config import WITH_EPSILON, Config
 from ndsm.data import Dataset
 from ndsm.metrics.verdict import CERTAIN, MARGIN
-from ndsm.report.evaluation import LABELS, column_rows, evaluation_rows, tested_rows, verdict
+from ndsm.report.evaluation import HEADER, column_rows, distance_rows, evaluation_rows, tested_rows, verdict
 from ndsm.report.figures import balance_plot, curve_plots, means_plot, nearest_plot, times_plots, weights_plot
 from ndsm.report.numbers import NearestNumbers, RunNumbers, TimesNumbers
 from ndsm.report.parts import (
@@ -47,9 +47,6 @@ def write_report(run: Run, dataset: Dataset | None = None) -> None:
     run.write_report(build_report(run, dataset))
 
 
-METRIC_HEADER = ("metric", "model", "mixture alone", "true data (floor)")
-
-
 def build_report(run: Run, dataset: Dataset | None = None) -> str:
     """Return the page as HTML; arguments and errors as of `write_report`."""
     numbers = RunNumbers.of(run, dataset)
@@ -87,9 +84,9 @@ def _first_screen(numbers: RunNumbers) -> list[Part]:
             f"{metrics['n']:,} generated rows against {metrics['reference']} "
             f"({metrics['n_reference']:,} rows at a time)"
         )
-        rows = evaluation_rows(metrics)
-        # Table and picture together fit on a phone's first screen; the other metrics are in the section on tests.
-        parts.append(Table(caption, METRIC_HEADER, [row for row in rows if row[0] in LABELS.values()]))
+        parts.append(Text(verdict(metrics)))
+        # Table and picture together fit on a phone's first screen; all metrics are in the section on tests.
+        parts.append(Table(caption, HEADER, distance_rows(metrics)))
         if warning := prior_warning(metrics):
             parts.append(Note(f"Warning: {warning}."))
         if metrics.get("nonfinite"):
@@ -98,8 +95,6 @@ def _first_screen(numbers: RunNumbers) -> list[Part]:
             )
     if numbers.samples_png is not None:
         parts.append(Picture(numbers.samples_png, "Data, generated samples and the mixture alone."))
-    if metrics is not None:
-        parts.append(Text(verdict(metrics)))
     mixture, lines = numbers.mixture, numbers.lines
     seconds = f"{lines[-1]['seconds']:,.0f} s" if lines else None
     parts.append(
@@ -142,7 +137,7 @@ def _tests(metrics: dict[str, Any]) -> list[Part]:
             f"'as good' is no such difference, and surely less than {MARGIN:g} of excess."
         ),
         Table("Generated rows, tested", header, tested_rows(metrics)),
-        Table("All metrics", METRIC_HEADER, evaluation_rows(metrics)),
+        Table("All metrics", HEADER, evaluation_rows(metrics)),
     ]
 
 

@@ -75,10 +75,8 @@ def compare_and_judge(
     Args:
         mixture: the fitted one, if there is one; its components are counted.
     """
-    metrics, tabular = (
-        compare(model, dataset, samples, prior, seed),
-        model.problem.config.data.name not in IMAGES,
-    )
+    metrics = compare(model, dataset, samples, prior, seed)
+    tabular = model.problem.config.data.name not in IMAGES
     labelled = None
     if tabular and model.label_counts:
         parts = list(model.labelled_rows(min(len(samples), LABELLED_ROWS), seed))
@@ -89,8 +87,7 @@ def compare_and_judge(
         dataset, samples, prior, seed,
         mixture=mixture, to_data=model.as_data, tabular=tabular, labelled=labelled,
     )  # fmt: skip
-    alone = metrics["prior"] | judged.pop("prior", {})
-    return metrics | judged | {"prior": alone}
+    return _joined(metrics, judged)
 
 
 def evaluate_rows(
@@ -123,8 +120,12 @@ def evaluate_rows(
         mixture=mixture, to_data=model.as_data, trained_on=train is not None,
         tabular=model.problem.config.data.name not in IMAGES,
     )  # fmt: skip
-    alone = metrics["prior"] | judged.pop("prior", {})
-    return metrics | judged | {"prior": alone}
+    return _joined(metrics, judged)
+
+
+def _joined(metrics: dict[str, Any], judged: dict[str, Any]) -> dict[str, Any]:
+    """Metrics and tests in one dictionary; both have numbers of the mixture alone."""
+    return metrics | judged | {"prior": metrics["prior"] | judged.get("prior", {})}
 
 
 def evaluate_checkpoint(

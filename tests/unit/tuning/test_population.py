@@ -136,6 +136,14 @@ class Killed(Exception):
     pass
 
 
+def assert_taken_over_once(folder, donor):
+    """The last member has the donor's weights, and the learning rate that its record says."""
+    record = folder.trial(3).read()
+    assert len(record.changes) == 1
+    assert torch.equal(weights(folder.trial(3)), weights(donor))
+    assert folder.trial(3).run.config().train.lr == record.params["train.lr"]
+
+
 @pytest.mark.parametrize("place", ["folder"], indirect=True)
 @pytest.mark.parametrize(
     "moment", ["before the copy is whole", "before it is moved", "after the run is gone"]
@@ -157,10 +165,7 @@ def test_a_kill_while_a_member_takes_over_loses_nothing(first_generation, monkey
         with pytest.raises(Killed):
             replace_worst(plan, folder, 1)
     replace_worst(plan, folder, 1)
-    record = folder.trial(3).read()
-    assert len(record.changes) == 1
-    assert torch.equal(weights(folder.trial(3)), weights(folder.trial(0)))
-    assert folder.trial(3).run.config().train.lr == record.params["train.lr"]
+    assert_taken_over_once(folder, folder.trial(0))
     assert not (folder.trial(3).path / "run-next").exists()
 
 
@@ -189,10 +194,7 @@ def test_a_kill_while_a_member_takes_over_at_a_uri_loses_nothing(first_generatio
             with pytest.raises(Killed):
                 replace_worst(plan, folder, 1)
         replace_worst(plan, folder, 1)
-        record = folder.trial(3).read()
-        assert len(record.changes) == 1
-        assert torch.equal(weights(folder.trial(3)), weights(first.trial(0)))
-        assert folder.trial(3).run.config().train.lr == record.params["train.lr"]
+        assert_taken_over_once(folder, first.trial(0))
         assert not any("run-next" in name for name in folder.names())
 
 
